@@ -1,0 +1,88 @@
+"""From episode numbers to batches: the dataset and the sampler that a DataLoader is made of."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from fewshot_pl.data.episode_sampler import EpisodeIndices, EpisodeSampler
+from fewshot_pl.data.image_store import ImageStore
+
+
+class EpisodeRange(NamedTuple):
+    """The numbers of consecutive episodes of an epoch; one batch."""
+
+    epoch: int
+    first_episode: int
+    num_episodes: int
+
+
+class IndexBatch(NamedTuple):
+    """A batch whose images are still in the store."""
+
+    split: str
+    indices: EpisodeIndices
+
+
+class ImageBatch(NamedTuple):
+    """A batch whose images a worker has read from the store."""
+
+    split: str
+    support: Tensor  # uint8 [T, N, K, C, H, W]
+    query: Tensor  # uint8 [T, N, Q, C, H, W]
+    quarter_turns: Tensor  # [T, N]
+
+
+class EpisodeDataset(Dataset[IndexBatch | ImageBatch]):
+    """Maps an EpisodeRange to a batch: indices, or images too when ``store`` is given."""
+
+    def __init__(self, split: str, sampler: EpisodeSampler, store: ImageStore | None = None) -> None:
+        self._split = split
+        self._sampler = sampler
+        self._store = store
+
+    def __getitem__(self, episodes: EpisodeRange) -> IndexBatch | ImageBatch:
+        indices = self._sampler(*episodes)
+        if self._store is None:
+            return IndexBatch(self._split, indices)
+        support = torch.from_numpy(self._store.images[indices.support.numpy()])
+        query = torch.from_numpy(self._store.images[indices.query.numpy()])
+        return ImageBatch(self._split, support, query, indices.quarter_turns)
+
+
+class TrainingEpisodes(DistributedSampler[EpisodeRange]):
+    """Endless fresh episodes: ``batches_per_epoch`` batches of ``tasks_per_batch`` for each device.
+
+    Devices take disjoint episode numbers. A DistributedSampler in type, so that Lightning sets the epoch and
+    puts no sampler of its own around it.
+    """
+
+    def __init__(self, batches_per_epoch: int, tasks_per_batch: int, num_replicas: int = 1, rank: int = 0) -> None:
+        self.num_replicas, self.rank, self.epoch = num_replicas, rank, 0
+        self._num_batches = batches_per_epoch
+        self._tasks_per_batch = tasks_per_batch
+
+    def __iter__(self) -> Iterator[EpisodeRange]:
+        for batch in range(self._num_batches):
+            first = (batch * self.num_replicas + self.rank) * self._tasks_per_batch
+            yield EpisodeRange(self.epoch, first, self._tasks_per_batch)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+
+class FixedEpisodes(DistributedSampler[EpisodeRange]):
+    """Episodes ``0..num_episodes - 1`` of epoch 0, each exactly once whatever the number of devices."""
+
+    def __init__(self, num_episodes: int, tasks_per_batch: int, num_replicas: int = 1, rank: int = 0) -> None:
+        self.num_replicas, self.rank, self.epoch = num_replicas, rank, 0
+        firsts = range(rank * tasks_per_batch, num_episodes, num_replicas * tasks_per_batch)
+        self._ranges = [EpisodeRange(0, first, min(tasks_per_batch, num_episodes - first)) for first in firsts]
+
+    def __iter__(self) -> Iterator[EpisodeRange]:
+        return iter(self._ranges)
+
+    def __len__(self) -> int:
+        return len(self._ranges)

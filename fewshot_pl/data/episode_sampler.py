@@ -1,0 +1,101 @@
+"""EpisodeSampler: which classes and images an episode holds, as a pure function of its number."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshot_pl.data.image_store import ImageStore
+from fewshot_pl.errors import InputError
+
+
+class EpisodeSize(NamedTuple):
+    """The size of a task."""
+
+    num_ways: int
+    num_shots: int
+    num_queries: int
+
+
+class EpisodeIndices(NamedTuple):
+    """Where the images of T episodes lie in a store."""
+
+    support: Tensor  # [T, N, K] image numbers
+    query: Tensor  # [T, N, Q] image numbers
+    quarter_turns: Tensor  # [T, N] rotation of each class, 0..3
+
+
+class EpisodeSampler:
+    """Draws episodes from classes of images, without replacement and without global random state.
+
+    Episode ``e`` of epoch ``p`` is a function of (seed, p, e) alone: it does not depend on the number of
+    workers, devices or tasks per batch. Labels are dealt to classes at random in every episode.
+
+    Args:
+        store: the images, sorted by class.
+        size: ways, shots and queries of an episode.
+        seed: any integer; every (seed, epoch, episode) has a random stream of its own.
+        num_rotations: 4 makes each quarter turn of a class a class of its own (class*4 + turns), 1 does not.
+
+    Raises:
+        InputError: there are fewer classes than ways, or a class has fewer images than shots + queries.
+    """
+
+    def __init__(self, store: ImageStore, size: EpisodeSize, seed: int, num_rotations: int = 1) -> None:
+        self.size = size
+        self.num_rotations = num_rotations
+        self._starts = store.class_starts[:-1]
+        self._counts = np.diff(store.class_starts)
+        self._seed = seed % 2**64
+        _check_size(store, size, num_rotations)
+
+    def __call__(self, epoch: int, first_episode: int, num_episodes: int) -> EpisodeIndices:
+        """Episodes ``first_episode`` to ``first_episode + num_episodes - 1`` of an epoch."""
+        num_ways, num_shots, num_queries = self.size
+        classes = np.empty((num_episodes, num_ways), dtype=np.int64)
+        keys = np.empty((num_episodes, num_ways, self._counts.max()))
+        for task in range(num_episodes):
+            generator = self._generator(epoch, first_episode + task)
+            classes[task] = generator.choice(len(self._counts) * self.num_rotations, num_ways, replace=False)
+            generator.random(out=keys[task])
+        sources, quarter_turns = np.divmod(classes, self.num_rotations)
+        images = self._starts[sources][..., None] + self._picks(keys, sources, num_shots + num_queries)
+        return EpisodeIndices(
+            support=torch.from_numpy(images[..., :num_shots].copy()),
+            query=torch.from_numpy(images[..., num_shots:].copy()),
+            quarter_turns=torch.from_numpy(quarter_turns),
+        )
+
+    def _generator(self, epoch: int, episode: int) -> np.random.Generator:
+        # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
+        return np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, episode, epoch]))
+
+    def _picks(self, keys: NDArray[np.float64], classes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """The positions [T, N, count] of the smallest random keys among each class's images, in key order."""
+        absent = np.arange(keys.shape[-1]) >= self._counts[classes][..., None]
+        keys[absent] = np.inf
+        if count < keys.shape[-1]:
+            picks = np.argpartition(keys, count - 1, axis=-1)[..., :count]
+        else:
+            picks = np.broadcast_to(np.arange(count), keys.shape)
+        order = np.argsort(np.take_along_axis(keys, picks, axis=-1), axis=-1)
+        return np.take_along_axis(picks, order, axis=-1)
+
+
+def _check_size(store: ImageStore, size: EpisodeSize, num_rotations: int) -> None:
+    if min(size) < 1:
+        raise InputError(f"ways, shots and queries must be at least 1, not {size.num_ways}, {size.num_shots}, {size.num_queries}")
+    num_classes = store.num_classes * num_rotations
+    if num_classes < size.num_ways:
+        raise InputError(
+            f"an episode needs {size.num_ways} classes and there are only {num_classes}: lower num_ways or add classes"
+        )
+    counts = np.diff(store.class_starts)
+    poorest = int(counts.argmin())
+    if counts[poorest] < size.num_shots + size.num_queries:
+        raise InputError(
+            f"class '{store.class_names[poorest]}' has {counts[poorest]} images and an episode needs "
+            f"{size.num_shots} shots + {size.num_queries} queries: add images, or lower num_shots or num_queries"
+        )
