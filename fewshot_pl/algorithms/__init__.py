@@ -1,0 +1,7 @@
+"""The algorithms: one paper, one file, one class. This list is the registry."""
+
+from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.maml import MAML
+from fewshot_pl.algorithms.protonet import ProtoNet
+
+__all__ = ["MAML", "FewShotAlgorithm", "ProtoNet"]

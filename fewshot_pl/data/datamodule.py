@@ -5,8 +5,9 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,9 +55,9 @@ class EpisodicDataModule(LightningDataModule, ABC):
         num_workers: processes that read images when the store is on the host.
     """
 
-    mean: ClassVar[tuple[float, ...]] = (0.0,)
-    std: ClassVar[tuple[float, ...]] = (1.0,)
-    augmentation: ClassVar[Augmentation | None] = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    augmentation: Augmentation | None = None
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters(logger=False)  # those of the benchmark too: a checkpoint knows its data
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         self.train_size = EpisodeSize(
             train_num_ways or num_ways, train_num_shots or num_shots, train_num_queries or num_queries
@@ -115,7 +117,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
     def source_fingerprint(self) -> dict[str, Any]:
         """Plain values that change whenever ``class_images`` would give other images; names the cache."""
 
-    def num_rotations(self, split: Split) -> int:
+    def num_rotations(self, split: str) -> int:
         """4 where each quarter turn of a class counts as a class of its own."""
         return 1
 
@@ -126,7 +128,8 @@ class EpisodicDataModule(LightningDataModule, ABC):
             self._stored(split)
 
     def setup(self, stage: str) -> None:
-        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, SPLITS)
+        stages: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        needed = stages.get(stage, SPLITS)
         for split in needed:
             if split not in self.stores:
                 self.stores[split] = self._stored(split)
@@ -159,7 +162,8 @@ class EpisodicDataModule(LightningDataModule, ABC):
         pixels = []
         for images in (batch.support, batch.query):
             turned = rotated(images, batch.quarter_turns) if self.num_rotations(batch.split) > 1 else images
-            pixels.append(normalised(turned.flatten(0, 2), self.mean, self.std, augmentation).unflatten(0, (num_tasks, -1)))
+            seen = normalised(turned.flatten(0, 2), self.mean, self.std, augmentation)
+            pixels.append(seen.reshape(num_tasks, -1, *seen.shape[1:]))
         labels = [class_major_labels(images) for images in (batch.support, batch.query)]
         return Episode(pixels[0], labels[0], pixels[1], labels[1])
 
@@ -171,7 +175,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
     def _images_on(self, split: str, device: torch.device) -> Tensor:
         key = (split, device)
         if key not in self._device_images:
-            self._device_images[key] = _tensor_over(self.stores[split].images).to(device)
+            self._device_images[key] = torch.from_numpy(self.stores[split].images).to(device)
         return self._device_images[key]
 
     # Loaders and caches --------------------------------------------------------------------------------
@@ -202,22 +206,18 @@ class EpisodicDataModule(LightningDataModule, ABC):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _stored(self, split: Split) -> ImageStore:
-        path = self.cache_dir / f"{type(self).__name__}-{self._cache_key()}" / split
+        path = self.cache_dir / f"{type(self).__name__}-{self._cache_key}" / split
         try:
             return open_store(path)
         except BrokenStoreError:
             write_store(path, self.class_images(split))
             return open_store(path)
 
-    def _cache_key(self) -> str:
+    @cached_property
+    def _cache_key(self) -> str:  # once: listing a large folder takes a second
         return hashlib.sha256(json.dumps(self.source_fingerprint(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _cache_folder(cache_dir: str | None) -> Path:
     default = os.environ.get("FEWSHOT_PL_CACHE") or Path.home() / ".cache" / "fewshot_pl"
     return Path(cache_dir or default).expanduser()
-
-
-def _tensor_over(images: NDArray[np.uint8]) -> Tensor:
-    """A tensor that shares the memory map's pages; nothing ever writes to it."""
-    return torch.frombuffer(images, dtype=torch.uint8).view(images.shape) 

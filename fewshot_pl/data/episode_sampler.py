@@ -86,7 +86,9 @@ class EpisodeSampler:
 
 def _check_size(store: ImageStore, size: EpisodeSize, num_rotations: int) -> None:
     if min(size) < 1:
-        raise InputError(f"ways, shots and queries must be at least 1, not {size.num_ways}, {size.num_shots}, {size.num_queries}")
+        raise InputError(
+            f"ways, shots and queries must be at least 1, not {size.num_ways}, {size.num_shots}, {size.num_queries}"
+        )
     num_classes = store.num_classes * num_rotations
     if num_classes < size.num_ways:
         raise InputError(

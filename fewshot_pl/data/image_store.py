@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fewshot_pl.errors import InputError
 
 _FORMAT = 1  # raised whenever the layout changes, so that older caches are rebuilt
 _CHUNK_BYTES = 1 << 24
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 class BrokenStoreError(Exception):
@@ -60,12 +61,13 @@ def open_store(path: Path) -> ImageStore:
         shape = tuple(index["shape"])
         if (path / "images.u8").stat().st_size != int(np.prod(shape)):
             raise BrokenStoreError(f"{path} has the wrong size")
-        images = np.memmap(path / "images.u8", dtype=np.uint8, mode="r", shape=shape)
-        if _checksum(images) != index["crc32"]:
+        # Copy-on-write: a tensor over the map may be written to, the file stays as it is.
+        images = np.memmap(path / "images.u8", dtype=np.uint8, mode="c", shape=shape)
+        if zlib.crc32(_index_bytes(index), _checksum(images)) != index["crc32"]:
             raise BrokenStoreError(f"{path} fails its checksum")
         starts = np.asarray(index["class_starts"], dtype=np.int64)
         return ImageStore(images, tuple(index["class_names"]), starts)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise BrokenStoreError(f"{path} cannot be read: {error}") from error
 
 
@@ -73,23 +75,38 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
     """Write a store from (class name, images ``[n, C, H, W]``) pairs; all of it or nothing.
 
     The files are written under a temporary name beside ``path`` and renamed at the end, so a reader
-    never sees a half-written store and two writers do not disturb each other.
+    never sees a half-written store. Whole stores that another process wrote meanwhile are kept.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent))
+    folder: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent))
         _write_files(folder, classes)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(folder, path)
+        _put_in_place(folder, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _UNWRITABLE:
             raise InputError(
-                f"no space left on disk to write {path}: free some, or pass --data.cache_dir a folder on another disk"
+                f"cannot write {path} ({error.strerror}): make room for it, or pass --data.cache_dir another folder"
             ) from error
         raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, path: Path) -> None:
+    try:
+        open_store(path)
+    except BrokenStoreError:
+        shutil.rmtree(path, ignore_errors=True)
+        try:
+            folder.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was faster
+                raise
 
 
 def _write_files(folder: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:
@@ -97,24 +114,24 @@ def _write_files(folder: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]])
     starts = [0]
     image_shape: tuple[int, ...] = ()
     crc = 0
-    with open(folder / "images.u8", "wb") as file:
+    with (folder / "images.u8").open("wb") as file:
         for name, images in classes:
             assert images.dtype == np.uint8 and images.ndim == 4, "classes hold uint8 [n, C, H, W]"
             assert not image_shape or images.shape[1:] == image_shape, "all images have one shape"
             image_shape = images.shape[1:]
-            crc = zlib.crc32(np.ascontiguousarray(images), crc)
-            file.write(np.ascontiguousarray(images).data)
+            content = np.ascontiguousarray(images).data
+            crc = zlib.crc32(content, crc)
+            file.write(content)
             names.append(name)
             starts.append(starts[-1] + len(images))
         _flush_to_disk(file)
-    index = {
-        "format": _FORMAT,
-        "shape": [starts[-1], *image_shape],
-        "class_names": names,
-        "class_starts": starts,
-        "crc32": crc,
-    }
+    index = {"format": _FORMAT, "shape": [starts[-1], *image_shape], "class_names": names, "class_starts": starts}
+    index["crc32"] = zlib.crc32(_index_bytes(index), crc)
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _index_bytes(index: dict[str, Any]) -> bytes:
+    return json.dumps([index["shape"], index["class_names"], index["class_starts"]]).encode()
 
 
 def _flush_to_disk(file: BinaryIO) -> None:
@@ -126,5 +143,5 @@ def _checksum(images: NDArray[np.uint8]) -> int:
     flat = images.reshape(-1)
     crc = 0
     for start in range(0, flat.size, _CHUNK_BYTES):
-        crc = zlib.crc32(flat[start : start + _CHUNK_BYTES], crc)
+        crc = zlib.crc32(flat[start : start + _CHUNK_BYTES].data, crc)
     return crc

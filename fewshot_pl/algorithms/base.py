@@ -1,0 +1,162 @@
+"""FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewshot_pl.backbones.normalization import episodic_norms, vectorised_pass
+from fewshot_pl.episode import Episode
+from fewshot_pl.metrics import EpisodeAccuracy, episode_accuracy
+
+TaskParallel = Literal["auto", "loop", "vmap"]
+
+
+class FewShotAlgorithm(LightningModule, ABC):
+    """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
+
+    Args:
+        learning_rate: of Adam, which trains all learned parameters.
+        lr_halve_every: halve the learning rate every so many training steps; 0 keeps it.
+        task_parallel: map over tasks by a ``loop``, by ``vmap``, or (``auto``) by vmap on CUDA and a loop elsewhere.
+        task_chunk: how many tasks vmap takes at once, to bound memory; default all.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        lr_halve_every: int = 0,
+        task_parallel: TaskParallel = "auto",
+        task_chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
+        self.learning_rate = learning_rate
+        self.lr_halve_every = lr_halve_every
+        self.task_parallel = task_parallel
+        self.task_chunk = task_chunk
+        self.metrics = torch.nn.ModuleDict({"val": EpisodeAccuracy(), "test": EpisodeAccuracy()})
+
+    # What an algorithm implements --------------------------------------------------------------------
+
+    @abstractmethod
+    def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        """The logits [N*Q, N] of one task's queries.
+
+        Args:
+            support_x: [N*K, C, H, W].
+            support_y: [N*K], 0..N-1.
+            query_x: [N*Q, C, H, W].
+            num_ways: N.
+        """
+
+    def training_losses(self, batch: Episode) -> dict[str, Tensor]:
+        """Scalars to log, ``loss`` among them: the one that is minimised."""
+        logits = self(batch)
+        return {
+            "loss": F.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten()),
+            "accuracy": episode_accuracy(logits.detach(), batch.query_y).mean(),
+        }
+
+    def check_ways(self, num_ways: int) -> None:
+        """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes."""
+
+    @property
+    def norm_mode(self) -> str:
+        """Where normalisation takes its statistics from, stated with every result."""
+        return str(self.hparams.get("norm", "none"))
+
+    # Mapping over tasks ------------------------------------------------------------------------------
+
+    def forward(self, episode: Episode) -> Tensor:
+        """The query logits [T, N*Q, N] of T tasks."""
+        num_ways = episode.num_ways
+        self.check_ways(num_ways)
+
+        def task_logits(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+            return self.query_logits(support_x, support_y, query_x, num_ways)
+
+        return self.map_tasks(task_logits, episode.support_x, episode.support_y, episode.query_x)[0]
+
+    def map_tasks(self, function: Callable[..., Tensor | tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """A one-task function applied to each of T tasks: its outputs, stacked to [T, ...].
+
+        Running statistics that the tasks observed in training are averaged and folded in once.
+        """
+        norms = [layer for layer in episodic_norms(self) if layer.mode == "running" and self.training]
+
+        def with_statistics(*task: Tensor) -> tuple[Tensor, ...]:
+            outputs = function(*task)
+            statistics = [values for layer in norms for values in layer.take_observed()]
+            return (outputs, *statistics) if isinstance(outputs, Tensor) else (*outputs, *statistics)
+
+        mapped = self._vmapped(with_statistics, inputs) if self._use_vmap() else _looped(with_statistics, inputs)
+        num_outputs = len(mapped) - 2 * len(norms)
+        for index, layer in enumerate(norms):
+            mean, variance = mapped[num_outputs + 2 * index : num_outputs + 2 * index + 2]
+            layer.update_running(mean.mean(0), variance.mean(0))
+        return mapped[:num_outputs]
+
+    def _use_vmap(self) -> bool:
+        return self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
+
+    def _vmapped(self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with vectorised_pass(self):
+            mapped = torch.func.vmap(function, randomness="different", chunk_size=self.task_chunk)(*inputs)
+        return tuple(mapped)
+
+    # Lightning's hooks -------------------------------------------------------------------------------
+
+    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        losses = self.training_losses(batch)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), batch_size=batch.num_tasks)
+        return losses["loss"]
+
+    def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluation_step(batch, "val")
+
+    def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluation_step(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracy("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_accuracy("test")
+
+    def _evaluation_step(self, batch: Episode, stage: str) -> dict[str, Tensor]:
+        logits = self(batch)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
+        self.metrics[stage].update(logits, batch.query_y)
+        self.log(f"{stage}/loss", loss, batch_size=batch.num_tasks, sync_dist=True)
+        return {"loss": loss, "logits": logits}
+
+    def _log_accuracy(self, stage: str) -> None:
+        metric = self.metrics[stage]
+        accuracy, ci95 = metric.compute()
+        metric.reset()
+        self.log(f"{stage}/accuracy", accuracy.float())
+        self.log(f"{stage}/ci95", ci95.float())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        if not self.lr_halve_every:
+            return optimizer
+        halving = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": halving, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["algorithm"] = type(self).__name__
+        datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
+        checkpoint["data"] = type(datamodule).__name__ if datamodule is not None else None
+
+
+def _looped(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    outputs = [function(*task) for task in zip(*inputs, strict=True)]
+    return tuple(torch.stack(values) for values in zip(*outputs, strict=True))

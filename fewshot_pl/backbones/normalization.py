@@ -1,0 +1,158 @@
+"""Batch normalisation with a stated source of statistics.
+
+Which images a batch norm takes its statistics from decides much of a few-shot result, so it is a choice:
+    transductive  the batch at hand, at test time too; the queries influence each other
+    running       the batch at hand in training, running statistics at test time (inductive)
+    support       the support images alone (inductive, no running state)
+    group, layer  no batch statistics at all
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewshot_pl.errors import InputError
+
+Norm = Literal["transductive", "running", "support", "group", "layer"]
+_MAX_GROUPS = 8
+
+
+class EpisodicBatchNorm2d(nn.Module):
+    """Batch norm over maps [n, C, H, W] whose forward pass changes no state.
+
+    Running statistics are only observed in a training pass (``observed``: the batch's mean and unbiased variance);
+    ``update_running`` folds them in, once for all tasks of a step, so that tasks do not see each other's statistics
+    and the loop over tasks equals vmap.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        mode: Literal["transductive", "running", "support"],
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.mode = mode
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        if mode == "running":
+            self.register_buffer("running_mean", torch.zeros(num_features))
+            self.register_buffer("running_var", torch.ones(num_features))
+        self.num_support: int | None = None  # leading rows that are support images; set by support_rows()
+        self.vectorised = False  # whether the pass runs under vmap; set by vectorised_pass()
+        self.observed: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if self.mode == "running" and not self.training:
+            return self._affine(maps, self.running_mean, self.running_var)
+        sources = maps[: self.num_support] if self.mode == "support" else maps
+        # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
+        if self.vectorised or sources is not maps:
+            variance, mean = torch.var_mean(sources.float() if maps.dtype.itemsize < 4 else sources, (0, 2, 3), correction=0)
+            self._observe(mean, variance, sources)
+            return self._affine(maps, mean, variance)
+        return self._fused(maps)
+
+    def take_observed(self) -> tuple[Tensor, Tensor]:
+        """The mean [C] and unbiased variance [C] of the last training pass; they are forgotten here."""
+        assert self.observed is not None, "no training pass since the last call"
+        observed, self.observed = self.observed, None
+        return observed
+
+    def update_running(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards a batch's mean [C] and unbiased variance [C]."""
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+    def _fused(self, maps: Tensor) -> Tensor:
+        if self.mode != "running":
+            return F.batch_norm(maps, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        # With momentum 1 the "running" statistics that come back are the batch's own.
+        mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        normed = F.batch_norm(maps, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+        self.observed = (mean, variance)
+        return normed
+
+    def _observe(self, mean: Tensor, variance: Tensor, sources: Tensor) -> None:
+        if self.mode == "running":
+            count = sources.numel() // sources.shape[1]
+            self.observed = (mean.detach(), variance.detach() * (count / max(count - 1, 1)))
+
+    def _affine(self, maps: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        normed = (maps - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        return normed.to(maps.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, mode={self.mode}, eps={self.eps}"
+
+
+def norm_layer(norm: Norm, num_features: int) -> nn.Module:
+    """The layer that normalises ``num_features`` channels as ``norm`` says.
+
+    Raises:
+        InputError: there is no such norm.
+    """
+    if norm not in get_args(Norm):
+        raise InputError(f"norm must be one of {', '.join(get_args(Norm))}, not '{norm}'")
+    if norm == "layer":
+        return nn.GroupNorm(1, num_features)
+    if norm == "group":
+        groups = max(g for g in range(1, _MAX_GROUPS + 1) if num_features % g == 0)
+        return nn.GroupNorm(groups, num_features)
+    return EpisodicBatchNorm2d(num_features, norm)
+
+
+def replace_batch_norms(module: nn.Module, norm: Norm) -> None:
+    """Replace every ``nn.BatchNorm2d`` inside ``module``, keeping its weights and running statistics."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            layer = norm_layer(norm, child.num_features)
+            layer.load_state_dict(child.state_dict(), strict=False)
+            if isinstance(layer, EpisodicBatchNorm2d):
+                layer.eps = child.eps
+            setattr(module, name, layer)
+        else:
+            replace_batch_norms(child, norm)
+
+
+def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:
+    """The episodic batch norms inside ``module``."""
+    return [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
+
+
+@contextmanager
+def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
+    """Within, the first ``num_support`` rows of a batch are its support images (matters to norm ``support``)."""
+    layers = episodic_norms(module)
+    for layer in layers:
+        layer.num_support = num_support
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.num_support = None
+
+
+@contextmanager
+def vectorised_pass(module: nn.Module) -> Iterator[None]:
+    """Within, forward passes run under vmap."""
+    layers = episodic_norms(module)
+    for layer in layers:
+        layer.vectorised = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.vectorised = False

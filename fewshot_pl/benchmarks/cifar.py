@@ -1,0 +1,120 @@
+"""CIFAR-FS and FC100: two divisions of CIFAR-100's classes, 600 images of 32x32 pixels each."""
+
+import pickle
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision import datasets
+
+from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
+from fewshot_pl.data.augment import standard_augmentation
+from fewshot_pl.data.datamodule import ClassImages, EpisodicDataModule, Split
+from fewshot_pl.data.download import downloaded
+from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree, find_tree
+from fewshot_pl.errors import InputError
+
+_SIDE = 32
+_IMAGES_PER_CLASS = 600
+
+
+class _CIFAR100(EpisodicDataModule):
+    """CIFAR-100 with its training and test images pooled and its classes divided.
+
+    Reads ``cifar100/{train,test}/<class>/*.png``, zipped or extracted, from ``root``; where it is not there,
+    CIFAR-100 is downloaded into ``root/cifar-100-python``.
+    """
+
+    image_shape = (3, _SIDE, _SIDE)
+    # Of CIFAR-100's 50,000 training images, as commonly used.
+    mean = (0.5071, 0.4865, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)
+    augmentation = staticmethod(standard_augmentation)
+    split_name: ClassVar[str]
+
+    def class_names(self, split: Split) -> list[str]:
+        """The classes of a split, sorted."""
+        return sorted(published_split(self.split_name)[split])
+
+    def class_images(self, split: Split) -> ClassImages:
+        names = self.class_names(split)
+        tree = _find_cifar(self.root)
+        return _from_download(self.root, names) if tree is None else _from_tree(tree, names)
+
+    def source_fingerprint(self) -> dict[str, Any]:
+        tree = _find_cifar(self.root)
+        # A download is verified by its checksum before it is read, so the checksum names its content.
+        source = {"download": datasets.CIFAR100.tgz_md5} if tree is None else tree.fingerprint()
+        return {"format": 1, "split": self.split_name, "source": source}
+
+
+class CIFARFS(_CIFAR100):
+    """CIFAR-FS: 64 classes to train on, 16 to validate on, 20 to test on, drawn at random (Bertinetto et al. 2019)."""
+
+    split_name = "cifar_fs"
+
+
+class FC100(_CIFAR100):
+    """FC100: 60, 20 and 20 classes from superclasses that do not overlap (Oreshkin et al. 2018)."""
+
+    split_name = "fc100"
+
+
+def _find_cifar(root: Path) -> ImageTree | None:
+    if (root / "train").is_dir() and (root / "test").is_dir():  # the root is the folder cifar100 itself
+        return FolderTree(root)
+    return find_tree(root, "cifar100")
+
+
+def _from_tree(tree: ImageTree, names: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    files = defaultdict(list)
+    for path in tree.names:
+        if len(parts := path.split("/")) >= 3:
+            files[parts[-2]].append(ImageFile(tree, path))
+    warn_of_incomplete({name: len(files[name]) for name in names if name in files}, _IMAGES_PER_CLASS, tree.path)
+    for name in names:
+        if name not in files:
+            raise InputError(
+                f"class '{name}' has no images in {tree.path}: it should hold them in train/{name} and test/{name}, "
+                "extract or copy it again"
+            )
+        pooled = sorted(files[name], key=lambda file: file.name.split("/")[::-1])
+        yield name, np.stack([_pixels(file) for file in pooled])
+
+
+def _pixels(file: ImageFile) -> NDArray[np.uint8]:
+    """An image as [3, 32, 32]."""
+    image = file.decoded().convert("RGB")
+    if image.size != (_SIDE, _SIDE):
+        raise InputError(
+            f"image {file} is {image.width}x{image.height} and CIFAR-100's are {_SIDE}x{_SIDE}: use the original images"
+        )
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _from_download(root: Path, names: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """As ``_from_tree``, in the same order, from torchvision's download."""
+    downloaded(
+        lambda: datasets.CIFAR100(str(root), download=True),
+        "get cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and extract it into "
+        f"{root}, or point --data.root at a folder that holds cifar100.zip or cifar100/",
+    )
+    folder = root / datasets.CIFAR100.base_folder
+    parts = [_unpickled(folder / part) for part in ("train", "test")]
+    class_of_label = _unpickled(folder / "meta")["fine_label_names"]
+    classes = np.asarray([class_of_label[label] for part in parts for label in part["fine_labels"]])
+    filenames = np.asarray([filename for part in parts for filename in part["filenames"]])
+    images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, _SIDE, _SIDE)
+    for name in names:
+        members = np.flatnonzero(classes == name)
+        yield name, images[members[np.argsort(filenames[members], kind="stable")]]
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    """The content of a CIFAR file, whose checksum torchvision has verified: a pickle runs code."""
+    with path.open("rb") as file:
+        content: dict[str, Any] = pickle.load(file, encoding="latin1")
+    return content

@@ -1,0 +1,124 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake, Salakhutdinov, Tenenbaum 2015)."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torchvision import datasets
+
+from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
+from fewshot_pl.data.datamodule import ClassImages, EpisodicDataModule, Split
+from fewshot_pl.data.download import downloaded
+from fewshot_pl.data.image_tree import ImageFile, ImageTree, ZipTree, find_tree
+from fewshot_pl.errors import InputError
+
+_ARCHIVES = ("images_background", "images_evaluation")
+_SIDE = 28
+_NUM_DRAWERS = 20
+
+
+class Omniglot(EpisodicDataModule):
+    """Characters of 28x28 pixels, 0 the paper and 1 the ink; each quarter turn of a character is a class of its own.
+
+    Reads ``images_background`` and ``images_evaluation``, zipped or extracted, from ``root``; an archive that is not
+    there is downloaded into ``root/omniglot-py``.
+
+    Args:
+        split: ``vinyals`` trains on 1,028 characters, validates on 172 and tests on 423, as Matching Networks and
+            most papers since; ``alphabets`` is the division by Omniglot's authors: 25 background alphabets to train
+            on, 5 to validate on (those of ``vinyals``), and the 20 evaluation alphabets to test on.
+        train_on_val: train on the training and validation characters together, for a last run whose settings are
+            chosen; validation then measures characters that were trained on.
+        rotations: turn the characters of every split, of no split, or only of ``train`` as Reptile does.
+    """
+
+    image_shape = (1, _SIDE, _SIDE)
+
+    def __init__(
+        self,
+        *,
+        split: Literal["vinyals", "alphabets"] = "vinyals",
+        train_on_val: bool = False,
+        rotations: bool | Literal["train"] = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.split = split
+        self.train_on_val = train_on_val
+        self.rotations = rotations
+
+    def num_rotations(self, split: str) -> int:
+        return 4 if self.rotations is True or self.rotations == split else 1
+
+    def class_names(self, split: Split) -> list[str]:
+        """The characters of a split, sorted, as ``Alphabet/characterNN``."""
+        table = _characters(self.split)
+        return sorted(table["train"] + table["val"]) if split == "train" and self.train_on_val else table[split]
+
+    def class_images(self, split: Split) -> ClassImages:
+        files = _files_by_character([_archive(self.root, name) for name in _ARCHIVES])
+        warn_of_incomplete({name: len(drawings) for name, drawings in files.items()}, _NUM_DRAWERS, self.root)
+        for character in self.class_names(split):
+            if character not in files:
+                raise InputError(
+                    f"character '{character}' has no images under {self.root}: "
+                    f"extract the archives {' and '.join(_ARCHIVES)} again, or put them there zipped"
+                )
+            yield character, np.stack([_ink(file) for file in files[character]])
+
+    def source_fingerprint(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "split": self.split,
+            "train_on_val": self.train_on_val,
+            "archives": [_archive_fingerprint(self.root, name) for name in _ARCHIVES],
+        }
+
+
+def _characters(split: str) -> dict[str, list[str]]:
+    """Sorted character names by train, val and test."""
+    characters = published_split("omniglot_vinyals")
+    if split == "vinyals":
+        return {part: sorted(characters[part]) for part in ("train", "val", "test")}
+    everything = sorted(characters["trainval"] + characters["test"])
+    return {
+        part: [character for character in everything if character.split("/")[0] in alphabets]
+        for part, alphabets in published_split("omniglot_alphabets").items()
+    }
+
+
+def _archive(root: Path, name: str) -> ImageTree:
+    if (tree := find_tree(root, name)) is not None:
+        return tree
+    dataset = downloaded(
+        lambda: datasets.Omniglot(str(root), background=name == "images_background", download=True),
+        f"get {name}.zip from https://github.com/brendenlake/omniglot/tree/master/python and put it into {root}, "
+        "or point --data.root at the folder that holds it",
+    )
+    return ZipTree(Path(dataset.root) / f"{name}.zip")
+
+
+def _archive_fingerprint(root: Path, name: str) -> dict[str, Any]:
+    tree = find_tree(root, name)
+    # A download is verified by its checksum before it is read, so the checksum names its content.
+    return {"download": datasets.Omniglot.zips_md5[name]} if tree is None else tree.fingerprint()
+
+
+def _files_by_character(trees: list[ImageTree]) -> dict[str, list[ImageFile]]:
+    """The drawings of each ``Alphabet/characterNN``, sorted by file name."""
+    files = defaultdict(list)
+    for tree in trees:
+        for name in tree.names:
+            if len(parts := name.split("/")) >= 3:
+                files["/".join(parts[-3:-1])].append(ImageFile(tree, name))
+    return files
+
+
+def _ink(file: ImageFile) -> NDArray[np.uint8]:
+    """A drawing [1, 28, 28] with the ink at 255; files hold black ink on white."""
+    drawing = ImageOps.invert(file.decoded().convert("L"))
+    # Lanczos, as in MAML's data script: it keeps the thin strokes, which averaging over areas would grey.
+    return np.asarray(drawing.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))[None]

@@ -1,0 +1,51 @@
+"""From a photograph of any size and kind to the small square that a network sees."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from fewshot_pl.data.image_tree import ImageFile
+from fewshot_pl.errors import InputError
+
+Channels = Literal[1, 3]
+
+
+def read_square(file: ImageFile, size: int, channels: Channels) -> NDArray[np.uint8]:
+    """An image file as uint8 [channels, size, size]; see ``square_image``.
+
+    Raises:
+        InputError: naming the file, when it does not decode or its colours cannot be converted.
+    """
+    image = file.decoded(at_least=2 * size)
+    try:
+        return square_image(image, size, channels)
+    except ValueError as error:
+        raise InputError(f"image {file} has unusual colours ({error}): save it as an RGB or grey image") from error
+
+
+def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[np.uint8]:
+    """The largest centred square of an image as uint8 [channels, size, size], upright and on white.
+
+    The shorter side is brought to ``size`` and the longer one cropped at both ends. EXIF orientation is applied,
+    transparent parts become white, deeper than 8 bits is scaled to 8, and colour becomes grey for one channel.
+    """
+    upright = ImageOps.exif_transpose(image)
+    coloured = _on_white(_eight_bit(upright)).convert("RGB" if channels == 3 else "L")
+    square = np.asarray(ImageOps.fit(coloured, (size, size), Image.Resampling.LANCZOS))
+    return square.transpose(2, 0, 1) if channels == 3 else square[None]
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode not in ("F", "I") and not image.mode.startswith("I;"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    white = 65535.0 if image.mode != "F" else 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
+    return Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

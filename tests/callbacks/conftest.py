@@ -1,0 +1,76 @@
+"""Episodes, a model and a training, small enough to run in a blink."""
+
+import fewshot_pl  # noqa: F401, I001  (before pytorch_lightning)
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from fewshot_pl.episode import Episode
+
+
+def make_episode(num_ways=3, num_shots=2, num_queries=4, num_channels=1, num_tasks=2, size=8):
+    """Random images; the classes are in order."""
+    generator = torch.Generator().manual_seed(0)
+    support_y, query_y = (torch.arange(num_ways).repeat_interleave(n) for n in (num_shots, num_queries))
+    support_x, query_x = (
+        torch.randn(num_tasks, len(labels), num_channels, size, size, generator=generator)
+        for labels in (support_y, query_y)
+    )
+    return Episode(support_x, support_y.expand(num_tasks, -1), query_x, query_y.expand(num_tasks, -1))
+
+
+class TinyModel(LightningModule):
+    """A linear classifier with dropout, so that a disturbed random state shows in its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(64, 3))
+
+    def _step(self, batch, stage):
+        logits = self.layer(batch.query_x.flatten(2))  # [T, N*Q, N]
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
+        self.log(f"{stage}/loss", loss, batch_size=batch.num_tasks)
+        self.log(f"{stage}/accuracy", (logits.argmax(-1) == batch.query_y).float().mean(), batch_size=batch.num_tasks)
+        return {"loss": loss, "logits": logits}
+
+    def training_step(self, batch, batch_idx):
+        return self._step(batch, "train")
+
+    def validation_step(self, batch, batch_idx):
+        return self._step(batch, "val")
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def episode():
+    return make_episode
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Train a TinyModel on 4 batches an epoch, 2 to validate; the Trainer. Event files are in ``tmp_path``."""
+
+    def fit(*callbacks, max_epochs=2, val_batch=None, **trainer_arguments):
+        torch.manual_seed(0)
+        arguments = {"logger": TensorBoardLogger(tmp_path), "num_sanity_val_steps": 1, "log_every_n_steps": 1}
+        if not any("progress" in type(callback).__module__ for callback in callbacks if hasattr(callback, "enable")):
+            arguments["enable_progress_bar"] = False
+        trainer = Trainer(
+            **(arguments | trainer_arguments),
+            callbacks=list(callbacks),
+            max_epochs=max_epochs,
+            accelerator="cpu",
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+        train, val = (DataLoader([batch] * n, batch_size=None) for batch, n in ((make_episode(), 4), (val_batch, 2)))
+        trainer.fit(TinyModel(), train, DataLoader([make_episode()] * 2, batch_size=None) if val_batch is None else val)
+        return trainer
+
+    return fit

@@ -1,0 +1,139 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
+from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
+from fewshot_pl.data.image_store import ImageStore
+from fewshot_pl.errors import InputError
+
+
+def a_store(counts=(6, 9, 7, 6, 12, 8, 6, 20)):
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    images = np.zeros((starts[-1], 1, 2, 2), dtype=np.uint8)
+    return ImageStore(images, tuple(f"class{index}" for index in range(len(counts))), starts)
+
+
+def a_sampler(store=None, size=(5, 2, 4), seed=0, num_rotations=1):
+    return EpisodeSampler(store or a_store(), EpisodeSize(*size), seed, num_rotations)
+
+
+def test_the_same_call_gives_the_same_episodes_whatever_the_global_random_state():
+    first = a_sampler()(3, 10, 8)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    second = a_sampler()(3, 10, 8)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_episodes_do_not_depend_on_how_they_are_batched():
+    sampler = a_sampler(num_rotations=4)
+    together = sampler(0, 0, 8)
+    one_by_one = [sampler(0, episode, 1) for episode in range(8)]
+    for field, batched in together._asdict().items():
+        assert torch.equal(batched, torch.cat([getattr(episode, field) for episode in one_by_one]))
+
+
+@pytest.mark.parametrize("change", [dict(seed=1), dict(epoch=1), dict(first=8), dict(seed=-1)])
+def test_another_seed_epoch_or_number_is_another_episode(change):
+    def support(seed=0, epoch=0, first=0):
+        return a_sampler(seed=seed)(epoch, first, 8).support
+
+    assert not torch.equal(support(), support(**change))
+
+
+@pytest.mark.parametrize("size", [(5, 2, 4), (5, 1, 5), (8, 3, 3), (1, 1, 1)])
+@pytest.mark.parametrize("num_rotations", [1, 4])
+def test_images_are_of_their_class_and_none_is_drawn_twice(size, num_rotations):
+    store = a_store()
+    num_ways, num_shots, num_queries = size
+    support, query, turns = a_sampler(store, size, num_rotations=num_rotations)(0, 0, 200)
+    assert support.shape == (200, num_ways, num_shots)
+    assert query.shape == (200, num_ways, num_queries)
+    assert turns.shape == (200, num_ways)
+    classes = torch.from_numpy(np.searchsorted(store.class_starts, torch.cat([support, query], -1), side="right") - 1)
+    assert (classes == classes[..., :1]).all()
+    for task in range(200):
+        assert len({*zip(classes[task, :, 0].tolist(), turns[task].tolist(), strict=True)}) == num_ways
+        for way in range(num_ways):
+            drawn = torch.cat([support[task, way], query[task, way]]).tolist()
+            assert len(set(drawn)) == num_shots + num_queries
+    assert set(turns.unique().tolist()) == set(range(num_rotations))
+
+
+def test_classes_images_labels_and_turns_are_drawn_evenly():
+    num_episodes, store = 4000, a_store((10,) * 8)
+    support, query, turns = a_sampler(store, (4, 1, 2), num_rotations=2)(0, 0, num_episodes)
+    classes = support[..., 0] // 10
+    for counts in (
+        torch.bincount(classes[:, 0], minlength=8),  # a class is label 0 as often as another
+        torch.bincount(classes[:, 3], minlength=8),
+        torch.bincount(support.flatten(), minlength=80),
+        torch.bincount(query.flatten(), minlength=80),
+        torch.bincount(turns.flatten(), minlength=2),
+    ):
+        expected = counts.float().mean()
+        chi_squared = ((counts - expected) ** 2 / expected).sum()
+        freedom = len(counts) - 1
+        assert chi_squared < freedom + 4.5 * (2 * freedom) ** 0.5
+
+
+def test_support_and_query_positions_are_interchangeable():
+    """The order within an episode carries nothing: the first query is as often a low image as the first shot."""
+    store = a_store((10,) * 5)
+    support, query, _ = a_sampler(store, (5, 2, 8))(0, 0, 2000)  # takes every image of a class
+    for images in (support[..., 0], support[..., 1], query[..., 0], query[..., -1]):
+        assert (images % 10).float().mean().item() == pytest.approx(4.5, abs=0.12)
+
+
+def test_the_first_episodes_are_these():
+    """Fails when the episodes change, and with them every figure on a fixed list."""
+    indices = a_sampler(num_rotations=4)(0, 0, 16)
+    content = b"".join(tensor.numpy().astype("<i8").tobytes() for tensor in indices)
+    assert hashlib.sha256(content).hexdigest()[:16] == "PINNED"
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((9, 1, 1), "9 classes.*only 8.*num_ways"),
+        ((5, 3, 4), "'class0' has 6 images.*3 shots.*4 queries.*num_shots"),
+        ((5, 0, 4), "at least 1, not 5, 0, 4"),
+    ],
+)
+def test_too_few_classes_or_images_are_said_with_the_cure(size, message):
+    with pytest.raises(InputError, match=message):
+        a_sampler(size=size)
+
+
+def test_rotations_count_as_classes():
+    assert a_sampler(size=(32, 1, 1), num_rotations=4)(0, 0, 1).support.shape == (1, 32, 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("num_episodes", [1, 50, 64])
+def test_devices_share_out_the_fixed_episodes(world_size, num_episodes):
+    taken = []
+    for rank in range(world_size):
+        batches = FixedEpisodes(num_episodes, 8, world_size, rank)
+        ranges = list(batches)
+        assert len(batches) == len(ranges)
+        batches.set_epoch(3)
+        assert list(batches) == ranges  # the same list in every epoch
+        taken += [first + offset for epoch, first, count in ranges for offset in range(count)]
+    assert sorted(taken) == list(range(num_episodes))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_devices_train_on_episodes_of_their_own(world_size):
+    loaders = [TrainingEpisodes(5, 3, world_size, rank) for rank in range(world_size)]
+    for batches in loaders:
+        batches.set_epoch(2)
+        assert len(batches) == len(list(batches)) == 5
+    steps = list(zip(*loaders, strict=True))
+    for step, ranges in enumerate(steps):  # a step of N devices takes the next N * 3 episodes
+        taken = [first + offset for epoch, first, count in ranges for offset in range(count)]
+        assert taken == list(range(step * world_size * 3, (step + 1) * world_size * 3))
+        assert {epoch for epoch, _, _ in ranges} == {2}

@@ -1,0 +1,161 @@
+import errno
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewshot_pl.data import image_store
+from fewshot_pl.data.image_store import BrokenStoreError, open_store, write_store
+from fewshot_pl.errors import InputError
+
+
+def some_classes(seed=0):
+    random = np.random.default_rng(seed)
+    return [(name, random.integers(0, 256, (n, 3, 4, 5), dtype=np.uint8)) for name, n in (("a", 2), ("b", 7), ("ü", 1))]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    write_store(tmp_path / "cache" / "train", some_classes())
+    return tmp_path / "cache" / "train"
+
+
+def test_what_is_written_is_read(stored):
+    store = open_store(stored)
+    assert store.class_names == ("a", "b", "ü")
+    assert store.num_classes == 3
+    assert store.class_starts.tolist() == [0, 2, 9, 10]
+    for index, (_, images) in enumerate(some_classes()):
+        np.testing.assert_array_equal(store.class_images(index), images)
+
+
+def test_images_are_mapped_and_the_file_is_safe_from_writes(stored):
+    before = (stored / "images.u8").read_bytes()
+    images = open_store(stored).images
+    assert isinstance(images, np.memmap)
+    images[:] = 0
+    assert (stored / "images.u8").read_bytes() == before
+
+
+def cut_short(folder: Path):
+    (folder / "images.u8").write_bytes((folder / "images.u8").read_bytes()[:-1])
+
+
+def flip_a_bit(folder: Path):
+    content = bytearray((folder / "images.u8").read_bytes())
+    content[100] ^= 4
+    (folder / "images.u8").write_bytes(content)
+
+
+def change_the_index(key, value):
+    def change(folder: Path):
+        index = json.loads((folder / "index.json").read_text())
+        (folder / "index.json").write_text(json.dumps(index | {key: value}))
+
+    return change
+
+
+DAMAGE = {
+    "cut short": cut_short,
+    "bit flipped": flip_a_bit,
+    "no images": lambda folder: (folder / "images.u8").unlink(),
+    "no index": lambda folder: (folder / "index.json").unlink(),
+    "index cut short": lambda folder: (folder / "index.json").write_bytes((folder / "index.json").read_bytes()[:20]),
+    "index of another kind": lambda folder: (folder / "index.json").write_text("[1, 2]"),
+    "index is no text": lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe\x00"),
+    "older format": change_the_index("format", 0),
+    "other shape": change_the_index("shape", [10, 3, 5, 4]),
+    "other classes": change_the_index("class_starts", [0, 3, 9, 10]),
+    "other names": change_the_index("class_names", ["a", "c", "ü"]),
+    "negative shape": change_the_index("shape", [-10, 3, 4, -5]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damage_is_noticed_and_overwritten(stored, damage):
+    damage(stored)
+    with pytest.raises(BrokenStoreError):
+        open_store(stored)
+    write_store(stored, some_classes())
+    assert open_store(stored).class_names == ("a", "b", "ü")
+
+
+def test_no_flipped_bit_of_the_index_goes_unnoticed(stored):
+    whole = (stored / "index.json").read_bytes()
+    for byte in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[byte] ^= 1
+        (stored / "index.json").write_bytes(flipped)
+        with pytest.raises(BrokenStoreError):
+            open_store(stored)
+
+
+def test_a_store_that_is_being_written_cannot_be_seen(tmp_path):
+    path = tmp_path / "train"
+
+    def watched():
+        for pair in some_classes():
+            assert not path.exists()
+            yield pair
+
+    write_store(path, watched())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["train"]
+
+
+def test_an_interrupted_writer_leaves_nothing(tmp_path):
+    def interrupted():
+        yield some_classes()[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_store(tmp_path / "train", interrupted())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_writer_leaves_the_broken_store_for_the_next(stored):
+    cut_short(stored)
+    with pytest.raises(InputError, match=r"cat\.png"):
+        write_store(stored, (pair for pair in [some_classes()[0], _raise(InputError("cat.png is broken"))]))
+    write_store(stored, some_classes())
+    assert open_store(stored).num_classes == 3
+
+
+def _raise(error):
+    raise error
+
+
+def test_the_faster_of_two_writers_wins(tmp_path):
+    path = tmp_path / "train"
+
+    def slower():
+        yield from some_classes()
+        write_store(path, some_classes())
+
+    write_store(path, slower())
+    assert open_store(path).num_classes == 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["train"]
+
+
+@pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_is_said_with_its_cure_and_leaves_nothing(tmp_path, monkeypatch, cause):
+    def full(file):
+        raise OSError(cause, "No space left on device")
+
+    monkeypatch.setattr(image_store, "_flush_to_disk", full)
+    with pytest.raises(InputError, match=r"cannot write .*train.*No space left.*--data\.cache_dir"):
+        write_store(tmp_path / "train", some_classes())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_folder_that_is_a_file_is_said_with_its_cure(tmp_path):
+    (tmp_path / "cache").write_text("not a folder")
+    with pytest.raises(InputError, match=r"--data\.cache_dir"):
+        write_store(tmp_path / "cache" / "train", some_classes())
+
+
+def test_the_checksum_is_that_of_the_whole_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_store, "_CHUNK_BYTES", 7)
+    images = some_classes()[1][1]
+    assert image_store._checksum(images) == zlib.crc32(images.tobytes())
