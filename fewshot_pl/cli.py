@@ -1,5 +1,7 @@
 """The commands: what ``train.py`` and ``evaluate.py`` do."""
 
+import argparse
+import logging
 import sys
 import time
 import warnings
@@ -7,22 +9,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
-from fewshot_pl import algorithms, benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.callbacks import EpisodePicture, EpisodeRate, progress_bar
+from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
-from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.flags import FewShotArgumentParser, chosen_class
 from fewshot_pl.results import print_result, result_of, save_result
-from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, existing_checkpoint, new_run_folder, run_of_checkpoint
+from fewshot_pl.runs import (
+    LAST,
+    checkpoint_to_resume,
+    new_run_folder,
+    run_of_checkpoint,
+)
 
+_DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Omniglot"}
 _Command = Callable[[Sequence[str] | None], None]
 
 
@@ -30,16 +37,35 @@ def _command(run: _Command) -> Callable[[Sequence[str] | None], int]:
     """A command that answers bad input with one sentence and exit code 2."""
 
     def guarded(args: Sequence[str] | None = None) -> int:
-        # Lightning prints an instance check of torch's that is its own to mend.
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        _silence_advertisements()
         try:
             run(args)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except Exception as error:
+            mistake = _input_error(error)
+            if mistake is None:
+                raise
+            print(f"error: {mistake}", file=sys.stderr)
             return 2
         return 0
 
     return guarded
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The InputError that an exception is, or was raised from: the parser wraps those of the classes it makes."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _silence_advertisements() -> None:
+    """Leave out what Lightning prints that helps nobody who runs our commands."""
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
+    warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
 
 
 class TrainCLI(LightningCLI):
@@ -57,47 +83,59 @@ class TrainCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 20, "callbacks": [EpisodePicture(), EpisodeRate(), progress_bar()]},
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
-            args=list(sys.argv[1:] if args is None else args),
+            args=args if args is None else list(args),
             run=False,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--ckpt_path", type=str | None, help="resume from this checkpoint; 'last': the newest run's")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, help="resume from this checkpoint; 'last': the newest run's"
+        )
         parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "model": {"class_path": "ProtoNet"},
-                "data": {"class_path": "Omniglot"},
                 "checkpoint.monitor": "val/accuracy",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
-                "checkpoint.save_on_exception": True,
                 "checkpoint.enable_version_counter": False,
             }
         )
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.num_ways", compute_fn=_train_ways, apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        words = sys.argv[1:] if args is None else list(args)
+        classes = [f"--{key}={chosen_class(key, words, default)}" for key, default in _DEFAULT_CLASSES.items()]
+        self.config = parser.parse_args([*classes, *words])
+
     def before_instantiate_classes(self) -> None:
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         runs = Path(self.config.runs)
-        self.resume_from = None
-        self.run_folder = None
+        self.resume_from: Path | None = None
+        self.run_folder: Path | None = None
         if self.config.ckpt_path:
             self.resume_from = checkpoint_to_resume(self.config.ckpt_path, runs, data, model)
+            if (trained := opened_checkpoint(self.resume_from)["algorithm"]) != model:
+                raise InputError(f"{self.resume_from} holds a {trained}: pass --model {trained} to resume it")
             self.run_folder = run_of_checkpoint(self.resume_from)
-        if self.run_folder is None and rank_zero_only.rank == 0:
-            self.run_folder = new_run_folder(runs, data, model)
-        if self.run_folder and self.config.checkpoint.dirpath is None:
-            self.config.checkpoint.dirpath = str(self.run_folder / CHECKPOINTS)
+            self.config.ckpt_path = None  # the saved config starts a run from scratch
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self.config_init.trainer.logger is None or self.config_init.trainer.logger is True:
-            folder = self.run_folder or Path(self.config.runs)
+        trainer_config = self.config_init.trainer
+        if trainer_config.enable_checkpointing is not False:
+            trainer_config.callbacks = [*(trainer_config.callbacks or []), _last_checkpoint()]
+        if trainer_config.logger in (None, True):
+            folder = self.run_folder or self._new_run_folder()
             kwargs["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         return super().instantiate_trainer(**kwargs)
+
+    def _new_run_folder(self) -> Path:
+        data, model = type(self.datamodule).__name__, type(self.model).__name__
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return Path(self.config.runs) / data / model / "0"  # only the first process writes
+        self.run_folder = new_run_folder(Path(self.config.runs), data, model)
+        return self.run_folder
 
 
 @_command
@@ -108,8 +146,8 @@ def train(args: Sequence[str] | None) -> None:
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
     trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from)
-    best = None if trainer.fast_dev_run else trainer.checkpoint_callback.best_model_path
-    metrics = trainer.test(model, datamodule=data, ckpt_path=best or None, verbose=False)[0]
+    best = _best_checkpoint(trainer)
+    metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return
     result = result_of(model, data, metrics, "test", time.monotonic() - started)
@@ -131,8 +169,8 @@ def evaluate(args: Sequence[str] | None) -> None:
     config, parser = _evaluation_config(args)
     seed_everything(0, verbose=False)
     made = parser.instantiate_classes(config)
-    data, trainer = made.data, made.trainer
-    model = _loaded_model(existing_checkpoint(config.ckpt_path))
+    data, trainer = made.data, Trainer(**made.trainer)
+    model = load_algorithm(config.ckpt_path)
     _check_image_shape(model, data)
     run = trainer.test if config.split == "test" else trainer.validate
     metrics = run(model, datamodule=data, verbose=False)[0]
@@ -147,18 +185,17 @@ def evaluate(args: Sequence[str] | None) -> None:
 
 def _evaluation_config(args: list[str]) -> tuple[Any, LightningArgumentParser]:
     """The parsed flags; those of ``--data`` default to what the checkpoint was trained with."""
-    first = FewShotArgumentParser(add_help=False)
-    first.add_argument("--ckpt_path", type=str | None)
-    known, _ = first.parse_known_args([a for a in args if a not in ("-h", "--help")])
-    checkpoint = _opened_checkpoint(existing_checkpoint(known.ckpt_path)) if known.ckpt_path else None
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--ckpt_path")
+    known, _ = first.parse_known_args(args)
+    checkpoint = opened_checkpoint(known.ckpt_path) if known.ckpt_path else None
 
     parser = FewShotArgumentParser(description="Evaluate a checkpoint on a fixed list of episodes.")
-    parser.add_argument("--config", action="config", help="YAML file with any of these flags")
     parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint of train.py")
     parser.add_argument("--num_episodes", type=int | None, help="length of the list of episodes; default as trained")
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="which classes to evaluate on")
     parser.add_argument("--output", type=str | None, help="JSON file to write the result to")
-    parser.add_lightning_class_args(EpisodicDataModule, "data", subclass_mode=True)
+    parser.add_lightning_class_args(EpisodicDataModule, "data", subclass_mode=True, required=False)
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.set_defaults({"trainer.logger": False, "trainer.enable_checkpointing": False})
     if checkpoint:
@@ -171,29 +208,24 @@ def _evaluation_config(args: list[str]) -> tuple[Any, LightningArgumentParser]:
     return config, parser
 
 
-def _opened_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint, read without running code from it."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken bytes lead it to
-        raise InputError(f"{path} is not a checkpoint of fewshot_pl or is damaged: give one that train.py wrote") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("algorithm") not in algorithms.__all__:
-        raise InputError(f"{path} holds no algorithm of fewshot_pl: give a checkpoint that train.py wrote")
-    return checkpoint
-
-
-def _loaded_model(path: Path) -> FewShotAlgorithm:
-    algorithm: type[FewShotAlgorithm] = getattr(algorithms, _opened_checkpoint(path)["algorithm"])
-    return algorithm.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-
-
 def _check_image_shape(model: FewShotAlgorithm, data: EpisodicDataModule) -> None:
     trained = tuple(model.hparams["image_shape"])
     if trained != tuple(data.image_shape):
         raise InputError(
             f"the checkpoint was trained on images of {trained} (channels, height, width) and {type(data).__name__} "
-            f"gives {tuple(data.image_shape)}: pass --data.image_size {trained[1]} where the benchmark has it, or train anew"
+            f"gives {tuple(data.image_shape)}: pass --data.image_size {trained[1]} where it has one, or train anew"
         )
+
+
+def _last_checkpoint() -> ModelCheckpoint:
+    """Keeps ``last.ckpt``: written after every epoch, and when training stops by an exception or Ctrl-C."""
+    return ModelCheckpoint(filename=Path(LAST).stem, save_on_exception=True, enable_version_counter=False)
+
+
+def _best_checkpoint(trainer: Trainer) -> str | None:
+    """The checkpoint that validation chose; None where none was kept, as in a fast development run."""
+    paths = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    return paths[0] if paths and paths[0] else None
 
 
 def _train_ways(data: EpisodicDataModule) -> int:

@@ -4,9 +4,11 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
 from fewshot_pl import algorithms, benchmarks
@@ -29,43 +31,95 @@ class FewShotArgumentParser(LightningArgumentParser):
 
 def explained(message: str, known_flags: Iterable[str] = ()) -> str:
     """jsonargparse's account of a mistake on the command line or in a config file, as one sentence with its cure."""
+    if match := re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message):
+        return _unknown_flag(match.group(1) or match.group(2), known_flags)
     key = match.group(1) if (match := re.search(r'Parser key "([\w.]+)"', message)) else ""
-    if match := re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message):
-        owner = match.group(1).split(".")[-1]
-        flags = [f"--{key}.{name}" for name in init_parameters(_registered(key, owner))]
-        return f"{owner} has no flag --{key}.{match.group(2)}{_nearest(f'--{key}.{match.group(2)}', flags)}"
-    if match := re.search(r"(?:Unrecognized arguments|[Oo]ption) ?:? '?(-*[\w.]+)", message):
-        flag = f"--{match.group(1).lstrip('-')}"
-        return f"there is no flag {flag}{_nearest(flag, [*known_flags, *_class_flags()])}"
-    if match := re.search(r"(?:Expected a dot import path string|Unable to import|Not a valid subclass).*?: *([\w.]+)", message):
-        names = _REGISTRIES[key].__all__ if key in _REGISTRIES else []
-        return f"--{key} cannot be {match.group(1)}{_nearest(match.group(1), names)}; there are {', '.join(names)}"
-    if match := re.search(r'Parser key "([\w.]+)":\s+(Expected [^\n]*?)\.? Got value: ([^\n]*)', message):
-        name = match.group(1) if match.group(1).startswith(key) else f"{key}.{match.group(1)}"
-        return f"--{name}: {match.group(2)}, not {match.group(3)}"
+    if match := re.search(r"Expected a dot import path string: (\w+)", message):
+        names = _class_names(key)
+        choices = f"; there are {', '.join(names)}" if names else ""
+        return f"--{key} cannot be {match.group(1)}{_nearest(match.group(1), names)}{choices}"
+    if match := re.search(r"(?:Got value|Given value): (.*)", message):
+        wanted = " or ".join(dict.fromkeys(_plain_type(kind) for kind in re.findall(r"Expected an? ([^\n]*)", message)))
+        return f"{_full_name(key)} takes {wanted}, not {match.group(1)}"
     return " ".join(message.split())
+
+
+def chosen_class(key: str, args: Sequence[str], default: str) -> str:
+    """The class that flags and config files name last for ``--model`` or ``--data``.
+
+    Given to the parser before everything else, so that the class decides over the defaults: jsonargparse keeps the
+    values of a class that a later flag replaces, its defaults too.
+    """
+    chosen = default
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        value = value or following
+        if name in (f"--{key}", f"--{key}.class_path"):
+            chosen = value
+        elif name in ("--config", "-c"):
+            chosen = _class_in_file(Path(value), key) or chosen
+    return chosen
+
+
+def _class_in_file(path: Path, key: str) -> str | None:
+    try:
+        section = yaml.safe_load(path.read_text(encoding="utf-8"))[key]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None  # nothing there to choose; what is wrong with the file, the parser says
+    return section.get("class_path") if isinstance(section, dict) else str(section)
 
 
 def init_parameters(owner: type) -> list[str]:
     """The names that ``owner`` takes when it is made, those that it hands on to its bases among them."""
     names: dict[str, None] = {}
-    for base in inspect.getmro(owner):
-        for name, parameter in inspect.signature(base.__init__).parameters.items():
-            if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                names[name] = None
-        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(base.__init__).parameters.values()):
+    for init in [vars(base)["__init__"] for base in inspect.getmro(owner) if "__init__" in vars(base)]:
+        parameters = inspect.signature(init).parameters.values()
+        names |= {
+            p.name: None for p in parameters if p.name != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        }
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
     return list(names)
 
 
-def _class_flags() -> list[str]:
-    owners = [(key, getattr(registry, name)) for key, registry in _REGISTRIES.items() for name in registry.__all__]
-    return sorted({f"--{key}.{name}" for key, owner in owners for name in init_parameters(owner)})
+def _unknown_flag(name: str, known_flags: Iterable[str]) -> str:
+    owners = _class_flags()
+    same = [flag for flag in owners if flag == f"--{name}" or ("." not in name and flag.endswith(f".{name}"))]
+    if same:
+        return f"{same[0]} is not a flag of the chosen class: it belongs to {', '.join(owners[same[0]])}"
+    flags = [*known_flags, *owners]
+    if "." in name:
+        return f"there is no flag --{name}{_nearest(f'--{name}', flags)}"
+    ends = {flag.split(".")[-1].lstrip("-"): flag for flag in flags}
+    found = difflib.get_close_matches(name, ends, n=1, cutoff=0.5)
+    return f"there is no flag {name}" + (f": did you mean {ends[found[0]]}?" if found else "")
 
 
-def _registered(key: str, name: str) -> type:
-    owner: type = getattr(_REGISTRIES[key], name)
-    return owner
+def _class_flags() -> dict[str, list[str]]:
+    """Every flag of an algorithm or benchmark, with the classes that have it."""
+    flags: dict[str, list[str]] = {}
+    for key in _REGISTRIES:
+        for name in _class_names(key):
+            for parameter in init_parameters(getattr(_REGISTRIES[key], name)):
+                flags.setdefault(f"--{key}.{parameter}", []).append(name)
+    return flags
+
+
+def _class_names(key: str) -> list[str]:
+    names = _REGISTRIES[key].__all__ if key in _REGISTRIES else []
+    return [name for name in names if not inspect.isabstract(getattr(_REGISTRIES[key], name))]
+
+
+def _full_name(key: str) -> str:
+    full = [flag for flag in _class_flags() if flag.endswith(f".{key}")]
+    return full[0] if full and "." not in key else f"--{key}"
+
+
+def _plain_type(kind: str) -> str:
+    kind = kind.split(". Got value")[0]
+    kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
+    kind = re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", kind)
+    return {"NoneType": "null", "int": "a whole number", "float": "a number"}.get(kind, kind)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

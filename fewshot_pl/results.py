@@ -4,12 +4,12 @@ import json
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-import torchmetrics
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +19,7 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 
 
 def result_of(
-    model: FewShotAlgorithm, data: EpisodicDataModule, metrics: dict[str, Any], split: str, wall_time: float
+    model: FewShotAlgorithm, data: EpisodicDataModule, metrics: Mapping[str, float], split: str, wall_time: float
 ) -> dict[str, Any]:
     """The result of an evaluation as plain values; accuracies are fractions, times seconds."""
     return {
@@ -49,8 +49,7 @@ def versions() -> dict[str, str]:
         "fewshot_pl": fewshot_pl.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "pytorch_lightning": pl.__version__,
-        "torchmetrics": torchmetrics.__version__,
+        **{name: metadata.version(name) for name in ("pytorch-lightning", "torchmetrics", "torchvision", "numpy")},
     }
 
 
@@ -83,4 +82,7 @@ def _accelerator(model: FewShotAlgorithm) -> str:
 
 
 def _plain(parameters: Any) -> dict[str, Any]:
-    return {name: value if isinstance(value, int | float | str | bool | None) else list(value) for name, value in parameters.items()}
+    return {
+        name: value if isinstance(value, int | float | str | bool | None) else list(value)
+        for name, value in parameters.items()
+    }

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fewshot_pl.checkpoints import existing_checkpoint
 from fewshot_pl.errors import InputError
 
 CHECKPOINTS = "checkpoints"
@@ -34,18 +35,6 @@ def checkpoint_to_resume(ckpt_path: str, runs: Path, data: str, model: str) -> P
         if (last := parent / str(number) / CHECKPOINTS / LAST).is_file():
             return last
     raise InputError(f"no run under {parent} has a {LAST} to resume from: start one without --ckpt_path")
-
-
-def existing_checkpoint(ckpt_path: str) -> Path:
-    """The path of a checkpoint file.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    path = Path(ckpt_path).expanduser()
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}: give --ckpt_path a file such as runs/<data>/<model>/0/checkpoints/best.ckpt")
-    return path
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:

@@ -40,7 +40,8 @@ class FewShotAlgorithm(LightningModule, ABC):
         self.lr_halve_every = lr_halve_every
         self.task_parallel = task_parallel
         self.task_chunk = task_chunk
-        self.metrics = torch.nn.ModuleDict({"val": EpisodeAccuracy(), "test": EpisodeAccuracy()})
+        self.val_accuracy = EpisodeAccuracy()
+        self.test_accuracy = EpisodeAccuracy()
 
     # What an algorithm implements --------------------------------------------------------------------
 
@@ -133,16 +134,19 @@ class FewShotAlgorithm(LightningModule, ABC):
     def _evaluation_step(self, batch: Episode, stage: str) -> dict[str, Tensor]:
         logits = self(batch)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
-        self.metrics[stage].update(logits, batch.query_y)
+        self._accuracy(stage).update(logits, batch.query_y)
         self.log(f"{stage}/loss", loss, batch_size=batch.num_tasks, sync_dist=True)
         return {"loss": loss, "logits": logits}
 
     def _log_accuracy(self, stage: str) -> None:
-        metric = self.metrics[stage]
+        metric = self._accuracy(stage)
         accuracy, ci95 = metric.compute()
         metric.reset()
         self.log(f"{stage}/accuracy", accuracy.float())
         self.log(f"{stage}/ci95", ci95.float())
+
+    def _accuracy(self, stage: str) -> EpisodeAccuracy:
+        return self.val_accuracy if stage == "val" else self.test_accuracy
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
@@ -155,6 +159,8 @@ class FewShotAlgorithm(LightningModule, ABC):
         checkpoint["algorithm"] = type(self).__name__
         datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
         checkpoint["data"] = type(datamodule).__name__ if datamodule is not None else None
+        if "backbone_weights" in checkpoint.get("hyper_parameters", {}):
+            checkpoint["hyper_parameters"]["backbone_weights"] = None  # they are in the checkpoint, the file may go
 
 
 def _looped(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -37,7 +37,8 @@ class MAML(FewShotAlgorithm):
         num_inner_steps_test: in validation and test; default as in training.
         first_order: count inner gradients as constants (first-order MAML, section 5.2).
         inner_loss_reduction: the inner loss is the cross-entropy summed over the support and divided by the shots
-            (``sum_over_shots``, the paper's code, which ``inner_lr`` = 0.4 belongs to) or its ``mean``, N times smaller.
+            (``sum_over_shots``, the paper's code, which ``inner_lr`` = 0.4 belongs to) or its ``mean``, N times
+            smaller.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class MAML(FewShotAlgorithm):
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
         adapted = self.adapted(support_x, support_y)
         if self.norm_mode != "support":
-            return functional_call(self.learner, adapted, (query_x,))
+            logits: Tensor = functional_call(self.learner, adapted, (query_x,))
+            return logits
         num_support = support_x.shape[0]
         with support_rows(self, num_support):
-            return functional_call(self.learner, adapted, (torch.cat([support_x, query_x]),))[num_support:]
+            logits = functional_call(self.learner, adapted, (torch.cat([support_x, query_x]),))
+        return logits[num_support:]
 
     def adapted(self, support_x: Tensor, support_y: Tensor) -> Parameters:
         """The learner's parameters after adaptation to one task's support [N*K, C, H, W], [N*K]."""

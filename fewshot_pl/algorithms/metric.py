@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
-from fewshot_pl.backbones import ImageShape, Norm, build_backbone
+from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
 from fewshot_pl.backbones.normalization import support_rows
 
 
@@ -35,7 +35,8 @@ class MetricAlgorithm(FewShotAlgorithm):
         super().__init__(**kwargs)
         network = build_backbone(backbone, image_shape, norm, backbone_weights)
         # Convolutions of many images run up to twice as fast with the channels innermost.
-        self.backbone = network.to(memory_format=torch.channels_last)
+        self.backbone = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.num_features = num_features(network, image_shape)  # D; raises where the images are too small
 
     def encode(self, images: Tensor) -> Tensor:
         """The features [n, D] of images [n, C, H, W]."""

@@ -1,17 +1,16 @@
 """Backbones by name: image [n, C, H, W] -> feature vector [n, D]."""
 
-import contextlib
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fewshot_pl.backbones.conv4 import Conv4
 from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
+from fewshot_pl.backbones.residual import resnet12, wrn28_10
 from fewshot_pl.errors import InputError
 
 ImageShape = tuple[int, int, int]  # (C, H, W)
@@ -63,52 +62,49 @@ def _conv4(image_shape: ImageShape, norm: Norm, **options: Any) -> nn.Module:
     return Conv4(image_shape[0], norm, **options)
 
 
-def _learn2learn(image_shape: ImageShape, norm: Norm, class_name: str) -> nn.Module:
-    with contextlib.redirect_stderr(io.StringIO()):  # gym's deprecation notice
-        from learn2learn.vision import models
-    backbone = _LEARN2LEARN[class_name](models)
-    if image_shape[0] != 3:
-        raise InputError(f"{class_name} takes colour images: use conv4 for images with {image_shape[0]} channel")
-    replace_batch_norms(backbone, norm)
-    return _Flat(backbone)
-
-
-_LEARN2LEARN: dict[str, Callable[[Any], nn.Module]] = {
-    "resnet12": lambda models: models.ResNet12Backbone(),
-    "wrn28_10": lambda models: models.WRN28Backbone(),
-}
-
-
 def _timm(name: str, image_shape: ImageShape, norm: Norm, weights: str | None) -> nn.Module:
     import timm
 
-    if name not in timm.list_models():
+    if not timm.is_model(name):
         raise InputError(f"timm has no model '{name}': timm.list_models() names them")
-    file = None if weights in (None, "pretrained") else Path(str(weights))
-    if file and not file.is_file():
-        raise InputError(f"{file} does not exist: give --model.backbone_weights a file with the weights of {name}")
-    options = {"img_size": image_shape[1]} if "vit" in name or "swin" in name else {}
-    backbone: nn.Module = timm.create_model(
-        name,
-        pretrained=weights == "pretrained",
-        checkpoint_path=str(file) if file else "",
-        in_chans=image_shape[0],
-        num_classes=0,
-        **options,
-    )
+    options: dict[str, Any] = {"img_size": image_shape[1:]} if "vit" in name or "swin" in name else {}
+    options |= {"in_chans": image_shape[0], "num_classes": 0, "pretrained": weights is not None}
+    if weights in (None, "pretrained"):
+        backbone: nn.Module = timm.create_model(name, **options)
+    else:
+        backbone = _with_weights_of(Path(str(weights)), name, options)
     replace_batch_norms(backbone, norm)
     return backbone
 
 
-class _Flat(nn.Module):
-    """A backbone whose output is flattened to vectors."""
+def _with_weights_of(file: Path, name: str, options: dict[str, Any]) -> nn.Module:
+    """timm's model with the weights in a file, fitted to the image size and channels as timm does with its own."""
+    import timm
 
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
+    if not file.is_file():
+        raise InputError(f"{file} does not exist: give --model.backbone_weights a file with the weights of {name}")
+    try:
+        state = timm.models.load_state_dict(str(file))
+        for classifier in _classifiers(name):
+            state.pop(f"{classifier}.weight", None)
+            state.pop(f"{classifier}.bias", None)
+        # Without classes, as the model: timm then wants every weight to be there.
+        source = {"state_dict": state, "num_classes": 0, "label_offset": 0, "custom_load": False}
+        backbone: nn.Module = timm.create_model(name, pretrained_cfg_overlay=source, **options)
+    except Exception as error:  # whatever the wrong bytes, or the weights of something else, lead timm and torch to
+        raise InputError(
+            f"{file} does not hold the weights of {name}: give --model.backbone_weights a state dict of this model, "
+            "saved by torch or safetensors"
+        ) from error
+    vars(backbone)["pretrained_cfg"].pop("state_dict")  # else every copy of the model would hold the weights twice
+    return backbone
 
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.flatten(self.backbone(images), 1)
+
+def _classifiers(name: str) -> tuple[str, ...]:
+    import timm
+
+    classifier = timm.models.get_pretrained_cfg_value(name, "classifier") or ()
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 
 _BUILDERS: dict[str, Callable[[ImageShape, Norm], nn.Module]] = {
@@ -116,6 +112,6 @@ _BUILDERS: dict[str, Callable[[ImageShape, Norm], nn.Module]] = {
     "conv4-32": partial(_conv4, num_channels=32),
     "conv4-strided": partial(_conv4, strided=True),
     "conv4-32-strided": partial(_conv4, num_channels=32, strided=True),
-    "resnet12": partial(_learn2learn, class_name="resnet12"),
-    "wrn28_10": partial(_learn2learn, class_name="wrn28_10"),
+    "resnet12": resnet12,
+    "wrn28_10": wrn28_10,
 }

@@ -1,6 +1,7 @@
 """Conv4: the four-block convolutional network of the few-shot papers."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,7 @@ class Conv4(nn.Module):
     def __init__(self, in_channels: int, norm: Norm, num_channels: int = 64, strided: bool = False) -> None:
         super().__init__()
         widths = [in_channels, *[num_channels] * 4]
-        self.blocks = nn.Sequential(
-            *(_block(before, after, norm, strided) for before, after in zip(widths, widths[1:], strict=False))
-        )
+        self.blocks = nn.Sequential(*(_block(before, after, norm, strided) for before, after in pairwise(widths)))
         self.strided = strided
 
     def forward(self, images: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ class Learner(nn.Module):
 
     def __init__(self, backbone: nn.Module, image_shape: ImageShape, num_ways: int) -> None:
         super().__init__()
+        for layer in backbone.modules():
+            if hasattr(layer, "fused_attn"):  # timm's attention: torch has no second derivatives of the fused one
+                layer.fused_attn = False  # type: ignore[assignment]
         self.backbone = backbone
         self.head = nn.Linear(num_features(backbone, image_shape), num_ways)
 

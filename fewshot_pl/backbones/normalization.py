@@ -58,7 +58,8 @@ class EpisodicBatchNorm2d(nn.Module):
         sources = maps[: self.num_support] if self.mode == "support" else maps
         # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
         if self.vectorised or sources is not maps:
-            variance, mean = torch.var_mean(sources.float() if maps.dtype.itemsize < 4 else sources, (0, 2, 3), correction=0)
+            precise = sources.float() if sources.dtype.itemsize < 4 else sources
+            variance, mean = torch.var_mean(precise, (0, 2, 3), correction=0)
             self._observe(mean, variance, sources)
             return self._affine(maps, mean, variance)
         return self._fused(maps)
@@ -98,6 +99,13 @@ class EpisodicBatchNorm2d(nn.Module):
         return f"{self.weight.numel()}, mode={self.mode}, eps={self.eps}"
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Group norm that takes channels-last maps under vmap too, where torch's own raises."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return super().forward(maps.contiguous())
+
+
 def norm_layer(norm: Norm, num_features: int) -> nn.Module:
     """The layer that normalises ``num_features`` channels as ``norm`` says.
 
@@ -107,10 +115,10 @@ def norm_layer(norm: Norm, num_features: int) -> nn.Module:
     if norm not in get_args(Norm):
         raise InputError(f"norm must be one of {', '.join(get_args(Norm))}, not '{norm}'")
     if norm == "layer":
-        return nn.GroupNorm(1, num_features)
+        return _GroupNorm(1, num_features)
     if norm == "group":
         groups = max(g for g in range(1, _MAX_GROUPS + 1) if num_features % g == 0)
-        return nn.GroupNorm(groups, num_features)
+        return _GroupNorm(groups, num_features)
     return EpisodicBatchNorm2d(num_features, norm)
 
 
@@ -118,13 +126,20 @@ def replace_batch_norms(module: nn.Module, norm: Norm) -> None:
     """Replace every ``nn.BatchNorm2d`` inside ``module``, keeping its weights and running statistics."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            layer = norm_layer(norm, child.num_features)
-            layer.load_state_dict(child.state_dict(), strict=False)
-            if isinstance(layer, EpisodicBatchNorm2d):
-                layer.eps = child.eps
-            setattr(module, name, layer)
+            setattr(module, name, _replacement(child, norm))
         else:
             replace_batch_norms(child, norm)
+
+
+def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
+    layer = norm_layer(norm, batch_norm.num_features)
+    layer.load_state_dict(batch_norm.state_dict(), strict=False)
+    if isinstance(layer, EpisodicBatchNorm2d):
+        layer.eps = batch_norm.eps
+        layer.momentum = layer.momentum if batch_norm.momentum is None else batch_norm.momentum
+    # timm's BatchNormAct2d is a batch norm with dropout and an activation behind it.
+    behind = [part for part in (getattr(batch_norm, "drop", None), getattr(batch_norm, "act", None)) if part]
+    return nn.Sequential(layer, *behind) if behind else layer
 
 
 def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:

@@ -1,7 +1,8 @@
 """The benchmarks; what is exported here is what ``--data`` accepts."""
 
 from fewshot_pl.benchmarks.cifar import CIFARFS, FC100
+from fewshot_pl.benchmarks.glyphs import Glyphs
 from fewshot_pl.benchmarks.image_folder import ImageFolder
 from fewshot_pl.benchmarks.omniglot import Omniglot
 
-__all__ = ["CIFARFS", "FC100", "ImageFolder", "Omniglot"]
+__all__ = ["CIFARFS", "FC100", "Glyphs", "ImageFolder", "Omniglot"]

@@ -1,6 +1,8 @@
-"""Samples of a character: its ink in thicker or thinner strokes, turned, sheared, scaled, moved and bent."""
+"""Samples of characters: their ink in thicker or thinner strokes, turned, slanted, scaled, moved and bent."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,58 +11,80 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot_pl.benchmarks.glyph_classes import GlyphClass
-from fewshot_pl.benchmarks.glyph_fonts import CANVAS_SIDE, ink
+from fewshot_pl.benchmarks.glyph_fonts import CANVAS_SIDE, grown, ink
 
 SAMPLE_SIDE = 28
 _SEED = 20
-_THICKEST, _THINNEST = 2, 1  # canvas pixels added to or taken from each side of a stroke
-_ROTATION = math.radians(15)  # standard deviations and ranges below are of the coordinates -1..1 of the canvas
-_SHEAR = 0.25
-_SCALES = (0.8, 1.12)
-_SHIFT = 0.08
-_BEND = 0.07
-_BEND_KNOTS = 4  # per side, of the grid whose knots are moved at random
+_STROKE = (-0.6, 1.0)  # canvas pixels taken from, or added to, each side of a stroke; at most 1
+_TURN = math.radians(17)
+_SLANT = 0.25
+_SIZE = (0.75, 1.0)
+_WIDTH = (0.9, 1.1)
+_SHIFT = 0.07  # of half the canvas
+_BEND = 0.06  # of half the canvas, for each wave
+_NUM_WAVES = 3  # along each side of the canvas
 
 
-def class_samples(glyphs: GlyphClass, num_samples: int) -> NDArray[np.uint8]:
-    """Samples [num_samples, 1, 28, 28], 255 = ink, each in a random face of the class; the same on every call."""
-    generator = torch.Generator().manual_seed((_SEED << 32) + ord(glyphs.character))
-    inks = [ink(face, glyphs.character) for face in glyphs.faces]
-    picks = torch.randint(len(inks), (num_samples,), generator=generator)
-    canvas = torch.from_numpy(np.stack(inks))[picks, None].float() / 255
-    bent = F.grid_sample(restroked(canvas, generator), sample_positions(num_samples, generator), align_corners=False)
+class Draws(NamedTuple):
+    """Random numbers, uniform in 0..1, that make n samples different."""
+
+    face: Tensor  # [n]
+    stroke: Tensor  # [n]
+    turn: Tensor  # [n]
+    slant: Tensor  # [n]
+    size: Tensor  # [n]
+    width: Tensor  # [n]
+    shift: Tensor  # [n, 2]
+    bend: Tensor  # [n, 2, _NUM_WAVES, _NUM_WAVES]
+
+
+def class_samples(classes: Sequence[GlyphClass], num_samples: int) -> NDArray[np.uint8]:
+    """Samples [len(classes), num_samples, 1, 28, 28], 255 = ink; a class's are the same whatever the others are."""
+    draws = Draws(*map(torch.cat, zip(*(_draws(one, num_samples) for one in classes), strict=True)))
+    faces = draws.face.view(-1, num_samples)
+    inks = np.concatenate([_random_inks(one, face) for one, face in zip(classes, faces, strict=True)])
+    bent = F.grid_sample(restroked(inks, draws.stroke), positions(draws), align_corners=False)
     pixels = F.avg_pool2d(bent, CANVAS_SIDE // SAMPLE_SIDE)
-    return (pixels * 255).round().to(torch.uint8).numpy()
+    return pixels.round().to(torch.uint8).view(len(classes), num_samples, 1, SAMPLE_SIDE, SAMPLE_SIDE).numpy()
 
 
-def restroked(canvas: Tensor, generator: torch.Generator) -> Tensor:
-    """Ink [n, 1, H, W] in 0..1 with strokes wider or narrower by a random width per image."""
-    wide = F.max_pool2d(canvas, 2 * _THICKEST + 1, stride=1, padding=_THICKEST)
-    narrow = -F.max_pool2d(-canvas, 2 * _THINNEST + 1, stride=1, padding=_THINNEST)
-    change = _uniform((len(canvas), 1, 1, 1), -1, 1, generator)
-    return canvas + change.clamp(min=0) * (wide - canvas) - change.clamp(max=0) * (narrow - canvas)
+def _draws(glyphs: GlyphClass, num_samples: int) -> Draws:
+    generator = torch.Generator().manual_seed((_SEED << 21) + ord(glyphs.character))  # code points have 21 bits
+    shapes = ((), (), (), (), (), (), (2,), (2, _NUM_WAVES, _NUM_WAVES))
+    return Draws(*(torch.rand(num_samples, *shape, generator=generator) for shape in shapes))
 
 
-def sample_positions(num_samples: int, generator: torch.Generator) -> Tensor:
-    """Where on the canvas each pixel of the bent canvas lies [n, H, W, 2], as ``grid_sample`` takes it."""
-    size = [num_samples, 1, CANVAS_SIDE, CANVAS_SIDE]
-    straight = F.affine_grid(_random_affine(num_samples, generator), size, align_corners=False)
-    knots = _BEND * torch.randn(num_samples, 2, _BEND_KNOTS, _BEND_KNOTS, generator=generator)
-    bends = F.interpolate(knots, size=size[2:], mode="bicubic", align_corners=True)
-    return straight + bends.permute(0, 2, 3, 1)
+def _random_inks(glyphs: GlyphClass, draws: Tensor) -> NDArray[np.uint8]:
+    inks = [ink(face, glyphs.character) for face in glyphs.faces]
+    return np.stack([inks[pick] for pick in (draws * len(inks)).long().tolist()])
 
 
-def _random_affine(num_samples: int, generator: torch.Generator) -> Tensor:
-    """Random turns, shears, scales and shifts [n, 2, 3], from a sample's coordinates to the canvas's."""
-    angle = _uniform((num_samples,), -_ROTATION, _ROTATION, generator)
-    shear = _uniform((num_samples,), -_SHEAR, _SHEAR, generator)
-    scales = _uniform((num_samples, 2, 1), *_SCALES, generator)
-    shift = _uniform((num_samples, 2, 1), -_SHIFT, _SHIFT, generator)
-    cos, sin = angle.cos(), angle.sin()
-    turn = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
-    slant = torch.stack([torch.ones_like(shear), shear, torch.zeros_like(shear), torch.ones_like(shear)], dim=1)
-    return torch.cat([slant.view(-1, 2, 2) @ turn / scales, shift], dim=2)
+def restroked(inks: NDArray[np.uint8], draws: Tensor) -> Tensor:
+    """The inks [n, H, W] with strokes wider or narrower by a random width, [n, 1, H, W] in 0..255."""
+    narrow, as_is, wide = (torch.from_numpy(one)[:, None].float() for one in (~grown(~inks, 1), inks, grown(inks, 1)))
+    change = _between(*_STROKE, draws).view(-1, 1, 1, 1)
+    return torch.where(change < 0, as_is.lerp(narrow, -change), as_is.lerp(wide, change))
 
 
-def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator)
+def positions(draws: Draws) -> Tensor:
+    """Where on the canvas each pixel of n distorted canvases lies, [n, 84, 84, 2], as ``grid_sample`` takes it."""
+    centres = (torch.arange(CANVAS_SIDE) + 0.5) / CANVAS_SIDE  # 0..1
+    ys, xs = torch.meshgrid(2 * centres - 1, 2 * centres - 1, indexing="ij")
+    moved = _affine_maps(draws).flatten(0, 1) @ torch.stack([xs, ys, torch.ones_like(xs)]).flatten(1)
+    waves = torch.cos(math.pi * torch.arange(1, _NUM_WAVES + 1)[:, None] * centres)  # half a period, a whole one, ...
+    bends = waves.T @ _between(-_BEND, _BEND, draws.bend) @ waves  # [n, 2, 84, 84]
+    return (moved.view_as(bends) + bends).permute(0, 2, 3, 1)
+
+
+def _affine_maps(draws: Draws) -> Tensor:
+    """Turns, slants, scales and shifts [n, 2, 3], from positions on a sample to positions on the canvas."""
+    angle, slant = _between(-_TURN, _TURN, draws.turn), _between(-_SLANT, _SLANT, draws.slant)
+    width = _between(*_WIDTH, draws.width)
+    turns = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
+    shapes = torch.stack([1 / width, slant, torch.zeros_like(slant), torch.ones_like(slant)], dim=1).view(-1, 2, 2)
+    shifts = _between(-_SHIFT, _SHIFT, draws.shift)
+    return torch.cat([shapes @ turns / _between(*_SIZE, draws.size).view(-1, 1, 1), shifts[:, :, None]], dim=2)
+
+
+def _between(low: float, high: float, draws: Tensor) -> Tensor:
+    return low + (high - low) * draws

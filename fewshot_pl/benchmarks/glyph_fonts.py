@@ -13,7 +13,7 @@ from PIL import Image, ImageFont
 
 CANVAS_SIDE = 84  # three times that of a sample, so that strokes change width by fractions of its pixels
 _FONT_SIZE = 80
-_LONGEST_SIDE, _LONGEST_DIAGONAL = 60, 74  # leave room on the canvas to turn, shear and bend the ink
+_LONGEST_SIDE, _LONGEST_DIAGONAL = 60, 72  # leave room on the canvas to turn, shear and bend the ink
 
 
 class Face(NamedTuple):
@@ -43,19 +43,42 @@ def _face(file: Path) -> Face:
     return Face(file.stem, ImageFont.truetype(file, _FONT_SIZE, layout_engine=ImageFont.Layout.BASIC), characters)
 
 
-def ink(face: Face, character: str) -> NDArray[np.uint8]:
-    """A character's ink [84, 84], 255 on 0, its box centred and as large as the canvas allows; all 0 if blank."""
-    mask = face.font.getmask(character, mode="L")
+def ink(face: Face, character: str, proportions: float = 1.0) -> NDArray[np.uint8]:
+    """The ink [84, 84] of a character, 255 on 0, centred and as large as the canvas allows; all 0 if blank.
+
+    Args:
+        face: where the character is taken from.
+        character: one that the face holds.
+        proportions: power to which width : height is raised; below 1, slim and wide characters differ less.
+    """
     canvas = Image.new("L", (CANVAS_SIDE, CANVAS_SIDE))
-    glyph = Image.frombytes("L", mask.size, bytes(mask)) if all(mask.size) else canvas
-    box = glyph.getbbox()
-    if box is not None:
-        glyph = _scaled(glyph.crop(box))
+    glyph = _glyph(face.font, character)
+    if 0 < max(glyph.size) < _LONGEST_SIDE // 2:  # a dot, say, would be blurred: draw it larger
+        glyph = _glyph(face.font.font_variant(size=_FONT_SIZE * _LONGEST_SIDE // max(glyph.size)), character)
+    if all(glyph.size):
+        glyph = _resized(glyph, proportions)
         canvas.paste(glyph, ((CANVAS_SIDE - glyph.width) // 2, (CANVAS_SIDE - glyph.height) // 2))
     return np.asarray(canvas)
 
 
-def _scaled(glyph: Image.Image) -> Image.Image:
-    scale = min(_LONGEST_SIDE / max(glyph.size), _LONGEST_DIAGONAL / math.hypot(*glyph.size))
-    width, height = (max(1, round(side * scale)) for side in glyph.size)
-    return glyph.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
+    """The ink of a character, cut out; of size 0 if it is blank."""
+    mask = font.getmask(character, mode="L")
+    picture = Image.frombytes("L", mask.size, bytes(mask)) if all(mask.size) else Image.new("L", (0, 0))
+    return picture.crop(picture.getbbox() or (0, 0, 0, 0))
+
+
+def _resized(glyph: Image.Image, proportions: float) -> Image.Image:
+    sides = [side**proportions for side in glyph.size]
+    scale = min(_LONGEST_SIDE / max(sides), _LONGEST_DIAGONAL / math.hypot(*sides))
+    width, height = (max(1, round(side * scale)) for side in sides)
+    return glyph.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def grown(ink: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Ink [..., H, W] that reaches ``width`` pixels farther to each side; the rim must be free that far."""
+    for axis in (-2, -1):
+        narrow, ink = ink, ink.copy()
+        for step in (*range(-width, 0), *range(1, width + 1)):
+            np.maximum(ink, np.roll(narrow, step, axis), out=ink)
+    return ink

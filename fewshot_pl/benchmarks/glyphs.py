@@ -3,10 +3,7 @@
 import unicodedata
 from typing import Any
 
-import numpy as np
 import PIL
-from numpy.typing import NDArray
-from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.benchmarks.glyph_classes import glyph_classes
 from fewshot_pl.benchmarks.glyph_drawing import SAMPLE_SIDE, class_samples
@@ -15,6 +12,7 @@ from fewshot_pl.data.datamodule import ClassImages, EpisodicDataModule, Split
 
 _DRAWING = 1  # raised whenever the code gives other classes or images, so that older caches are rebuilt
 _NUM_SAMPLES = 20  # as in Omniglot
+_CLASSES_AT_ONCE = 32  # keeps the work in few large operations and under 100 MB
 
 
 class Glyphs(EpisodicDataModule):
@@ -25,8 +23,10 @@ class Glyphs(EpisodicDataModule):
         return (1, SAMPLE_SIDE, SAMPLE_SIDE)
 
     def class_images(self, split: Split) -> ClassImages:
-        for glyphs in glyph_classes()[split]:
-            yield glyphs.name, class_samples(glyphs, _NUM_SAMPLES)
+        classes = glyph_classes()[split]
+        for start in range(0, len(classes), _CLASSES_AT_ONCE):
+            some = classes[start : start + _CLASSES_AT_ONCE]
+            yield from zip((one.name for one in some), class_samples(some, _NUM_SAMPLES), strict=True)
 
     def source_fingerprint(self) -> dict[str, Any]:
         return {

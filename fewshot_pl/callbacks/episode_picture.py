@@ -183,9 +183,7 @@ def _draw_support(axes: Axes, row: _Row, top: float, cell: float) -> None:
     axes.text(_LEFT, top + cell + 0.2, shots, fontsize=8, color=SUPPORT, va="center")
 
 
-def _draw_query(
-    axes: Axes, image: NDArray[np.float32], answer: _Answer, left: float, top: float, cell: float
-) -> None:
+def _draw_query(axes: Axes, image: NDArray[np.float32], answer: _Answer, left: float, top: float, cell: float) -> None:
     linewidth, weight = (3.0, "bold") if answer.color == WRONG else (1.5, "normal")
     _draw_image(axes, image, left, top, cell)
     axes.add_patch(Rectangle((left, top), 1, cell, fill=False, edgecolor=answer.color, linewidth=linewidth))

@@ -22,6 +22,7 @@ from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -85,6 +86,9 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.train_size = EpisodeSize(
             train_num_ways or num_ways, train_num_shots or num_shots, train_num_queries or num_queries
         )
+        _check_positive(tasks_per_batch=tasks_per_batch, batches_per_epoch=batches_per_epoch)
+        _check_positive(eval_tasks_per_batch=eval_tasks_per_batch)
+        _check_positive(num_val_episodes=num_val_episodes, num_test_episodes=num_test_episodes)
         self.tasks_per_batch = tasks_per_batch
         self.batches_per_epoch = batches_per_epoch
         self.eval_tasks_per_batch = eval_tasks_per_batch
@@ -216,6 +220,12 @@ class EpisodicDataModule(LightningDataModule, ABC):
     @cached_property
     def _cache_key(self) -> str:  # once: listing a large folder takes a second
         return hashlib.sha256(json.dumps(self.source_fingerprint(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _check_positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"--data.{name} must be at least 1, not {count}")
 
 
 def _cache_folder(cache_dir: str | None) -> Path:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fewshot_pl.data.image_tree import ImageFile
-from fewshot_pl.errors import InputError
 
 Channels = Literal[1, 3]
 
@@ -16,13 +15,9 @@ def read_square(file: ImageFile, size: int, channels: Channels) -> NDArray[np.ui
     """An image file as uint8 [channels, size, size]; see ``square_image``.
 
     Raises:
-        InputError: naming the file, when it does not decode or its colours cannot be converted.
+        InputError: naming the file, when it does not decode.
     """
-    image = file.decoded(at_least=2 * size)
-    try:
-        return square_image(image, size, channels)
-    except ValueError as error:
-        raise InputError(f"image {file} has unusual colours ({error}): save it as an RGB or grey image") from error
+    return square_image(file.decoded(at_least=2 * size), size, channels)
 
 
 def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[np.uint8]:
@@ -32,9 +27,9 @@ def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[n
     transparent parts become white, deeper than 8 bits is scaled to 8, and colour becomes grey for one channel.
     """
     upright = ImageOps.exif_transpose(image)
-    coloured = _on_white(_eight_bit(upright)).convert("RGB" if channels == 3 else "L")
-    square = np.asarray(ImageOps.fit(coloured, (size, size), Image.Resampling.LANCZOS))
-    return square.transpose(2, 0, 1) if channels == 3 else square[None]
+    coloured = _on_white(_eight_bit(upright)).convert("RGB")
+    square = ImageOps.fit(coloured, (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(square).transpose(2, 0, 1) if channels == 3 else np.asarray(square.convert("L"))[None]
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -5,7 +5,9 @@ import fewshot_pl  # noqa: F401, I001  (before pytorch_lightning)
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -56,21 +58,31 @@ def episode():
 def fit(tmp_path):
     """Train a TinyModel on 4 batches an epoch, 2 to validate; the Trainer. Event files are in ``tmp_path``."""
 
-    def fit(*callbacks, max_epochs=2, val_batch=None, **trainer_arguments):
+    def fit(*callbacks, max_epochs=2, **trainer_arguments):
         torch.manual_seed(0)
-        arguments = {"logger": TensorBoardLogger(tmp_path), "num_sanity_val_steps": 1, "log_every_n_steps": 1}
-        if not any("progress" in type(callback).__module__ for callback in callbacks if hasattr(callback, "enable")):
-            arguments["enable_progress_bar"] = False
+        defaults = {"logger": TensorBoardLogger(tmp_path), "num_sanity_val_steps": 1, "log_every_n_steps": 1}
         trainer = Trainer(
-            **(arguments | trainer_arguments),
+            **(defaults | trainer_arguments),
             callbacks=list(callbacks),
             max_epochs=max_epochs,
             accelerator="cpu",
             enable_checkpointing=False,
             enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         )
-        train, val = (DataLoader([batch] * n, batch_size=None) for batch, n in ((make_episode(), 4), (val_batch, 2)))
-        trainer.fit(TinyModel(), train, DataLoader([make_episode()] * 2, batch_size=None) if val_batch is None else val)
+        trainer.fit(TinyModel(), *(DataLoader([make_episode()] * count, batch_size=None) for count in (4, 2)))
         return trainer
 
     return fit
+
+
+@pytest.fixture
+def events(tmp_path):
+    """The event file that the training wrote, read back."""
+
+    def events():
+        accumulator = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"))
+        accumulator.Reload()
+        return accumulator
+
+    return events

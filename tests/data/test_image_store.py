@@ -114,16 +114,16 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_writer_leaves_the_broken_store_for_the_next(stored):
+def test_a_source_that_fails_is_said_as_it_is_and_the_next_writer_succeeds(stored):
+    def failing():
+        yield some_classes()[0]
+        raise InputError("cat.png is broken")
+
     cut_short(stored)
-    with pytest.raises(InputError, match=r"cat\.png"):
-        write_store(stored, (pair for pair in [some_classes()[0], _raise(InputError("cat.png is broken"))]))
+    with pytest.raises(InputError, match=r"cat\.png is broken"):
+        write_store(stored, failing())
     write_store(stored, some_classes())
     assert open_store(stored).num_classes == 3
-
-
-def _raise(error):
-    raise error
 
 
 def test_the_faster_of_two_writers_wins(tmp_path):

@@ -1,0 +1,79 @@
+"""ResNet-12 and WRN-28-10: learn2learn's networks, fitted to images of any size and to vmap."""
+
+import contextlib
+import io
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
+from fewshot_pl.errors import InputError
+
+_MAX_BLOCK = 5  # of DropBlock, in Lee et al.'s code for 84x84 images; for 32x32 it takes 2
+
+
+def resnet12(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
+    """The residual network of Lee et al. 2019, with DropBlock; images [n, 3, H, W] to features [n, 640]."""
+    channels, height, width = image_shape
+    _check_colour(channels, "resnet12")
+    last_map = min(height, width) // 16
+    block_size = max(1, min(_MAX_BLOCK, last_map))
+    network = _learn2learn_models().ResNet12Backbone(dropblock_size=block_size)
+    for layer in (network.layer3, network.layer4):
+        layer[0].DropBlock = DropBlock(block_size)
+    layers = network.layer1, network.layer2, network.layer3, network.layer4
+    return _pooled(norm, *layers)
+
+
+def wrn28_10(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
+    """The wide residual network of Zagoruyko and Komodakis 2016; images [n, 3, H, W] to features [n, 640]."""
+    _check_colour(image_shape[0], "wrn28_10")
+    network = _learn2learn_models().WRN28Backbone()
+    layers = network.conv1, network.layer1, network.layer2, network.layer3, network.bn1, nn.ReLU()
+    return _pooled(norm, *layers)
+
+
+class DropBlock(nn.Module):
+    """Zero square blocks of each map (Ghiasi et al. 2018) and scale the rest up to keep the mean.
+
+    learn2learn's looks its blocks up one by one, which vmap cannot.
+    """
+
+    def __init__(self, block_size: int) -> None:
+        super().__init__()
+        self.block_size = block_size
+
+    def forward(self, maps: Tensor, gamma: float) -> Tensor:
+        """Maps [n, C, H, W] of which each possible block has the probability ``gamma`` to be zeroed."""
+        if not self.training:
+            return maps
+        border = self.block_size - 1
+        corners = torch.rand_like(maps[..., border:, border:]) < gamma
+        padded = F.pad(corners.to(maps.dtype), (border,) * 4)
+        kept = 1 - F.max_pool2d(padded, self.block_size, stride=1)
+        return maps * kept / kept.mean()
+
+
+class _MeanOverPositions(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean((2, 3))
+
+
+def _learn2learn_models() -> Any:
+    with contextlib.redirect_stderr(io.StringIO()):  # gym's deprecation notice
+        from learn2learn.vision import models
+    return models
+
+
+def _check_colour(channels: int, name: str) -> None:
+    if channels != 3:
+        raise InputError(f"{name} takes colour images: use conv4 for images with {channels} channel")
+
+
+def _pooled(norm: Norm, *layers: nn.Module) -> nn.Module:
+    # learn2learn pools windows that fit 84x84 images alone; there, this is the same.
+    network = nn.Sequential(*layers, _MeanOverPositions())
+    replace_batch_norms(network, norm)
+    return network

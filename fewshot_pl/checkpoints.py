@@ -1,0 +1,52 @@
+"""Reading the self-contained checkpoints that ``train.py`` writes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot_pl import algorithms
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.errors import InputError
+
+
+def existing_checkpoint(path: str | Path) -> Path:
+    """The path of a checkpoint file.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"there is no checkpoint {path}: give --ckpt_path a file like runs/<data>/<model>/0/checkpoints/best.ckpt"
+        )
+    return path
+
+
+def opened_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint, read without running code from it.
+
+    Raises:
+        InputError: the file is missing, damaged, or no checkpoint of an algorithm of ours.
+    """
+    path = existing_checkpoint(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the broken bytes lead it to
+        raise InputError(
+            f"{path} is not a checkpoint of fewshot_pl or is damaged: give one that train.py wrote"
+        ) from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("algorithm") not in algorithms.__all__:
+        raise InputError(f"{path} holds no algorithm of fewshot_pl: give a checkpoint that train.py wrote")
+    return checkpoint
+
+
+def load_algorithm(path: str | Path) -> FewShotAlgorithm:
+    """The trained algorithm in a checkpoint, whichever it is, on the CPU and in evaluation mode.
+
+    Raises:
+        InputError: as ``opened_checkpoint``.
+    """
+    algorithm: type[FewShotAlgorithm] = getattr(algorithms, opened_checkpoint(path)["algorithm"])
+    return algorithm.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()

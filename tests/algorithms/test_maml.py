@@ -1,0 +1,216 @@
+"""MAML's meta-gradient against finite differences, its definitions and learn2learn, in float64."""
+
+import pytest
+import torch
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fewshot_pl.algorithms import MAML
+from fewshot_pl.backbones import EpisodicBatchNorm2d
+from fewshot_pl.errors import InputError
+
+TOLERANCE = {"rtol": 1e-6, "atol": 1e-8}  # the second is the rounding of losses, divided by the step
+NORMS = ["transductive", "running", "support", "group", "layer"]
+
+
+def build(**arguments):
+    """A MAML of three mild inner steps, with the same weights at every call."""
+    torch.manual_seed(0)
+    defaults = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "backbone": "conv4-32", "inner_lr": 0.05}
+    return MAML(**{**defaults, "num_inner_steps": 3, **arguments}).double()
+
+
+@pytest.fixture
+def episode():
+    return random_episode(dtype=torch.float64)
+
+
+def meta_gradient(model, episode):
+    return flat_gradient(model.training_losses(episode)["loss"], model)
+
+
+def slopes(model, episode, step=1e-7):
+    """The slopes of the meta-loss along its gradient and two random directions: exact, and by central differences.
+
+    The step is small because inner gradients, and with them the meta-loss, jump where a ReLU or a maximum switches.
+    """
+    gradient = meta_gradient(model, episode)
+    directions = torch.stack([gradient, *torch.randn(2, len(gradient), dtype=torch.float64)])
+    directions /= directions.norm(dim=1, keepdim=True)
+    parameters = list(model.parameters())
+    centre = nn.utils.parameters_to_vector(parameters).detach()
+
+    def loss(point):
+        nn.utils.vector_to_parameters(point, parameters)
+        with torch.no_grad():
+            return model.training_losses(episode)["loss"]
+
+    numerical = [(loss(centre + step * d) - loss(centre - step * d)) / (2 * step) for d in directions]
+    return directions @ gradient, torch.stack(numerical)
+
+
+def relative_error(value, reference):
+    return ((value - reference).norm() / reference.norm()).item()
+
+
+# The meta-gradient -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_meta_gradient_is_that_of_central_differences(norm, task_parallel, episode):
+    exact, numerical = slopes(build(norm=norm, task_parallel=task_parallel), episode)
+    torch.testing.assert_close(exact, numerical, **TOLERANCE)
+
+
+def test_torchs_own_batch_norm_would_fail_that_check(episode, monkeypatch):
+    # pytorch/functorch#534. Once torch has mended it, this fails, and EpisodicBatchNorm2d can always take _fused.
+    monkeypatch.setattr(EpisodicBatchNorm2d, "forward", EpisodicBatchNorm2d._fused)
+    torch.testing.assert_close(*slopes(build(task_parallel="loop"), episode), **TOLERANCE)
+    exact, numerical = slopes(build(task_parallel="vmap"), episode)
+    assert relative_error(exact, numerical) > 1e-5
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+def test_first_order_gradient_differs(episode, task_parallel):
+    second_order = meta_gradient(build(task_parallel=task_parallel), episode)
+    first_order = meta_gradient(build(task_parallel=task_parallel, first_order=True), episode)
+    assert relative_error(first_order, second_order) > 0.05
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_first_order_gradient_is_that_at_the_adapted_point(norm, episode):
+    model = build(norm=norm, first_order=True, task_parallel="loop")
+    expected = 0
+    for support_x, support_y, query_x, query_y in zip(*episode, strict=True):
+        phi = {name: p.detach().requires_grad_() for name, p in model.adapted(support_x, support_y).items()}
+        with torch.no_grad():
+            reached = model.query_logits(support_x, support_y, query_x, NUM_WAYS)
+        at_phi = build(norm=norm, num_inner_steps=0)
+        at_phi.learner.load_state_dict(phi, strict=False)
+        logits = at_phi.query_logits(support_x, support_y, query_x, NUM_WAYS)
+        assert torch.equal(logits, reached)
+        expected = expected + flat_gradient(F.cross_entropy(logits, query_y), at_phi) / episode.num_tasks
+    torch.testing.assert_close(meta_gradient(model, episode), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_no_inner_step_is_joint_training(first_order, episode):
+    model = build(num_inner_steps=0, first_order=first_order, task_parallel="loop")
+    # The queries of each task pass together: they share the statistics of the batch norms.
+    logits = torch.cat([model.learner(query_x) for query_x in episode.query_x])
+    joint = flat_gradient(F.cross_entropy(logits, episode.query_y.flatten()), model)
+    assert torch.equal(meta_gradient(model, episode), joint)
+
+
+def test_labels_permuted_with_the_head_leave_the_loss(episode):
+    model = build()
+    order = torch.tensor([2, 0, 1])
+    renamed = episode._replace(support_y=order.argsort()[episode.support_y], query_y=order.argsort()[episode.query_y])
+    before = model.training_losses(episode)["loss"]
+    with torch.no_grad():
+        for parameter in model.learner.head.parameters():
+            parameter.copy_(parameter[order])
+    torch.testing.assert_close(model.training_losses(renamed)["loss"], before, rtol=0, atol=1e-12)
+
+
+def test_loss_summed_over_shots_is_a_learning_rate_times_the_ways(episode):
+    summed = build(inner_loss_reduction="sum_over_shots", inner_lr=0.05)
+    mean = build(inner_loss_reduction="mean", inner_lr=0.05 * NUM_WAYS)
+    losses = [model.training_losses(episode)["loss"] for model in (summed, mean)]
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-12)
+    assert losses[0] != build(inner_loss_reduction="mean", inner_lr=0.05).training_losses(episode)["loss"]
+
+
+# learn2learn's MAML ----------------------------------------------------------------------------------
+
+
+def plain_torch_twin(model):
+    """The model's network from torch's own layers, in the paper's order: convolution, batch norm, ReLU, pooling."""
+    layers = []
+    for before, after in [(IMAGE_SHAPE[0], 32), (32, 32), (32, 32), (32, 32)]:
+        norm = nn.BatchNorm2d(after, track_running_stats=False)
+        layers += [nn.Conv2d(before, after, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2)]
+    twin = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, NUM_WAYS)).double()
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(model.parameters()).detach(), twin.parameters())
+    return twin
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_loss_and_meta_gradient_are_learn2learns(first_order, task_parallel, episode):
+    from learn2learn.algorithms import MAML as TheirMAML  # noqa: N811 - seconds to import, so only here
+
+    options = {"inner_loss_reduction": "mean", "inner_lr": 0.2}
+    ours = build(first_order=first_order, task_parallel=task_parallel, **options)
+    theirs = TheirMAML(plain_torch_twin(ours), lr=0.2, first_order=first_order)
+    their_losses = []
+    for support_x, support_y, query_x, query_y in zip(*episode, strict=True):
+        learner = theirs.clone()
+        for _ in range(3):
+            learner.adapt(F.cross_entropy(learner(support_x), support_y))
+        their_losses.append(F.cross_entropy(learner(query_x), query_y))
+
+    our_loss, their_loss = ours.training_losses(episode)["loss"], sum(their_losses) / episode.num_tasks
+    torch.testing.assert_close(our_loss, their_loss, rtol=0, atol=1e-10)
+    torch.testing.assert_close(flat_gradient(our_loss, ours), flat_gradient(their_loss, theirs), rtol=0, atol=1e-10)
+
+
+# Settings --------------------------------------------------------------------------------------------
+
+
+def test_test_steps_count_outside_training_only(episode):
+    model = build(num_inner_steps=1, num_inner_steps_test=4)
+    torch.testing.assert_close(model.train()(episode), build(num_inner_steps=1).train()(episode))
+    torch.testing.assert_close(model.eval()(episode), build(num_inner_steps=4).eval()(episode))
+    assert not torch.allclose(model.train()(episode), model.eval()(episode))
+
+
+def test_adaptation_lowers_the_support_loss(episode):
+    model = build()
+    task = episode.support_x[0], episode.support_y[0]
+    losses = [
+        F.cross_entropy(functional_call(model.learner, parameters, task[:1]), task[1])
+        for parameters in (dict(model.learner.named_parameters()), model.adapted(*task))
+    ]
+    assert losses[1] < 0.7 * losses[0]
+
+
+def test_support_norm_gives_queries_the_statistics_of_the_support(episode):
+    model = build(norm="support", num_inner_steps=0)
+    support_x, support_y, query_x, _ = (tensor[0] for tensor in episode)
+    # With the support itself as queries, its own statistics are the transductive ones.
+    logits = model.query_logits(support_x, support_y, support_x, NUM_WAYS)
+    torch.testing.assert_close(logits, build(norm="transductive").learner(support_x))
+    alone = torch.cat([model.query_logits(support_x, support_y, query[None], NUM_WAYS) for query in query_x])
+    torch.testing.assert_close(alone, model.query_logits(support_x, support_y, query_x, NUM_WAYS))
+
+
+def test_tasks_of_other_ways_than_the_heads_are_refused():
+    with pytest.raises(InputError, match=r"head of 3 outputs .* --data.num_ways"):
+        build()(random_episode(num_ways=5, dtype=torch.float64))
+
+
+def test_starts_from_xaviers_weights_and_zero_biases():
+    learner = build(num_ways=64).learner
+    weight = learner.head.weight  # [64, 32]
+    bound = (6 / (64 + 32)) ** 0.5
+    assert 0.9 * bound < weight.abs().max() <= bound
+    assert not learner.head.bias.any()
+    assert not learner.backbone.blocks[0].conv.bias.any()
+
+
+def test_inner_gradients_are_float32_in_mixed_precision():
+    model = build().float()
+    episode = random_episode()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        adapted = model.adapted(episode.support_x[0], episode.support_y[0])
+    exact = model.adapted(episode.support_x[0], episode.support_y[0])
+    assert {value.dtype for value in adapted.values()} == {torch.float32}
+    steps, exact_steps = (
+        torch.cat([(phi[name] - theta).flatten() for name, theta in model.learner.named_parameters()])
+        for phi in (adapted, exact)
+    )
+    assert torch.cosine_similarity(steps, exact_steps, dim=0) > 0.9

@@ -1,0 +1,237 @@
+import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot_pl.benchmarks import ImageFolder
+from fewshot_pl.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+def fill(root, names, num_images=3, size=(20, 14)):
+    """Folders of images, each class in a grey of its own."""
+    for index, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for image in range(num_images):
+            Image.new("RGB", size, (index * 10, 100, image)).save(root / name / f"{image}.png")
+    return root
+
+
+def names(count, prefix="class"):
+    return [f"{prefix}{index:02}" for index in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Makes an ImageFolder for tiny tasks over ``tmp_path/root``."""
+
+    def make(**settings):
+        defaults = {"num_ways": 2, "num_shots": 1, "num_queries": 2, "image_size": 16}
+        return ImageFolder(root=str(tmp_path / "root"), cache_dir=str(tmp_path / "cache"), **(defaults | settings))
+
+    return make
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "root"
+
+
+def built(data, *stages):
+    data.prepare_data()
+    for stage in stages or ("fit", "test"):
+        data.setup(stage)
+    return data
+
+
+def classes(data):
+    return {split: store.class_names for split, store in data.stores.items()}
+
+
+def test_split_folders_are_the_splits(folder, root):
+    for split, count in (("train", 5), ("val", 2), ("test", 3)):
+        fill(root / split, names(count, split))
+    data = built(folder())
+    assert classes(data) == {split: tuple(names(count, split)) for split, count in zip(SPLITS, (5, 2, 3), strict=True)}
+    assert data.stores["train"].images.shape == (15, 3, 16, 16)
+    np.testing.assert_array_equal(data.stores["val"].class_images(1)[:, :, 0, 0], [[10, 100, i] for i in range(3)])
+
+
+def test_classes_are_divided_by_ratio_and_seed(folder, root):
+    fill(root, names(20))
+    first, again, other = (built(folder(**change)) for change in ({}, {"seed": 5}, {"split_seed": 1}))
+    assert [len(classes(first)[split]) for split in SPLITS] == [13, 3, 4]
+    assert sorted(itertools.chain(*classes(first).values())) == names(20)
+    assert all(list(found) == sorted(found) for found in classes(first).values())
+    assert classes(first) == classes(again)  # the seed of the episodes moves no class between train and test
+    assert classes(first) != classes(other)
+    assert [len(found) for found in classes(built(folder(split_ratio=(2, 1, 1)))).values()] == [10, 5, 5]
+
+
+def test_validation_takes_its_share_of_the_training_classes(folder, root):
+    fill(root / "train", names(10))
+    fill(root / "test", names(3, "new"))
+    found = classes(built(folder()))
+    assert [len(found[split]) for split in SPLITS] == [8, 2, 3]
+    assert sorted(found["train"] + found["val"]) == names(10)
+    assert found["test"] == tuple(names(3, "new"))
+
+
+def test_evaluation_needs_only_test_classes(folder, root):
+    fill(root / "test", names(3))
+    data = built(folder(), "test")
+    assert classes(data) == {"test": tuple(names(3))}
+    with pytest.raises(InputError, match="gives 0 train, 0 val and 3 test classes, and train needs"):
+        data.setup("fit")
+
+
+def test_all_classes_can_be_test_classes(folder, root):
+    fill(root, names(4))
+    assert classes(built(folder(split_ratio=(0, 0, 1)), "test")) == {"test": tuple(names(4))}
+
+
+def test_an_episode_is_normalised_and_augmented(folder, root):
+    fill(root, names(20))
+    data = built(folder(augment=False))
+    episode = data.episode(next(iter(data.train_dataloader())))
+    assert episode.query_x.shape == (1, 4, 3, 16, 16)
+    green = (100 / 255 - 0.456) / 0.224
+    assert episode.query_x[0, :, 1].sub(green).abs().max() < 1e-5
+    augmented = built(folder())
+    episode = augmented.episode(next(iter(augmented.train_dataloader())))
+    assert episode.query_x[0, :, 1].sub(green).abs().max() > 0.01
+
+
+def test_grey_images_have_one_channel(folder, root):
+    fill(root, names(20))
+    data = built(folder(channels=1, image_size=12))
+    assert data.image_shape == (1, 12, 12)
+    assert data.stores["train"].images.shape[1:] == (1, 12, 12)
+    episode = data.episode(next(iter(data.train_dataloader())))
+    assert episode.support_x.shape == (1, 2, 1, 12, 12)
+    assert episode.support_x.abs().max() <= 1
+
+
+def test_mixed_sizes_formats_and_other_files(folder, root):
+    fill(root, names(6))
+    Image.new("L", (50, 40), 200).save(root / "class00" / "a photo.JPG")
+    Image.new("P", (9, 40)).save(root / "class00" / "b.gif")
+    (root / "class00" / "deeper").mkdir()
+    Image.new("CMYK", (50, 40)).save(root / "class00" / "deeper" / "c.tif")
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", "._0.png", "labels.csv"):
+        (root / "class00" / name).write_text("no image")
+        (root / name).write_text("no image")
+    (root / ".git").mkdir()
+    data = built(folder(split_ratio=(0, 0, 1)), "test")
+    assert np.diff(data.stores["test"].class_starts).tolist() == [6, 3, 3, 3, 3, 3]
+
+
+def test_a_class_called_train_is_a_class(folder, root):
+    fill(root, ["boat", "car", "plane", "train"])
+    assert classes(built(folder(split_ratio=(0, 0, 1)), "test"))["test"] == ("boat", "car", "plane", "train")
+
+
+def test_changes_of_the_images_or_their_division_rebuild_the_cache(folder, root):
+    fill(root, names(20))
+    fingerprint = folder().source_fingerprint()
+    assert folder(seed=3, num_ways=3).source_fingerprint() == fingerprint
+    for change in ({"image_size": 17}, {"channels": 1}, {"split_seed": 1}, {"split_ratio": (1, 1, 1)}):
+        assert folder(**change).source_fingerprint() != fingerprint
+    before = built(folder()).stores["train"].images.copy()
+    for path in root.glob("*/0.png"):
+        Image.new("RGB", (20, 14), "white").save(path)
+    assert (built(folder()).stores["train"].images != before).any()
+
+
+@pytest.mark.filterwarnings("default")
+def test_classes_that_are_both_trained_on_and_tested_are_warned_of(folder, root):
+    for split in SPLITS:
+        fill(root / split, names(3))
+    with pytest.warns(UserWarning, match=r"class 'class00' \(and 2 more\) is in train/ and in val/ or test/"):
+        built(folder())
+
+
+def no_root(root):
+    pass
+
+
+def an_empty_root(root):
+    root.mkdir()
+
+
+def only_loose_images(root):
+    root.mkdir()
+    Image.new("RGB", (4, 4)).save(root / "a.png")
+
+
+def an_empty_class(root):
+    fill(root, names(20))
+    (root / "class07x").mkdir()
+    (root / "class07x" / "notes.txt").write_text("nothing here")
+
+
+def too_few_classes(root):
+    fill(root, names(4))
+
+
+def no_test_folder(root):
+    fill(root / "train", names(10))
+
+
+def a_small_class(root):
+    fill(root / "train", names(4))
+    fill(root / "train", ["small"], num_images=2)
+    fill(root / "val", names(2, "val"))
+    fill(root / "test", names(2, "test"))
+
+
+def a_broken_image(root):
+    fill(root, names(20))
+    whole = (root / "class03" / "1.png").read_bytes()
+    (root / "class03" / "1.png").write_bytes(whole[: len(whole) // 2])
+
+
+def a_page_saved_as_an_image(root):
+    fill(root, names(20))
+    (root / "class03" / "2.jpg").write_text("<html>404 Not Found</html>")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (no_root, r"there is no folder .*root: point --data\.root at"),
+        (an_empty_root, "root holds no folders: make one folder per class"),
+        (only_loose_images, "root holds no folders: make one folder per class"),
+        (an_empty_class, "class folder .*class07x holds no image: add images or remove the folder"),
+        (
+            too_few_classes,
+            "gives 3 train, 0 val and 1 test classes, and val needs at least 1.*lower num_ways, or change",
+        ),
+        (no_test_folder, "gives 8 train, 2 val and 0 test classes, and test needs at least 1.*make train/, val/ and"),
+        (a_small_class, "class 'small' has 2 images and an episode needs 1 shots . 2 queries: add images, or lower"),
+        (a_broken_image, r"image .*class03/1\.png cannot be decoded .*replace it or remove it"),
+        (a_page_saved_as_an_image, r"image .*class03/2\.jpg cannot be decoded .*replace it or remove it"),
+    ],
+)
+def test_bad_input_is_named_with_its_cure(make, message, folder, root):
+    make(root)
+    with pytest.raises(InputError, match=message) as caught:
+        built(folder())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ratio", [(0.0, 0.0, 0.0), (-1.0, 1.0, 1.0)])
+def test_a_ratio_that_is_none_is_refused(ratio, folder, root):
+    fill(root, names(4))
+    with pytest.raises(InputError, match="split_ratio must be three shares"):
+        folder(split_ratio=ratio).prepare_data()
+
+
+def test_fewer_classes_than_ways_in_a_ratio_split(folder, root):
+    fill(root, names(10))
+    with pytest.raises(InputError, match="6 train, 2 val and 2 test classes, and val needs at least 5: add classes"):
+        built(folder(num_ways=5))

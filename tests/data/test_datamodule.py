@@ -1,0 +1,279 @@
+import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
+from fewshot_pl.data.pixels import rotated
+from fewshot_pl.errors import InputError
+
+CLASSES = {"train": 12, "val": 6, "test": 7}
+IMAGES = 8
+
+
+class Tiny(EpisodicDataModule):
+    """Image i of class c has c in its top left pixel and i to the right of it."""
+
+    image_shape = (1, 4, 4)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.reads = []
+
+    def class_images(self, split):
+        self.reads.append(split)
+        random = np.random.default_rng(0)
+        for index in range(CLASSES[split]):
+            images = random.integers(100, 256, (IMAGES, *self.image_shape), dtype=np.uint8)
+            images[:, 0, 0, 0] = index
+            images[:, 0, 0, 1] = np.arange(IMAGES)
+            yield f"class{index:02}", images
+
+    def source_fingerprint(self):
+        return {"benchmark": "tiny"}
+
+
+class Turned(Tiny):
+    def num_rotations(self, split):
+        return 4
+
+
+class Coloured(Tiny):
+    image_shape = (3, 4, 4)
+    mean, std = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
+    augmentation = staticmethod(lambda images: images * 0 + torch.rand(len(images), 1, 1, 1))
+
+
+@pytest.fixture
+def made(tmp_path):
+    def make(benchmark=Tiny, **settings):
+        defaults = {"num_ways": 3, "num_shots": 2, "num_queries": 4, "tasks_per_batch": 4, "batches_per_epoch": 3}
+        defaults |= {"num_val_episodes": 10, "num_test_episodes": 20, "cache_dir": str(tmp_path / "cache")}
+        data = benchmark(**(defaults | settings))
+        data.prepare_data()
+        data.setup("fit")
+        data.setup("test")
+        return data
+
+    return make
+
+
+def episodes(data, loader, epoch=0):
+    loader.sampler.set_epoch(epoch)
+    return [data.on_after_batch_transfer(batch, 0) for batch in loader]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
+    )
+
+
+def marks(images):
+    """(class, image) as written into the pixels, [..., 2]."""
+    return (images[..., 0, 0, :2] * 255).round().long()
+
+
+def test_an_episode_has_the_shapes_labels_and_images_it_says(made):
+    data = made(train_num_ways=5, train_num_shots=1, train_num_queries=3)
+    for episode in episodes(data, data.train_dataloader()):
+        assert episode.support_x.shape == (4, 5, 1, 4, 4) and episode.query_x.shape == (4, 15, 1, 4, 4)
+        assert episode.support_x.dtype == torch.float32
+        assert episode.num_ways == 5 and episode.num_tasks == 4
+        support, query = marks(episode.support_x), marks(episode.query_x)
+        for task in range(4):
+            class_of = dict(zip(episode.support_y[task].tolist(), support[task, :, 0].tolist(), strict=True))
+            assert len(set(class_of.values())) == 5
+            assert [class_of[label] for label in episode.query_y[task].tolist()] == query[task, :, 0].tolist()
+            drawn = [tuple(mark) for mark in torch.cat([support[task], query[task]]).tolist()]
+            assert len(set(drawn)) == len(drawn)
+
+
+def test_labels_are_dealt_anew_in_every_episode(made):
+    data = made(num_val_episodes=300)
+    labels_of_class_0 = set()
+    for episode in episodes(data, data.val_dataloader()):
+        marked = marks(episode.support_x)[..., 0] == 0
+        labels_of_class_0 |= set(episode.support_y[marked].tolist())
+    assert labels_of_class_0 == {0, 1, 2}
+
+
+@pytest.mark.parametrize("benchmark", [Tiny, Turned, Coloured])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_place_of_the_images_and_the_workers_change_nothing(made, benchmark, num_workers):
+    device = made(benchmark, store="device", augment=False)
+    host = made(benchmark, store="host", num_workers=num_workers, augment=False)
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        on_device, on_host = getattr(device, name)(), getattr(host, name)()
+        assert isinstance(next(iter(on_device)), IndexBatch)
+        if name == "test_dataloader":
+            assert isinstance(next(iter(on_host)), ImageBatch)
+        assert same(episodes(device, on_device), episodes(host, on_host))
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 20])
+def test_tasks_per_evaluation_batch_change_nothing(made, tasks):
+    def joined(batches):
+        return [tuple(torch.cat(field) for field in zip(*batches, strict=True))]
+
+    data, other = made(), made(eval_tasks_per_batch=tasks)
+    assert same(joined(episodes(data, data.test_dataloader())), joined(episodes(other, other.test_dataloader())))
+
+
+def test_training_episodes_are_fresh_every_epoch_and_validation_is_a_fixed_list(made):
+    data = made()
+    train = [episodes(data, data.train_dataloader(), epoch) for epoch in (0, 1, 0)]
+    assert not same(train[0], train[1]) and same(train[0], train[2])
+    val = [episodes(data, data.val_dataloader(), epoch) for epoch in (0, 1)]
+    assert same(val[0], val[1])
+    assert sum(episode.num_tasks for episode in val[0]) == 10
+
+
+def test_the_seed_decides(made):
+    data, other, again = made(), made(seed=1), made()
+    test = [episodes(each, each.test_dataloader()) for each in (data, other, again)]
+    assert same(test[0], test[2]) and not same(test[0], test[1])
+
+
+def test_a_quarter_turn_is_a_class(made):
+    data = made(Turned, num_ways=24, num_val_episodes=2)  # 6 classes, all 4 turns of each
+    batch = next(iter(data.val_dataloader()))
+    classes = batch.indices.support[..., 0] // IMAGES
+    assert {*zip(classes[0].tolist(), batch.indices.quarter_turns[0].tolist(), strict=True)} == {
+        (index, turn) for index in range(6) for turn in range(4)
+    }
+    episode = data.episode(batch)
+    store = torch.from_numpy(np.array(data.stores["val"].images))
+    for images, indices, labels in (
+        (episode.support_x, batch.indices.support, episode.support_y),
+        (episode.query_x, batch.indices.query, episode.query_y),
+    ):
+        for task in range(2):
+            for position, label in enumerate(labels[task].tolist()):
+                source = store[indices[task].flatten()[position]]
+                turned = torch.rot90(source, int(batch.indices.quarter_turns[task, label]), dims=(-2, -1))
+                assert torch.equal(images[task, position], turned.float() / 255)
+
+
+def test_turns_agree_with_rot90():
+    images = torch.randint(0, 256, (2, 4, 3, 3, 5, 5), dtype=torch.uint8)
+    quarter_turns = torch.tensor([[0, 1, 2, 3], [3, 3, 1, 0]])
+    turned = rotated(images, quarter_turns)
+    for task in range(2):
+        for way in range(4):
+            turn = int(quarter_turns[task, way])
+            assert torch.equal(turned[task, way], torch.rot90(images[task, way], turn, dims=(-2, -1)))
+
+
+def test_only_training_images_are_augmented_and_only_when_asked(made):
+    def spread(data, loader):
+        """The greatest standard deviation within an image before normalisation; the augmentation makes it 0."""
+        pixels = torch.cat([episode.support_x.flatten(0, 1) for episode in episodes(data, loader)])
+        pixels = pixels * torch.tensor(data.std).view(-1, 1, 1) + torch.tensor(data.mean).view(-1, 1, 1)
+        return pixels.flatten(1).std(dim=1).max().item()
+
+    data = made(Coloured)
+    assert spread(data, data.train_dataloader()) < 1e-5
+    assert spread(data, data.val_dataloader()) > 0.1
+    assert spread(data, data.test_dataloader()) > 0.1
+    plain = made(Coloured, augment=False)
+    assert spread(plain, plain.train_dataloader()) > 0.1
+
+
+def test_images_are_normalised_by_the_benchmarks_mean_and_deviation(made):
+    data = made(Coloured, num_test_episodes=1)
+    batch = next(iter(data.test_dataloader()))
+    images = torch.from_numpy(np.array(data.stores["test"].images))[batch.indices.query.flatten()]
+    for channel, (mean, std) in enumerate(zip(data.mean, data.std, strict=True)):
+        expected = (images[:, channel].float() / 255 - mean) / std
+        torch.testing.assert_close(data.episode(batch).query_x[0, :, channel], expected)
+
+
+def test_the_source_is_read_once_and_then_only_the_cache(made):
+    assert made().reads == ["train", "val", "test"]
+    assert made().reads == []
+
+
+@pytest.mark.parametrize("file", ["images.u8", "index.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", None], ids=["emptied", "other content", "bit flipped"])
+def test_a_broken_cache_is_read_again_from_the_source(made, tmp_path, file, content):
+    data = made()
+    before = episodes(data, data.val_dataloader())
+    (path,) = (tmp_path / "cache").glob(f"*/val/{file}")
+    whole = path.read_bytes()
+    flipped = bytes([*whole[:50], whole[50] ^ 1, *whole[51:]])
+    path.unlink()  # the first data module still maps the file
+    path.write_bytes(flipped if content is None else content)
+    again = made()
+    assert again.reads == ["val"]
+    assert same(before, episodes(again, again.val_dataloader()))
+    assert path.read_bytes() == whole
+
+
+def test_another_source_has_a_cache_of_its_own(made, monkeypatch):
+    made()
+    monkeypatch.setattr(Tiny, "source_fingerprint", lambda self: {"benchmark": "tiny", "size": 2})
+    assert made().reads == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_ways": 13}, "needs 13 classes and there are only 12"),
+        ({"num_shots": 5}, "'class00' has 8 images.*5 shots . 4 queries"),
+        ({"num_ways": 7}, "needs 7 classes and there are only 6"),  # of validation
+    ],
+)
+def test_a_task_that_does_not_fit_is_refused_at_setup(made, settings, message):
+    with pytest.raises(InputError, match=message):
+        made(**settings)
+
+
+class Recorder(LightningModule):
+    """Keeps the episodes that a Trainer hands it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = {"train": {}, "val": {}, "test": {}}
+
+    def record(self, part, batch):
+        self.seen[part].setdefault(self.current_epoch, []).append(batch)
+
+    def training_step(self, batch, batch_idx):
+        self.record("train", batch)
+        return self.weight * batch.query_x.mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.record("val", batch)
+
+    def test_step(self, batch, batch_idx):
+        self.record("test", batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("store", ["auto", "host"])
+def test_a_trainer_gets_the_same_episodes(made, tmp_path, store):
+    data, recorder = made(store=store), Recorder()
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=2, accelerator="cpu", num_sanity_val_steps=0, default_root_dir=tmp_path, **quiet)
+    trainer.fit(recorder, datamodule=data)
+    trainer.test(recorder, datamodule=data, verbose=False)
+    plain = made()
+    for epoch in range(2):
+        assert same(recorder.seen["train"][epoch], episodes(plain, plain.train_dataloader(), epoch))
+        assert same(recorder.seen["val"][epoch], episodes(plain, plain.val_dataloader()))
+    (tested,) = recorder.seen["test"].values()
+    assert same(tested, episodes(plain, plain.test_dataloader()))
+
+
+def test_hyper_parameters_are_plain_values_of_every_argument(made):
+    hparams = dict(made().hparams)
+    assert hparams["num_ways"] == 3 and hparams["seed"] == 0 and hparams["store"] == "auto"
+    assert all(isinstance(value, (int, str, bool, type(None))) for value in hparams.values())

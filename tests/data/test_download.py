@@ -1,0 +1,24 @@
+import socket
+from urllib.error import URLError
+
+import pytest
+
+from fewshot_pl.data.download import downloaded
+from fewshot_pl.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "error", [URLError("no network"), RuntimeError("File not found or corrupted."), OSError(28, "full")]
+)
+def test_a_failed_download_says_what_to_do_by_hand(error):
+    def failing():
+        raise error
+
+    with pytest.raises(InputError, match=r"download failed \(.+\): get it from there"):
+        downloaded(failing, "get it from there")
+
+
+def test_a_silent_server_is_given_up_and_the_timeout_restored():
+    before = socket.getdefaulttimeout()
+    assert downloaded(socket.getdefaulttimeout, "") == 30.0
+    assert socket.getdefaulttimeout() == before

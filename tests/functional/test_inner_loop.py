@@ -1,0 +1,126 @@
+"""The inner loop against finite differences and the definitions, on a small tanh network in float64."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fewshot_pl.functional.inner_loop import adapted_parameters
+
+NUM_WAYS = 3
+INNER_LR = 0.3
+
+
+@pytest.fixture
+def task():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, 9, 4, dtype=torch.float64, generator=generator)
+    labels = torch.arange(NUM_WAYS).repeat(3)
+    return (images[0], labels), (images[1], labels)
+
+
+@pytest.fixture
+def theta():
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"hidden": (4, 5), "hidden_bias": (5,), "head": (5, NUM_WAYS), "head_bias": (NUM_WAYS,)}
+    return {
+        name: torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
+        for name, shape in shapes.items()
+    }
+
+
+def loss_of(theta, images, labels):
+    hidden = torch.tanh(images @ theta["hidden"] + theta["hidden_bias"])
+    return F.cross_entropy(hidden @ theta["head"] + theta["head_bias"], labels)
+
+
+def meta_loss(theta, task, num_steps, first_order=False):
+    support, query = task
+    phi = adapted_parameters(lambda point: loss_of(point, *support), theta, INNER_LR, num_steps, first_order)
+    return loss_of(phi, *query)
+
+
+def gradient(loss, parameters):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(parameters.values()))])
+
+
+def central_differences(function, theta, step=1e-5):
+    """The gradient of a function of the parameters, one coordinate after the other."""
+    slopes = []
+    with torch.no_grad():
+        for value in theta.values():
+            for index in range(value.numel()):
+                coordinate = value.view(-1)[index : index + 1]
+                centre = coordinate.clone()
+                above, below = (function(theta) for _ in (coordinate.copy_(centre + s) for s in (step, -step)))
+                coordinate.copy_(centre)
+                slopes.append((above - below) / (2 * step))
+    return torch.stack(slopes)
+
+
+def relative_error(value, reference):
+    return ((value - reference).norm() / reference.norm()).item()
+
+
+def test_meta_gradient_is_that_of_central_differences(theta, task):
+    exact = gradient(meta_loss(theta, task, num_steps=3), theta)
+    numerical = central_differences(lambda point: meta_loss(point, task, num_steps=3), theta)
+    assert relative_error(exact, numerical) < 1e-6
+
+
+def test_first_order_gradient_differs_from_the_meta_gradient(theta, task):
+    second_order = gradient(meta_loss(theta, task, num_steps=3), theta)
+    first_order = gradient(meta_loss(theta, task, num_steps=3, first_order=True), theta)
+    assert relative_error(first_order, second_order) > 0.05
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_no_step_is_joint_training(theta, task, first_order):
+    joint = gradient(loss_of(theta, *task[1]), theta)
+    assert torch.equal(gradient(meta_loss(theta, task, 0, first_order), theta), joint)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_first_order_gradient_is_that_at_the_adapted_point(theta, task, num_steps):
+    support, query = task
+    phi = adapted_parameters(lambda point: loss_of(point, *support), theta, INNER_LR, num_steps)
+    phi = {name: value.detach().requires_grad_() for name, value in phi.items()}
+    assert torch.equal(
+        gradient(meta_loss(theta, task, num_steps, first_order=True), theta), gradient(loss_of(phi, *query), phi)
+    )
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_steps_are_those_of_torch_sgd(theta, task, first_order):
+    support, _ = task
+    phi = adapted_parameters(lambda point: loss_of(point, *support), theta, INNER_LR, 4, first_order)
+    trained = {name: value.detach().clone().requires_grad_() for name, value in theta.items()}
+    sgd = torch.optim.SGD(trained.values(), lr=INNER_LR)
+    for _ in range(4):
+        sgd.zero_grad()
+        loss_of(trained, *support).backward()
+        sgd.step()
+    torch.testing.assert_close(phi, trained, rtol=0, atol=1e-14)
+
+
+def test_labels_permuted_with_the_head_leave_the_loss(theta, task):
+    order = torch.tensor([2, 0, 1])
+    inverse = order.argsort()
+    renamed = tuple((images, inverse[labels]) for images, labels in task)
+    reordered = {**theta, "head": theta["head"][:, order], "head_bias": theta["head_bias"][order]}
+    torch.testing.assert_close(meta_loss(reordered, renamed, 3), meta_loss(theta, task, 3), rtol=0, atol=1e-14)
+    assert not torch.allclose(meta_loss(theta, renamed, 3), meta_loss(theta, task, 3))
+
+
+@pytest.mark.parametrize("autograd_off", [torch.no_grad, torch.inference_mode])
+def test_adapts_where_autograd_is_off(theta, task, autograd_off):
+    with_autograd = meta_loss(theta, task, 3)
+    with autograd_off():
+        without = meta_loss(theta, task, 3)
+    assert not without.requires_grad
+    torch.testing.assert_close(without, with_autograd.detach(), rtol=0, atol=0)
+
+
+def test_the_starting_point_is_not_touched(theta, task):
+    before = {name: value.detach().clone() for name, value in theta.items()}
+    meta_loss(theta, task, 3).backward()
+    assert all(torch.equal(theta[name], before[name]) for name in theta)

@@ -1,0 +1,77 @@
+"""EpisodeAccuracy against numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot_pl.metrics import EpisodeAccuracy, episode_accuracy
+
+NUM_EPISODES, NUM_QUERIES, NUM_WAYS = 40, 15, 5
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(NUM_EPISODES, NUM_QUERIES, NUM_WAYS, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def targets():
+    return torch.randint(NUM_WAYS, (NUM_EPISODES, NUM_QUERIES), generator=torch.Generator().manual_seed(1))
+
+
+def updated(*batches):
+    metric = EpisodeAccuracy()
+    for logits, targets in batches:
+        metric.update(logits, targets)
+    return metric
+
+
+def test_is_the_mean_and_1_96_standard_errors(logits, targets):
+    accuracy, ci95 = updated((logits, targets)).compute()
+    per_episode = (logits.numpy().argmax(-1) == targets.numpy()).mean(-1)
+    assert accuracy.item() == pytest.approx(per_episode.mean(), abs=1e-7)
+    assert ci95.item() == pytest.approx(1.96 * per_episode.std() / np.sqrt(NUM_EPISODES), abs=1e-7)
+
+
+def test_a_single_episode_has_no_spread(logits, targets):
+    accuracy, ci95 = updated((logits[:1], targets[:1])).compute()
+    assert accuracy == episode_accuracy(logits[:1], targets[:1]).item()
+    assert ci95 == 0
+
+
+def test_unknown_queries_are_left_out():
+    right = torch.eye(3)[[0, 1, 2, 0]][None]  # [1, 4, 3] logits of the classes 0, 1, 2, 0
+    assert episode_accuracy(right, torch.tensor([[0, 1, 0, 0]])) == 0.75
+    assert episode_accuracy(right, torch.tensor([[0, 1, -100, -100]])) == 1
+    assert episode_accuracy(right, torch.tensor([[0, -100, 0, -100]])) == 0.5
+
+
+def test_the_last_digit_does_not_depend_on_the_batches(logits, targets):
+    together = updated((logits, targets)).compute()
+    for sizes in ([1] * NUM_EPISODES, [7, 13, 20]):
+        batches = zip(logits.split(sizes), targets.split(sizes), strict=True)
+        backwards = reversed(list(zip(logits.split(sizes), targets.split(sizes), strict=True)))
+        assert updated(*batches).compute() == together
+        assert updated(*backwards).compute() == together
+
+
+def test_starts_anew_after_a_reset(logits, targets):
+    metric = updated((logits[:5], targets[:5]))
+    metric.reset()
+    metric.update(logits[5:], targets[5:])
+    assert metric.compute() == updated((logits[5:], targets[5:])).compute()
+
+
+def test_joins_devices_exactly(logits, targets):
+    # Two devices with unequal numbers of episodes; the gathering is played by the other device's state.
+    mine, other = (
+        updated((logits[:13], targets[:13])),
+        updated((logits[13:20], targets[13:20]), (logits[20:], targets[20:])),
+    )
+    mine.dist_sync_fn = lambda state, group=None: [state, other.per_episode()]
+    mine.distributed_available_fn = lambda: True
+    assert mine.compute() == updated((logits, targets)).compute()
+
+
+def test_state_is_not_in_checkpoints(logits, targets):
+    assert updated((logits, targets)).state_dict() == {}

@@ -1,0 +1,34 @@
+"""Benchmarks of random images, so that a test reads and downloads nothing (``pythonpath`` makes this importable)."""
+
+import numpy as np
+from PIL import Image
+
+from fewshot_pl import benchmarks
+from fewshot_pl.benchmarks import ImageFolder
+from fewshot_pl.data.datamodule import SPLITS
+
+
+def give_random_images(monkeypatch, num_classes=20, num_images=20):
+    """For one test, every benchmark but ImageFolder holds random images of its shape in each split."""
+
+    def class_images(self, split):
+        generator = np.random.default_rng(SPLITS.index(split))
+        for name in range(num_classes):
+            yield str(name), generator.integers(0, 256, (num_images, *self.image_shape), dtype=np.uint8)
+
+    for name in benchmarks.__all__:
+        if (benchmark := getattr(benchmarks, name)) is not ImageFolder:
+            monkeypatch.setattr(benchmark, "class_images", class_images)
+            monkeypatch.setattr(benchmark, "source_fingerprint", lambda self: {})
+
+
+def write_image_folder(root, num_classes=5, num_images=3, size=10):
+    """Random images for ImageFolder: ``root/{train,val,test}/<class>/<number>.png``."""
+    generator = np.random.default_rng(0)
+    for split in SPLITS:
+        for name in range(num_classes):
+            folder = root / split / f"{split}{name}"
+            folder.mkdir(parents=True)
+            for number in range(num_images):
+                pixels = generator.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")

@@ -1,0 +1,182 @@
+"""The import map of fewshot_pl, and the rules of the code base that a machine can check."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fewshot_pl
+from fewshot_pl import algorithms
+
+ROOT = Path(fewshot_pl.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MAX_LINES = 250
+EVERYTHING = {
+    *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
+    *("flags", "results", "runs"),
+}
+# Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
+ARROWS = {
+    "": {"torchvision_guard"},
+    "errors": set(),
+    "torchvision_guard": set(),
+    "episode": set(),
+    "functional": set(),
+    "backbones": set(),
+    "metrics": set(),
+    "algorithms": {"episode", "functional", "backbones", "metrics"},
+    "data": {"episode"},
+    "benchmarks": {"data"},
+    "callbacks": {"episode", "algorithms"},
+    "runs": set(),
+    "flags": {"algorithms", "benchmarks"},
+    "results": {"", "algorithms", "data"},
+    "cli": EVERYTHING,
+}
+# Third-party packages of the parts that are pure; the other parts take what they need.
+THIRD_PARTY = {
+    "": set(),
+    "errors": set(),
+    "torchvision_guard": {"torch"},
+    "episode": {"torch"},
+    "functional": {"torch"},
+    "backbones": {"torch", "learn2learn", "timm"},
+    "metrics": {"torch", "torchmetrics"},
+    "algorithms": {"torch", "pytorch_lightning"},
+    "runs": set(),
+}
+ON_USE_ONLY = {"learn2learn", "timm", "kornia"}  # take seconds to import: never at the top of a file
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def part_of(path):
+    """The part of fewshot_pl that a file belongs to: its folder, or its name directly under fewshot_pl."""
+    first = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def module_name(path):
+    parts = ("fewshot_pl", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imported_names(nodes):
+    """The dotted names that import statements among the nodes ask for."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(path, whole_file=True):
+    tree = ast.parse(path.read_text("utf-8"))
+    return list(imported_names(ast.walk(tree) if whole_file else tree.body))
+
+
+def inner_imports(path):
+    """The parts of fewshot_pl that a file imports."""
+    names = [name.split(".") for name in imports(path) if name.split(".")[0] == "fewshot_pl"]
+    return {name[1] if len(name) > 1 else "" for name in names}
+
+
+@pytest.fixture(params=FILES, ids=relative)
+def path(request):
+    return request.param
+
+
+def test_the_import_map_names_every_part():
+    assert {part_of(path) for path in FILES} == ARROWS.keys()
+
+
+def test_imports_follow_the_arrows(path):
+    part = part_of(path)
+    assert inner_imports(path) <= {part, "errors", *ARROWS[part]}
+
+
+def test_pure_parts_import_only_the_packages_they_are_allowed(path):
+    outer = {name.split(".")[0] for name in imports(path)} - {"fewshot_pl", "__future__"} - sys.stdlib_module_names
+    assert outer <= THIRD_PARTY.get(part_of(path), outer)
+
+
+def test_slow_packages_are_imported_only_where_used(path):
+    assert not {name.split(".")[0] for name in imports(path, whole_file=False)} & ON_USE_ONLY
+
+
+def test_callbacks_know_of_the_algorithms_only_their_base():
+    names = [name for path in (ROOT / "callbacks").glob("*.py") for name in imports(path)]
+    assert all(name.startswith("fewshot_pl.algorithms.base.") for name in names if "fewshot_pl.algorithms" in name)
+
+
+def test_the_map_has_no_cycle():
+    done = set()
+    while waiting := ARROWS.keys() - done - {""}:
+        ready = {part for part in waiting if ARROWS[part] - {""} <= done}
+        assert ready, f"these import each other: {waiting}"
+        done |= ready
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_scripts_only_call_the_cli(script):
+    path = ROOT.parent / script
+    assert {name for name in imports(path) if name != "sys"} == {f"fewshot_pl.cli.{path.stem}"}
+    assert len(path.read_text("utf-8").splitlines()) < 15
+
+
+def test_importing_the_commands_imports_no_slow_package():
+    program = f"import sys, fewshot_pl, fewshot_pl.cli; print(sorted({ON_USE_ONLY!r} & sys.modules.keys()))"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT.parent, capture_output=True, text=True)
+    assert (answer.stdout.strip(), answer.returncode) == ("[]", 0), answer.stderr
+
+
+def test_a_file_is_not_long(path):
+    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("folder", [ROOT, Path(__file__).parent], ids=["fewshot_pl", "tests"])
+def test_no_file_is_a_drawer_for_anything(folder):
+    drawers = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+    assert [path for path in folder.rglob("*.py") if path.name in drawers] == []
+
+
+def test_one_paper_one_file_one_class():
+    for name in algorithms.__all__:
+        algorithm = getattr(algorithms, name)
+        if not inspect.isabstract(algorithm):
+            module = inspect.getmodule(algorithm)
+            assert module.__name__.split(".")[-1].replace("_", "") == name.lower()
+            assert [found for found, _ in public_definitions(Path(module.__file__))] == [name]
+
+
+def public_definitions(path):
+    """The name and node of every public class and function at the top of a file."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield node.name, node
+
+
+def own_methods(node, owner):
+    """The public methods in the body of a class that override nothing; a property is read like an attribute."""
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
+            overrides = any(hasattr(base, member.name) for base in owner.__mro__[1:])
+            if not overrides and not isinstance(vars(owner)[member.name], property):
+                yield f"{owner.__name__}.{member.name}", member
+
+
+def test_what_is_public_has_a_docstring_unless_it_overrides(path):
+    module = importlib.import_module(module_name(path))
+    documented = dict(public_definitions(path))
+    for name, node in list(documented.items()):
+        if isinstance(node, ast.ClassDef):
+            documented |= own_methods(node, getattr(module, name))
+    assert [name for name, node in documented.items() if not ast.get_docstring(node)] == []
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8"))) or not documented, "the file has no docstring"

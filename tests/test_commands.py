@@ -1,0 +1,238 @@
+"""train.py and evaluate.py through their real entry points, on a folder of small random images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fewshot_pl.cli import evaluate, train
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+
+NUM_CLASSES = 6
+IMAGES_PER_CLASS = 4
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """root/{train,val,test}/<class>/*.png: each class is a noisy version of a random picture of its own."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for number in range(NUM_CLASSES):
+            folder = root / split / f"{split}{number}"
+            folder.mkdir(parents=True)
+            pattern = random.integers(0, 120, (16, 16))
+            for index in range(IMAGES_PER_CLASS):
+                noisy = pattern + random.integers(0, 135, (16, 16))
+                Image.fromarray(noisy.astype(np.uint8)).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def flags(images: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> list[str]:
+    """The flags of a training that takes a second or two."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    values = {
+        "data": "ImageFolder",
+        "data.root": images,
+        "data.cache_dir": cache,
+        "data.image_size": 16,
+        "data.channels": 1,
+        "data.num_ways": 3,
+        "data.num_queries": 2,
+        "data.batches_per_epoch": 3,
+        "data.num_val_episodes": 6,
+        "data.num_test_episodes": 20,
+        "trainer.max_epochs": 2,
+        "trainer.accelerator": "cpu",
+        "trainer.log_every_n_steps": 1,
+        "runs": tmp_path / "runs",
+    }
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def run_folder(flags: list[str], model: str = "ProtoNet", number: int = 0) -> Path:
+    return Path(flags[flags.index("--runs") + 1]) / "ImageFolder" / model / str(number)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return loaded
+
+
+def evaluated(checkpoint: Path, output: Path, *more: str) -> dict[str, Any]:
+    assert evaluate(["--ckpt_path", str(checkpoint), "--output", str(output), *more]) == 0
+    loaded: dict[str, Any] = json.loads(output.read_text())
+    return loaded
+
+
+def test_a_run_leaves_everything_in_its_folder(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(flags) == 0
+    folder = run_folder(flags)
+    assert {"config.yaml", "checkpoints", "results.json"} <= {path.name for path in folder.iterdir()}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    result = results(folder)
+    assert result["num_episodes"] == 20 and result["norm"] == "running" and result["versions"]["torch"]
+    assert result["accuracy"] > 1 / 3 and result["ci95"] > 0 and result["wall_time_s"] > 0
+    printed = capsys.readouterr().out
+    assert "3-way 1-shot" in printed and f"{100 * result['accuracy']:.2f} %" in printed
+
+
+def test_tensorboard_shows_scalars_pictures_and_hyper_parameters(flags: list[str]) -> None:
+    assert train(flags) == 0
+    folder = run_folder(flags)
+    tags: dict[str, set[str]] = {"scalars": set(), "images": set()}
+    plugins = set()
+    for file in folder.glob("events.*"):
+        events = EventAccumulator(str(file)).Reload()
+        for kind in tags:
+            tags[kind] |= set(events.Tags()[kind])
+        plugins |= set(events.summary_metadata)
+    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/ci95", "test/accuracy"} <= tags["scalars"]
+    assert "val/episode" in tags["images"]
+    assert any(name.startswith("_hparams_") for name in plugins)
+
+
+def test_a_run_is_repeated_by_its_config(flags: list[str]) -> None:
+    assert train(flags) == 0
+    assert train(["--config", str(run_folder(flags) / "config.yaml")]) == 0
+    first, second = results(run_folder(flags)), results(run_folder(flags, number=1))
+    assert first["accuracy"] == second["accuracy"] and first["loss"] == second["loss"]
+    weights = [torch.load(run_folder(flags, number=n) / "checkpoints/last.ckpt", weights_only=True) for n in (0, 1)]
+    for name, value in weights[0]["state_dict"].items():
+        assert torch.equal(value, weights[1]["state_dict"][name]), name
+
+
+def test_evaluation_needs_only_the_checkpoint_and_gives_the_same_again(flags: list[str], tmp_path: Path) -> None:
+    assert train(flags) == 0
+    best = run_folder(flags) / "checkpoints" / "best.ckpt"
+    first = evaluated(best, tmp_path / "first.json")
+    again = evaluated(best, tmp_path / "again.json", "--data.eval_tasks_per_batch", "3")
+    trained = results(run_folder(flags))
+    for name in ("accuracy", "ci95", "num_episodes", "num_ways", "norm"):
+        assert first[name] == again[name] == trained[name], name
+    other = evaluated(best, tmp_path / "other.json", "--data.num_ways", "5", "--num_episodes", "30")
+    assert (other["num_ways"], other["num_episodes"]) == (5, 30)
+    assert evaluated(best, tmp_path / "val.json", "--split", "val")["split"] == "val"
+
+
+def test_resuming_goes_on_in_the_same_folder(flags: list[str]) -> None:
+    assert train(flags) == 0
+    assert train([*flags, "--trainer.max_epochs", "4", "--ckpt_path", "last"]) == 0
+    folder = run_folder(flags)
+    assert not run_folder(flags, number=1).exists()
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 3 and last["global_step"] == 12
+
+
+class Interruption(pl.Callback):
+    """Stops training in the second epoch."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 4:
+            raise KeyboardInterrupt if self.kind == "ctrl-c" else RuntimeError("the callback broke")
+
+
+@pytest.mark.parametrize("kind", ["ctrl-c", "crash"])
+def test_an_interrupted_run_can_be_resumed(flags: list[str], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("fewshot_pl.cli.EpisodeRate", lambda: Interruption(kind))
+        with pytest.raises((SystemExit, RuntimeError)):
+            train(flags)
+    last = torch.load(run_folder(flags) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 4
+    assert train([*flags, "--ckpt_path", "last"]) == 0
+    assert results(run_folder(flags))["accuracy"] > 1 / 3
+
+
+def test_the_best_checkpoint_is_the_one_validation_chose(flags: list[str]) -> None:
+    assert train([*flags, "--trainer.max_epochs", "4"]) == 0
+    best = torch.load(run_folder(flags) / "checkpoints" / "best.ckpt", weights_only=True)
+    scores: dict[int, float] = {}
+    for file in run_folder(flags).glob("events.*"):
+        events = EventAccumulator(str(file)).Reload()
+        if "val/accuracy" in events.Tags()["scalars"]:
+            scores |= {event.step: event.value for event in events.Scalars("val/accuracy")}
+    assert len(scores) == 4
+    # Lightning dates a validation by the last step before it.
+    assert scores[best["global_step"] - 1] == max(scores.values())
+
+
+def test_maml_trains_and_says_why_it_cannot_take_other_ways(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([*flags, "--model", "MAML", "--model.inner_lr", "0.2", "--data.tasks_per_batch", "2"]) == 0
+    folder = run_folder(flags, "MAML")
+    result = results(folder)
+    assert result["norm"] == "transductive" and result["model_parameters"]["num_ways"] == 3
+    assert evaluate(["--ckpt_path", str(folder / "checkpoints/best.ckpt"), "--data.num_ways", "4"]) == 2
+    assert "cannot take 4-way tasks" in capsys.readouterr().err
+
+
+def test_lightnings_optimiser_flags_replace_the_default(flags: list[str]) -> None:
+    more = ["--optimizer", "SGD", "--optimizer.lr", "0.05", "--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"]
+    assert train([*flags, *more]) == 0
+    last = torch.load(run_folder(flags) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert "momentum_buffer" in last["optimizer_states"][0]["state"].get(0, {"momentum_buffer": None})
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.05 * 0.1**2)
+
+
+MISTAKES = {
+    "--model.iner_lr 4": "did you mean --model.inner_lr?",
+    "--model.inner_lr 4": "belongs to MAML",
+    "--trainer.max_epoch 3": "did you mean --trainer.max_epochs?",
+    "--model MALM": "did you mean MAML?",
+    "--data Omniglott": "did you mean Omniglot?",
+    "--data.num_shots two": "--data.num_shots takes a whole number, not two",
+    "--model.norm none": "--model.norm takes one of",
+    "--model.backbone conv5": "no backbone is called 'conv5'",
+    "--config missing.yaml": "missing.yaml",
+    "--data.num_ways 7": "needs at least 7",
+    "--data.num_shots 3": "has 4 images",
+    "--data.root nowhere": "nowhere",
+    "--data.tasks_per_batch 0": "tasks_per_batch",
+    "--ckpt_path nothing.ckpt": "there is no checkpoint nothing.ckpt",
+    "--ckpt_path last": "start one without --ckpt_path",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_an_exit_code(
+    mistake: str, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: Any = train([*flags, *mistake.split()])
+    except SystemExit as stop:
+        code = stop.code
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert code == 2
+    assert len(errors) == 1 and MISTAKES[mistake] in errors[0]
+    assert not list(Path(flags[flags.index("--runs") + 1]).glob("**/*.ckpt"))
+
+
+@pytest.mark.parametrize("contents", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_a_broken_checkpoint_is_refused(contents: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(contents)
+    assert evaluate(["--ckpt_path", str(broken)]) == 2
+    assert "not a checkpoint of fewshot_pl" in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"algorithm": "ProtoNet", "state_dict": Payload()}, tmp_path / "evil.ckpt")
+    assert evaluate(["--ckpt_path", str(tmp_path / "evil.ckpt")]) == 2
+    assert not (tmp_path / "ran").exists()

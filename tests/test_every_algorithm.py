@@ -1,0 +1,249 @@
+"""The contract of an algorithm: every row of the table passes through every test."""
+
+import copy
+import hashlib
+from typing import NamedTuple
+
+import pytest
+import torch
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
+
+from fewshot_pl import algorithms
+from fewshot_pl.algorithms import MAML, FewShotAlgorithm, ProtoNet
+from fewshot_pl.backbones.normalization import episodic_norms
+from fewshot_pl.episode import Episode
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*num_workers"),
+    pytest.mark.filterwarnings("ignore:.*no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+]
+
+
+class Row(NamedTuple):
+    algorithm: type[FewShotAlgorithm]
+    arguments: dict
+    support_order_matters: bool = False
+
+
+_MAML = {"num_ways": NUM_WAYS, "inner_lr": 0.05, "num_inner_steps": 2}
+ROWS = {
+    "ProtoNet": Row(ProtoNet, {}),
+    "ProtoNet-cosine": Row(ProtoNet, {"distance": "cosine", "norm": "support"}),
+    "ProtoNet-transductive": Row(ProtoNet, {"norm": "transductive", "divide_by_dimension": True}),
+    "ProtoNet-group": Row(ProtoNet, {"norm": "group"}),
+    "MAML": Row(MAML, _MAML),
+    "MAML-running": Row(MAML, {**_MAML, "norm": "running"}),
+    "MAML-support": Row(MAML, {**_MAML, "norm": "support", "num_inner_steps_test": 3}),
+    "MAML-layer": Row(MAML, {**_MAML, "norm": "layer", "inner_loss_reduction": "mean"}),
+    "FOMAML": Row(MAML, {**_MAML, "first_order": True, "backbone": "conv4-32-strided"}),
+}
+
+
+@pytest.fixture(params=ROWS.values(), ids=ROWS.keys())
+def row(request):
+    return request.param
+
+
+@pytest.fixture(params=["loop", "vmap"])
+def task_parallel(request):
+    return request.param
+
+
+def build(row, **arguments):
+    """The row's algorithm with the same weights at every call."""
+    torch.manual_seed(0)
+    return row.algorithm(**{"image_shape": IMAGE_SHAPE, "backbone": "conv4-32", **row.arguments, **arguments})
+
+
+def trainer(**arguments):
+    """A Trainer with Lightning's defaults in all that matters to the numbers."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(**{"accelerator": "cpu", "enable_checkpointing": False, **quiet, **arguments})
+
+
+def loader(num_batches, **arguments):
+    return DataLoader([random_episode(seed=seed, **arguments) for seed in range(num_batches)], batch_size=None)
+
+
+def state_hash(model):
+    """A hash of every bit of the parameters and buffers."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    content = b"".join(name.encode() + tensor.detach().numpy().tobytes() for name, tensor in tensors)
+    return hashlib.sha256(content).hexdigest()
+
+
+def reordered(episode, *, support=None, query=None):
+    """The episode with its support or query images in another order."""
+    everything = slice(None)
+    support, query = everything if support is None else support, everything if query is None else query
+    support_x, support_y, query_x, query_y = episode
+    return Episode(support_x[:, support], support_y[:, support], query_x[:, query], query_y[:, query])
+
+
+def trained_running_statistics(model):
+    """One training pass, so that running statistics, where there are any, are not the initial ones."""
+    model.train()(random_episode(dtype=torch.float64, seed=9))
+    return model.eval()
+
+
+def test_every_algorithm_has_a_row():
+    names = {row.algorithm.__name__ for row in ROWS.values()}
+    assert names == set(algorithms.__all__) - {"FewShotAlgorithm"}
+
+
+def test_logits_are_finite_and_one_per_query_and_class(row, task_parallel):
+    episode = random_episode(num_queries=4)
+    logits = build(row, task_parallel=task_parallel)(episode)
+    assert logits.shape == (episode.num_tasks, NUM_WAYS * 4, NUM_WAYS)
+    assert logits.isfinite().all()
+
+
+def test_order_of_queries_orders_the_logits(row):
+    model = trained_running_statistics(build(row).double())
+    episode = random_episode(dtype=torch.float64)
+    order = torch.randperm(episode.query_y.shape[1])
+    torch.testing.assert_close(model(reordered(episode, query=order)), model(episode)[:, order], rtol=0, atol=1e-11)
+
+
+def test_queries_influence_each_other_only_in_transductive_mode(row):
+    model = trained_running_statistics(build(row).double())
+    episode = random_episode(dtype=torch.float64)
+    first_half = slice(0, episode.query_y.shape[1] // 2)
+    alone, in_company = model(reordered(episode, query=first_half)), model(episode)[:, first_half]
+    difference = (alone - in_company).abs().max()
+    assert difference > 1e-3 if model.norm_mode == "transductive" else difference < 1e-11
+
+
+def test_order_of_the_support_does_not_matter(row):
+    model = trained_running_statistics(build(row).double())
+    episode = random_episode(dtype=torch.float64)
+    order = torch.randperm(episode.support_y.shape[1])
+    difference = (model(reordered(episode, support=order)) - model(episode)).abs().max()
+    assert difference > 1e-6 if row.support_order_matters else difference < 1e-10
+
+
+def test_labels_of_the_support_matter(row):
+    episode = random_episode()
+    model = build(row).eval()
+    assert not torch.allclose(model(episode._replace(support_y=episode.support_y.flip(1))), model(episode))
+
+
+def test_a_task_does_not_see_the_others(row, task_parallel):
+    model = build(row, task_parallel=task_parallel).double()
+    episode = random_episode(dtype=torch.float64, num_tasks=3)
+    alone = model(Episode(*(tensor[1:2] for tensor in episode)))
+    torch.testing.assert_close(alone, model(episode)[1:2], rtol=0, atol=1e-11)
+
+
+def losses_logits_gradients_and_buffers(row, **arguments):
+    model = build(row, **arguments).double()
+    episode = random_episode(dtype=torch.float64, num_tasks=3)
+    losses = model.training_losses(episode)
+    losses["loss"].backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return losses, model.eval()(episode), gradients, dict(model.named_buffers())
+
+
+@pytest.mark.parametrize("task_chunk", [None, 2])
+def test_loop_equals_vmap(row, task_chunk):
+    looped = losses_logits_gradients_and_buffers(row, task_parallel="loop")
+    vmapped = losses_logits_gradients_and_buffers(row, task_parallel="vmap", task_chunk=task_chunk)
+    torch.testing.assert_close(vmapped, looped, rtol=1e-9, atol=1e-11)
+
+
+def test_every_parameter_gets_a_gradient(row, task_parallel):
+    model = build(row, task_parallel=task_parallel)
+    model.training_losses(random_episode())["loss"].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_training_lowers_the_loss_of_a_fixed_episode(row, task_parallel):
+    model = build(row, task_parallel=task_parallel, learning_rate=3e-3)
+    episode = random_episode()
+    before = model.training_losses(episode)["loss"]
+    trainer(max_steps=10).fit(model, DataLoader([episode] * 10, batch_size=None))
+    assert model.train().training_losses(episode)["loss"] < 0.8 * before
+
+
+def test_training_leaves_nothing_of_a_pass_behind(row, task_parallel):
+    model = build(row, task_parallel=task_parallel)
+    trainer(max_steps=2).fit(model, loader(2))
+    for layer in episodic_norms(model):
+        assert (layer.num_support, layer.vectorised, layer.observed) == (None, False, None)
+    twin = copy.deepcopy(model)  # fails where a tensor of vmap, or of a graph, is still attached to a module
+    assert state_hash(twin) == state_hash(model)
+
+
+def test_evaluation_changes_no_bit_of_the_model(row, task_parallel):
+    model = build(row, task_parallel=task_parallel)
+    trainer(max_steps=1).fit(model, loader(1))  # running statistics that a test could spoil
+    before = state_hash(model)
+    assert before != state_hash(build(row)), "the hash sees training"
+    trainer().validate(model, loader(2), verbose=False)
+    trainer().test(model, loader(2), verbose=False)
+    assert state_hash(model) == before
+
+
+def test_fit_validate_and_test_under_a_default_trainer(row, task_parallel):
+    model = build(row, task_parallel=task_parallel)
+    fitting = trainer(max_epochs=1)
+    fitting.fit(model, loader(2), loader(2))
+    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/ci95"} <= fitting.callback_metrics.keys()
+    for stage, metrics in (
+        ("val", trainer().validate(model, loader(2), verbose=False)[0]),
+        ("test", trainer().test(model, loader(2), verbose=False)[0]),
+    ):
+        assert metrics.keys() == {f"{stage}/loss", f"{stage}/accuracy", f"{stage}/ci95"}
+        assert 0 <= metrics[f"{stage}/accuracy"] <= 1
+        assert torch.tensor(list(metrics.values())).isfinite().all()
+
+
+def test_checkpoint_loads_without_arguments(row, tmp_path):
+    model = build(row)
+    fitting = trainer(max_steps=2)
+    fitting.fit(model, loader(2))
+    path = tmp_path / "model.ckpt"
+    fitting.save_checkpoint(path)
+    assert torch.load(path, weights_only=True)["algorithm"] == row.algorithm.__name__
+
+    loaded = row.algorithm.load_from_checkpoint(path, weights_only=True)
+    assert dict(loaded.hparams) == dict(model.hparams)
+    assert state_hash(loaded) == state_hash(model)
+    episode = random_episode()
+    torch.testing.assert_close(loaded.eval()(episode), model.eval()(episode), rtol=0, atol=0)
+
+
+def test_resumed_training_goes_on_as_if_never_stopped(row, tmp_path):
+    episodes = loader(2)
+    in_one_go, first_half = build(row), build(row)
+    trainer(max_epochs=2).fit(in_one_go, episodes)
+    halting = trainer(max_epochs=1)
+    halting.fit(first_half, episodes)
+    halting.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = build(row)
+    trainer(max_epochs=2).fit(resumed, episodes, ckpt_path=tmp_path / "half.ckpt")
+    assert state_hash(resumed) == state_hash(in_one_go)
+
+
+def test_bfloat16_gives_about_the_gradient_of_float32(row, task_parallel):
+    def gradient(autocast):
+        model = build(row, task_parallel=task_parallel)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = model.training_losses(random_episode())["loss"]
+        return flat_gradient(loss, model)
+
+    exact, rounded = gradient(autocast=False), gradient(autocast=True)
+    assert rounded.dtype == torch.float32
+    # Rounding the images alone turns MAML's gradient as far, where batch norm divides by the spread of six numbers.
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.6
+
+
+def test_trains_and_tests_in_mixed_precision(row):
+    model = build(row)
+    trainer(max_steps=2, precision="bf16-mixed").fit(model, loader(2), loader(1))
+    metrics = trainer(precision="bf16-mixed").test(model, loader(1), verbose=False)[0]
+    assert torch.tensor(list(metrics.values())).isfinite().all()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())

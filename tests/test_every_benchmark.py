@@ -1,0 +1,144 @@
+"""The contract of a benchmark: every row of the table passes through every test."""
+
+import inspect
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import yaml
+from random_images import give_random_images, write_image_folder
+
+from fewshot_pl import benchmarks
+from fewshot_pl.benchmarks.published_splits import published_split
+from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule
+
+ROOT = Path(__file__).parents[1]
+
+
+class Row(NamedTuple):
+    source: str  # named in the docstring of the class or of its file
+    image_shape: tuple[int, int, int]
+    needs_users_files: bool = False
+
+
+ROWS = {
+    "CIFARFS": Row("Bertinetto et al. 2019", (3, 32, 32)),
+    "FC100": Row("Oreshkin et al. 2018", (3, 32, 32)),
+    "Glyphs": Row("fonts", (1, 28, 28)),
+    "ImageFolder": Row("Your own images", (3, 84, 84), needs_users_files=True),
+    "Omniglot": Row("Lake, Salakhutdinov, Tenenbaum 2015", (1, 28, 28)),
+}
+# What the papers print, by splits/<name>.json (the alphabets count alphabets, the others classes).
+PUBLISHED = {
+    "cifar_fs": {"train": 64, "val": 16, "test": 20},
+    "fc100": {"train": 60, "val": 20, "test": 20},
+    "omniglot_vinyals": {"train": 1028, "val": 172, "test": 423},
+    "omniglot_alphabets": {"train": 25, "val": 5, "test": 20},
+}
+
+
+@pytest.fixture(params=ROWS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def row(name):
+    return ROWS[name]
+
+
+@pytest.fixture
+def benchmark(name):
+    return getattr(benchmarks, name)
+
+
+def test_every_benchmark_has_a_row():
+    assert sorted(ROWS) == sorted(benchmarks.__all__)
+
+
+def test_the_docstring_names_the_source(benchmark, row):
+    assert issubclass(benchmark, EpisodicDataModule)
+    assert row.source in f"{benchmark.__doc__} {inspect.getmodule(benchmark).__doc__}"
+
+
+def test_every_argument_has_a_default_and_a_line_in_the_docstring(benchmark):
+    benchmark()  # needs no file
+    own = [
+        name
+        for name, argument in inspect.signature(benchmark).parameters.items()
+        if argument.kind.name != "VAR_KEYWORD"
+    ]
+    if benchmark.__init__ is not EpisodicDataModule.__init__:
+        assert [name for name in own if not re.search(rf"^ +{name}: ", benchmark.__doc__, re.MULTILINE)] == []
+
+
+def test_images_have_a_shape_a_mean_and_a_deviation(benchmark, row):
+    data = benchmark()
+    assert data.image_shape == row.image_shape
+    assert all(type(length) is int for length in data.image_shape)
+    assert len(data.mean) == len(data.std) == data.image_shape[0]
+    assert min(data.std) > 0
+    assert {data.num_rotations(split) for split in SPLITS} <= {1, 4}
+
+
+def test_it_is_in_the_readme(name):
+    assert f"`{name}`" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_it_has_a_config_unless_it_needs_the_users_files(name, row):
+    configs = [yaml.safe_load(path.read_text("utf-8"))["data"] for path in (ROOT / "configs" / "data").glob("*.yaml")]
+    assert [config["class_path"] for config in configs].count(name) == (0 if row.needs_users_files else 1)
+
+
+def test_every_split_gives_episodes_of_its_images(benchmark, row, tmp_path, monkeypatch):
+    give_random_images(monkeypatch)
+    if row.needs_users_files:
+        write_image_folder(tmp_path / "data")
+    sizes = {"num_ways": 4, "num_shots": 1, "num_queries": 2, "num_val_episodes": 3, "num_test_episodes": 2}
+    data = benchmark(root=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"), tasks_per_batch=2, **sizes)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    for loader, num_tasks in zip(loaders, (2, 3, 2), strict=True):
+        episode = data.on_after_batch_transfer(next(iter(loader)), 0)
+        assert episode.support_x.shape == (num_tasks, 4, *row.image_shape)
+        assert episode.query_x.shape == (num_tasks, 8, *row.image_shape)
+        assert episode.support_x.dtype == torch.float32
+        assert episode.query_x.isfinite().all() and episode.query_x.std() > 0.1
+        assert episode.support_y.tolist() == [[0, 1, 2, 3]] * num_tasks
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_split_has_its_published_size(name):
+    assert {split: len(published_split(name)[split]) for split in SPLITS} == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_splits_share_no_class(name):
+    names = list(itertools.chain(*(published_split(name)[split] for split in SPLITS)))
+    assert len(set(names)) == len(names)
+
+
+def test_every_split_file_is_tested_here():
+    folder = Path(inspect.getfile(benchmarks)).parent / "splits"
+    assert {path.stem for path in folder.iterdir()} == PUBLISHED.keys()
+
+
+def test_vinyals_split_of_omniglot_is_as_counted_in_the_papers_files():
+    split = published_split("omniglot_vinyals")
+    assert sorted(split["trainval"]) == sorted(split["train"] + split["val"])
+    alphabets = {part: {name.split("/")[0] for name in split[part]} for part in SPLITS}
+    assert {part: len(names) for part, names in alphabets.items()} == {"train": 33, "val": 5, "test": 13}
+    assert alphabets["train"] & alphabets["test"] == {"Gurmukhi"}
+
+
+@pytest.mark.parametrize("name", ["cifar_fs", "fc100", "omniglot_vinyals"])
+def test_a_split_is_the_published_one(name, shared_data):
+    published = json.loads((shared_data / "splits" / f"{name}.json").read_text("utf-8"))
+    ours = published_split(name)
+    assert {split: sorted(ours[split]) for split in SPLITS} == {split: sorted(published[split]) for split in SPLITS}

@@ -1,0 +1,109 @@
+"""Every YAML in configs/ works, alone or composed, through the parser and the training of ``train.py``."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from random_images import give_random_images
+
+from fewshot_pl import algorithms
+from fewshot_pl.cli import TrainCLI, train
+
+ROOT = Path(__file__).parents[1]
+ALGORITHMS, DATA, PAPER = (sorted((ROOT / "configs" / kind).glob("*.yaml")) for kind in ("algorithm", "data", "paper"))
+NAMES = [name for name in algorithms.__all__ if not inspect.isabstract(getattr(algorithms, name))]
+ONE_SMALL_BATCH = ["--trainer.fast_dev_run=1", "--data.tasks_per_batch=1", "--data.eval_tasks_per_batch=1"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*num_workers"),
+    pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter"),
+    pytest.mark.filterwarnings("ignore:(?s).*Jsonargparse"),
+    pytest.mark.filterwarnings("ignore:(?s).*instantiate_classes"),
+]
+
+
+def content(path):
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def stem(path):
+    return path.stem
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """What ``train.py`` makes of a command line, without training."""
+    monkeypatch.chdir(ROOT)  # commands name the configs from there
+
+    def made(*args):
+        return TrainCLI([*args, f"--runs={tmp_path}", "--trainer.logger=false", "--trainer.accelerator=cpu"])
+
+    return made
+
+
+def header_of(path):
+    """The comment at the start of a file: its first line as ``title``, then what follows each ``Word:``."""
+    lines = path.read_text("utf-8").splitlines()
+    title, *fields = lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))]
+    parts = (line.removeprefix("# ").partition(":") for line in fields)
+    return {"title": title, **{word: text.strip() for word, _, text in parts}}
+
+
+def test_every_algorithm_has_a_config():
+    assert {content(path)["model"]["class_path"] for path in ALGORITHMS} == set(NAMES)
+
+
+def test_every_file_in_configs_is_tested_here():
+    assert sorted(path for path in (ROOT / "configs").rglob("*") if path.is_file()) == sorted(ALGORITHMS + DATA + PAPER)
+
+
+@pytest.mark.parametrize("data", DATA, ids=stem)
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=stem)
+def test_algorithm_and_data_compose_in_either_order(algorithm, data, made):
+    cli = made(f"--config={algorithm}", f"--config={data}")
+    for path in (algorithm, data):
+        for key, section in content(path).items():
+            chosen = cli.model if key == "model" else cli.datamodule
+            assert section.get("class_path", type(chosen).__name__) == type(chosen).__name__
+            assert section["init_args"].items() <= dict(chosen.hparams).items()
+    assert tuple(cli.model.hparams["image_shape"]) == cli.datamodule.image_shape
+    other_way_round = made(f"--config={data}", f"--config={algorithm}").config
+    assert (other_way_round.model, other_way_round.data) == (cli.config.model, cli.config.data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_algorithm_named_by_a_flag_has_its_own_defaults(name, made):
+    cli = made(f"--model={name}")
+    linked = {key: cli.model.hparams[key] for key in ("image_shape", "num_ways") if key in cli.model.hparams}
+    assert dict(cli.model.hparams) == {**getattr(algorithms, name)().hparams, **linked}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=stem)
+def test_a_reproduction_says_what_it_reproduces(path, made):
+    header = header_of(path)
+    assert {"Command", "Published", "Measured"} <= header.keys()
+    assert any(character.isdigit() for character in header["Published"])
+    python, script, *args = header["Command"].split()
+    assert (python, script, args) == ("python", "train.py", ["--config", path.relative_to(ROOT).as_posix()])
+    size = made(*args).datamodule.eval_size
+    assert f"{size.num_shots}-shot" in header["title"]
+    assert f"{size.num_ways}-way" in header["title"] + header["Published"]
+
+
+@pytest.mark.parametrize("path", PAPER, ids=stem)
+def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
+    config = content(path)
+    assert config.keys() == {"seed_everything", "trainer", "model", "data"}
+    assert config["trainer"].keys() >= {"max_epochs"}
+    assert config["model"]["init_args"].keys() >= {"backbone", "norm", "learning_rate", "lr_halve_every"}
+    sizes = {"num_ways", "num_shots", "num_queries", "tasks_per_batch", "batches_per_epoch"}
+    assert config["data"]["init_args"].keys() >= {*sizes, "num_val_episodes", "num_test_episodes"}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=stem)
+def test_a_reproduction_trains_validates_and_tests(path, monkeypatch, tmp_path, capsys):
+    give_random_images(monkeypatch)
+    places = [f"--runs={tmp_path}", f"--data.cache_dir={tmp_path}", "--trainer.accelerator=cpu"]
+    assert train([f"--config={path}", *places, *ONE_SMALL_BATCH]) == 0
+    printed = capsys.readouterr().out
+    assert "test split" in printed and "± " in printed
