@@ -29,7 +29,7 @@ from fewshot_pl.runs import (
     run_of_checkpoint,
 )
 
-_DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Omniglot"}
+_DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 _Command = Callable[[Sequence[str] | None], None]
 
 

@@ -51,7 +51,7 @@ def chosen_class(key: str, args: Sequence[str], default: str) -> str:
     values of a class that a later flag replaces, its defaults too.
     """
     chosen = default
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args, ""][1:], strict=True):
         name, _, value = word.partition("=")
         value = value or following
         if name in (f"--{key}", f"--{key}.class_path"):

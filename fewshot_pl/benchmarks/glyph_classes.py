@@ -8,7 +8,8 @@ from fewshot_pl.benchmarks.glyph_fonts import Face, faces
 from fewshot_pl.benchmarks.glyph_looks import REFERENCE_FACES, distinct_faces, first_alike, mean_differences
 from fewshot_pl.data.datamodule import SPLITS, Split
 
-# As Unicode names begin. Training comes first: a look found in two splits belongs to the first of them.
+# As Unicode names begin, but for MATHEMATICAL: those are the signs of no other script. Training comes first, because
+# a look found in two splits belongs to the first of them.
 SCRIPTS: dict[Split, tuple[str, ...]] = {
     "train": ("LATIN", "GREEK", "CYRILLIC", "COPTIC", "CANADIAN", "LISU", "OLD ITALIC", "DIGIT", "MATHEMATICAL"),
     "val": ("HEBREW", "LAO", "NKO", "OGHAM"),
@@ -51,7 +52,10 @@ def script(character: str) -> str | None:
 
 @cache
 def glyph_classes() -> dict[Split, list[GlyphClass]]:
-    """The classes of every split; no two of them, of the same split or not, look the same."""
+    """The classes of every split; no two of them, of the same split or not, look the same.
+
+    A character that looks like another one in all its faces, though not in the reference faces, is left out.
+    """
     characters = _candidates()
     members: dict[str, list[str]] = {}
     for character, owner in zip(characters, first_alike(mean_differences(characters)), strict=True):

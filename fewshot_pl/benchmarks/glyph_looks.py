@@ -34,8 +34,8 @@ def looks(face: Face, characters: Sequence[str], proportions: float = 1.0) -> Lo
 
 
 def _levels(inks: NDArray[np.uint8]) -> Tensor:
-    pixels = F.avg_pool2d(torch.from_numpy(inks)[:, None].float(), _PIXEL) / 255
-    return (pixels * _LEVELS).round().flatten(1)
+    sums = F.avg_pool2d(torch.from_numpy(inks)[:, None].float(), _PIXEL, divisor_override=1)
+    return (sums * _LEVELS / (255 * _PIXEL**2)).floor().flatten(1)
 
 
 def difference(these: Looks, those: Looks) -> Tensor:
@@ -62,27 +62,28 @@ def mean_differences(characters: Sequence[str]) -> Tensor:
     """The mean difference of any two characters [n, n] over the reference faces that hold both; NaN if none does."""
     total = torch.zeros(len(characters), len(characters))
     num_faces = torch.zeros_like(total)
-    for face in map(faces().__getitem__, REFERENCE_FACES):
-        held = _positions_held(face, characters)
-        total[held[:, None], held] += _differences(face, _at(held, characters))
+    for name in REFERENCE_FACES:
+        held = _positions_held(faces()[name], characters)
+        found = [looks(faces()[name], _at(held, characters), proportions) for proportions in _PROPORTIONS]
+        total[held[:, None], held] += torch.stack([difference(one, one) for one in found]).amin(0)
         num_faces[held[:, None], held] += 1
     return total / num_faces
 
 
 def distinct_faces(characters: Sequence[str]) -> list[list[Face]]:
-    """For each character the faces in which it is clear, unlike all before it, and nearest to its own reference."""
+    """For each character the faces in which it is clear, nearest to its own reference, and unlike all before it."""
     references = _references(characters)
     distinct: list[list[Face]] = [[] for _ in characters]
     for face in faces().values():
         held = _positions_held(face, characters)
-        if len(held):
-            found = looks(face, _at(held, characters))
-            clear = found.ink.amax(1) >= _CLEAR
-            held = held[clear & _nearest_to_itself(found, held, references, len(characters))]
-        firsts = first_alike(_differences(face, _at(held, characters))) if len(held) else []
-        for index, first in enumerate(firsts):
+        if not len(held):
+            continue
+        found = looks(face, _at(held, characters))
+        own = (found.ink.amax(1) >= _CLEAR) & _nearest_to_itself(found, held, references, len(characters))
+        found = Looks(found.ink[own], found.reach[own])
+        for index, first in enumerate(first_alike(difference(found, found))):
             if first == index:
-                distinct[int(held[index])].append(face)
+                distinct[int(held[own][index])].append(face)
     return distinct
 
 
@@ -95,12 +96,6 @@ def _nearest_to_itself(
         nearest[:, columns] = torch.minimum(nearest[:, columns], difference(found, reference))
     own = nearest.gather(1, held[:, None])[:, 0]
     return own < nearest.scatter(1, held[:, None], torch.inf).amin(1)
-
-
-def _differences(face: Face, characters: Sequence[str]) -> Tensor:
-    """The differences of n characters of a face [n, n], the lesser of those with each power of proportions."""
-    found = [looks(face, characters, proportions) for proportions in _PROPORTIONS]
-    return torch.stack([difference(one, one) for one in found]).amin(0)
 
 
 def _references(characters: Sequence[str]) -> list[tuple[Tensor, Looks]]:

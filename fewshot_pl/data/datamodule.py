@@ -154,6 +154,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
     # From indices to an Episode ------------------------------------------------------------------------
 
     def sampler(self, split: str) -> EpisodeSampler:
+        """The sampler of a split's episodes, of the size that training or evaluation asks for."""
         size = self.train_size if split == "train" else self.eval_size
         return EpisodeSampler(self.stores[split], size, self.seed, self.num_rotations(split))
 

@@ -24,6 +24,15 @@ def glyphs(cache_dir):
     return module
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small operations wait for each other's threads when tests share the processor."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 def class_of(character):
     return next(
         one for split in SPLITS for one in glyph_classes()[split] if character in {one.character} | one.look_alikes
@@ -58,7 +67,7 @@ def test_a_script_is_in_one_split(glyphs):
     assert len(set(characters)) == len(characters)
 
 
-@pytest.mark.parametrize("look_alikes", ["AΑА", "OΟОоo0Օ", "XΧХхxⵝ"])
+@pytest.mark.parametrize("look_alikes", ["A\u0391\u0410", "O\u039f\u041eo\u03bf0\u0555", "X\u03a7\u0425x\u2d5d"])
 def test_characters_that_look_the_same_are_one_class(look_alikes):
     assert len({class_of(character).character for character in look_alikes}) == 1
     assert class_of(look_alikes[0]) in glyph_classes()["train"]
@@ -69,9 +78,11 @@ def test_characters_that_differ_are_several_classes(distinct):
     assert len({class_of(character).character for character in distinct}) == len(distinct)
 
 
-@pytest.mark.parametrize("character", [" ", "\u0301", "\u0378", "\ue000", "é", "ﬁ", "𝐀", "→", "あ"])
-def test_spaces_marks_unassigned_and_accented_characters_are_no_classes(character):
-    assert script(character) is None or not any(character in face.characters for face in faces().values())
+@pytest.mark.parametrize(
+    "character", [" ", "\u0301", "\u0378", "\ue000", "é", "ﬁ", "\N{MATHEMATICAL BOLD CAPITAL A}", "."]
+)
+def test_spaces_marks_and_unassigned_accented_or_restyled_characters_are_no_classes(character):
+    assert script(character) is None
 
 
 def test_only_dejavu_and_stix_are_drawn(glyphs):
@@ -81,17 +92,15 @@ def test_only_dejavu_and_stix_are_drawn(glyphs):
     assert {face.name for split in SPLITS for one in glyph_classes()[split] for face in one.faces} <= names
 
 
-def test_no_two_classes_of_a_split_have_nearly_the_same_mean_image(glyphs):
-    # Independent of how classes are found: look-alikes drawn with other random numbers do have the same mean.
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_no_two_classes_of_a_split_look_the_same(glyphs, split):
+    # Independent of how classes are found: two characters of one look, drawn at random, have nearly the same mean.
     sans = (faces()["DejaVuSans"],)
-    alike = class_samples([GlyphClass(character, frozenset(), sans) for character in "HНΗ"], 20)
-    assert _cosines(alike).min() > 0.9
-    for split in ("val", "test"):
-        images = np.stack(
-            [glyphs.stores[split].class_images(index) for index in range(glyphs.stores[split].num_classes)]
-        )
-        cosines = _cosines(images) - np.eye(len(images))
-        print(split, np.sort(cosines[np.triu_indices(len(images))])[-10:], _cosines(alike))
+    alike = [GlyphClass(character, frozenset(), sans) for character in "H\u0397\u041d"]
+    assert _cosines(class_samples(alike, 200)).min() > 0.99
+    store = glyphs.stores[split]
+    cosines = _cosines(np.stack([store.class_images(index) for index in range(store.num_classes)]))
+    assert np.triu(cosines, 1).max() < 0.975
 
 
 def _cosines(images):
@@ -132,17 +141,12 @@ def test_training_episode(glyphs):
     assert episode.query_x.min() >= 0 and episode.query_x.max() <= 1
 
 
-def test_nearest_pixels_are_neither_enough_nor_useless(glyphs):
-    batch = next(iter(Glyphs.test_dataloader(_with_tasks(glyphs, 200))))
-    episode = glyphs.episode(batch)
-    distances = torch.cdist(episode.query_x.flatten(2), episode.support_x.flatten(2))
-    nearest = episode.support_y.gather(1, distances.argmin(2))
-    assert 0.5 < (nearest == episode.query_y).float().mean() < 0.8
-
-
-def _with_tasks(glyphs, num_tasks):
-    glyphs.eval_tasks_per_batch = num_tasks
-    return glyphs
+def test_nearest_pixels_are_neither_enough_nor_useless(cache_dir):
+    module = Glyphs(cache_dir=cache_dir, eval_tasks_per_batch=200)
+    module.setup("test")
+    episode = module.episode(next(iter(module.test_dataloader())))
+    nearest = torch.cdist(episode.query_x.flatten(2), episode.support_x.flatten(2)).argmin(2)
+    assert 0.5 < (episode.support_y.gather(1, nearest) == episode.query_y).float().mean() < 0.8
 
 
 def test_difference_ignores_stroke_width_and_sees_a_dot():
@@ -155,7 +159,7 @@ def test_difference_ignores_stroke_width_and_sees_a_dot():
 
 
 def test_ink_is_centred_and_fills_the_canvas_up_to_its_margin():
-    for character in "Aا—.":
+    for character in "Aب—.":
         rows, columns = np.nonzero(ink(faces()["DejaVuSans"], character))
         assert abs(rows.min() + rows.max() - 83) <= 1 and abs(columns.min() + columns.max() - 83) <= 1
         assert 48 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 60
