@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -215,6 +216,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         try:
             return open_store(path)
         except BrokenStoreError:
+            rank_zero_info(f"Packing the {split} images of {type(self).__name__} into {path} (once)")
             write_store(path, self.class_images(split))
             return open_store(path)
 
