@@ -1,7 +1,23 @@
 """fewshot_pl: few-shot and meta-learning on PyTorch Lightning."""
 
+import importlib
+from typing import Any
+
+from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
 from fewshot_pl.torchvision_guard import import_torchvision
+
+__version__ = "0.1.0"
+__all__ = ["Episode", "InputError", "__version__", "load_algorithm"]
 
 import_torchvision()  # before anything imports pytorch_lightning or torchmetrics
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> Any:
+    """The algorithms, the benchmarks and ``load_algorithm``, imported when first asked for."""
+    for module in map(importlib.import_module, ("fewshot_pl.algorithms", "fewshot_pl.benchmarks")):
+        if name in module.__all__:
+            return getattr(module, name)
+    if name == "load_algorithm":
+        return importlib.import_module("fewshot_pl.checkpoints").load_algorithm
+    raise AttributeError(f"module 'fewshot_pl' has no attribute '{name}'")

@@ -1,6 +1,7 @@
 """The commands: what ``train.py`` and ``evaluate.py`` do."""
 
 import argparse
+import errno
 import logging
 import sys
 import time
@@ -41,21 +42,29 @@ def _command(run: _Command) -> Callable[[Sequence[str] | None], int]:
         try:
             run(args)
         except Exception as error:
-            mistake = _input_error(error)
-            if mistake is None:
+            sentence = _sentence(error)
+            if sentence is None:
                 raise
-            print(f"error: {mistake}", file=sys.stderr)
+            print(f"error: {sentence}", file=sys.stderr)
             return 2
         return 0
 
     return guarded
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
-    """The InputError that an exception is, or was raised from: the parser wraps those of the classes it makes."""
-    while error is not None and not isinstance(error, InputError):
+def _sentence(error: BaseException | None) -> str | None:
+    """What to tell the user of an exception, or None where it is no matter of the user's.
+
+    Looks through what the exception was raised from: the parser wraps the errors of the classes it makes.
+    """
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = error.filename2 or error.filename or "the run's folder"
+            return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 def _silence_advertisements() -> None:

@@ -17,11 +17,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
-    *("flags", "results", "runs"),
+    *("checkpoints", "flags", "results", "runs"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
-    "": {"torchvision_guard"},
+    "": {"torchvision_guard", "episode"},
     "errors": set(),
     "torchvision_guard": set(),
     "episode": set(),
@@ -32,7 +32,8 @@ ARROWS = {
     "data": {"episode"},
     "benchmarks": {"data"},
     "callbacks": {"episode", "algorithms"},
-    "runs": set(),
+    "checkpoints": {"algorithms"},
+    "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks"},
     "results": {"", "algorithms", "data"},
     "cli": EVERYTHING,

@@ -1,5 +1,6 @@
 """train.py and evaluate.py through their real entry points, on a folder of small random images."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,17 @@ def test_a_mistake_gets_one_sentence_and_an_exit_code(
     assert code == 2
     assert len(errors) == 1 and MISTAKES[mistake] in errors[0]
     assert not list(Path(flags[flags.index("--runs") + 1]).glob("**/*.ckpt"))
+
+
+def test_a_full_disk_is_said_in_one_sentence(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_space(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
+
+    monkeypatch.setattr("fewshot_pl.cli.save_result", no_space)
+    assert train(flags) == 2
+    assert "no space left on disk to write last.ckpt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("contents", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])

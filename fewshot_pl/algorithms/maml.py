@@ -86,7 +86,8 @@ class MAML(FewShotAlgorithm):
 
         num_steps = self.num_inner_steps if self.training else self.num_inner_steps_test
         parameters = dict(self.learner.named_parameters())
-        return adapted_parameters(support_loss, parameters, self.inner_lr, num_steps, self.first_order)
+        with torch.autocast(support_x.device.type, enabled=False):  # half precision spoils second derivatives
+            return adapted_parameters(support_loss, parameters, self.inner_lr, num_steps, self.first_order)
 
     def check_ways(self, num_ways: int) -> None:
         if num_ways != self.num_ways:

@@ -1,0 +1,87 @@
+"""Two processes on the CPU do what one does: the same figures, and the same step from the union of their tasks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """images/<split>/<class>/*.png, and a place for runs."""
+    root = tmp_path_factory.mktemp("devices")
+    random = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for number in range(4):
+            target = root / "images" / split / f"{split}{number}"
+            target.mkdir(parents=True)
+            for index in range(3):
+                Image.fromarray(random.integers(0, 255, (16, 16), np.uint8)).save(target / f"{index}.png")
+    return root
+
+
+def command(script: str, *flags: str) -> None:
+    """Run a command in a process of its own, as Lightning starts one for each device from it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(
+        [sys.executable, script, *flags], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def trained(folder: Path, devices: int, tasks_per_batch: int) -> dict[str, Any]:
+    """The checkpoint after two steps of plain SGD; group norm, as batch statistics would be those of a device."""
+    runs = folder / f"runs{devices}"
+    values = {
+        "data": "ImageFolder",
+        "data.root": folder / "images",
+        "data.cache_dir": folder / "cache",
+        "data.image_size": 16,
+        "data.channels": 1,
+        "data.augment": "false",
+        "data.num_ways": 3,
+        "data.num_queries": 2,
+        "data.batches_per_epoch": 2,
+        "data.tasks_per_batch": tasks_per_batch,
+        "data.num_val_episodes": 7,
+        "data.num_test_episodes": 21,
+        "data.eval_tasks_per_batch": 2,
+        "model.norm": "group",
+        "optimizer": "SGD",
+        "optimizer.lr": 0.1,
+        "trainer.max_epochs": 1,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": devices,
+        "trainer.logger": True,
+        "runs": runs,
+    }
+    command("train.py", *[word for name, value in values.items() for word in (f"--{name}", str(value))])
+    (run,) = (runs / "ImageFolder" / "ProtoNet").iterdir()  # one folder, whatever the number of processes
+    assert json.loads((run / "results.json").read_text())["num_episodes"] == 21
+    checkpoint: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint | {"path": run / "checkpoints" / "last.ckpt"}
+
+
+def test_two_processes_take_the_step_and_give_the_figures_of_one(folder: Path) -> None:
+    one, two = trained(folder, devices=1, tasks_per_batch=4), trained(folder, devices=2, tasks_per_batch=2)
+    assert one["global_step"] == two["global_step"] == 2
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+
+    results = {}
+    for devices in (1, 2):
+        output = folder / f"result{devices}.json"
+        flags = ["--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--output", str(output)]
+        command("evaluate.py", "--ckpt_path", str(one["path"]), *flags)
+        results[devices] = json.loads(output.read_text())
+    for figure in ("accuracy", "ci95", "num_episodes"):
+        assert results[1][figure] == results[2][figure], figure
