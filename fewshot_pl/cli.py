@@ -90,7 +90,7 @@ class TrainCLI(LightningCLI):
             parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
             save_config_kwargs={"overwrite": True},  # only a resumed run finds one
             seed_everything_default=0,
-            trainer_defaults={"max_epochs": 20, "callbacks": [EpisodePicture(), EpisodeRate(), progress_bar()]},
+            trainer_defaults={"max_epochs": 15, "callbacks": [EpisodePicture(), EpisodeRate(), progress_bar()]},
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
             args=args if args is None else list(args),
             run=False,
