@@ -11,7 +11,7 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from fewshot_pl import algorithms
-from fewshot_pl.algorithms import MAML, FewShotAlgorithm, ProtoNet
+from fewshot_pl.algorithms import MAML, FewShotAlgorithm, MatchingNet, ProtoNet
 from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.episode import Episode
 
@@ -29,11 +29,16 @@ class Row(NamedTuple):
 
 
 _MAML = {"num_ways": NUM_WAYS, "inner_lr": 0.05, "num_inner_steps": 2}
+_FCE_MEAN = {"full_context": True, "num_context_steps": 1, "first_read_out": "mean", "norm": "support"}
 ROWS = {
     "ProtoNet": Row(ProtoNet, {}),
     "ProtoNet-cosine": Row(ProtoNet, {"distance": "cosine", "norm": "support"}),
     "ProtoNet-transductive": Row(ProtoNet, {"norm": "transductive", "divide_by_dimension": True}),
     "ProtoNet-group": Row(ProtoNet, {"norm": "group"}),
+    "MatchingNet": Row(MatchingNet, {}),
+    "MatchingNet-scale": Row(MatchingNet, {"learnable_scale": True, "norm": "transductive"}),
+    "MatchingNet-FCE": Row(MatchingNet, {"full_context": True}, support_order_matters=True),
+    "MatchingNet-FCE-mean": Row(MatchingNet, _FCE_MEAN, support_order_matters=True),
     "MAML": Row(MAML, _MAML),
     "MAML-running": Row(MAML, {**_MAML, "norm": "running"}),
     "MAML-support": Row(MAML, {**_MAML, "norm": "support", "num_inner_steps_test": 3}),
