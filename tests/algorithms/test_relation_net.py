@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from fewshot_pl.algorithms import RelationNet
 from fewshot_pl.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 FLOAT64 = torch.float64
 LABELS = torch.tensor([2, 0, 1, 1, 0, 1])  # unequal shots
 
