@@ -2,6 +2,8 @@
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.algorithms.maml import MAML
+from fewshot_pl.algorithms.matching_net import MatchingNet
 from fewshot_pl.algorithms.protonet import ProtoNet
+from fewshot_pl.algorithms.relation_net import RelationNet
 
-__all__ = ["MAML", "FewShotAlgorithm", "ProtoNet"]
+__all__ = ["MAML", "FewShotAlgorithm", "MatchingNet", "ProtoNet", "RelationNet"]

@@ -60,9 +60,13 @@ class FewShotAlgorithm(LightningModule, ABC):
         """Scalars to log, ``loss`` among them: the one that is minimised."""
         logits = self(batch)
         return {
-            "loss": F.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten()),
+            "loss": self.query_loss(logits, batch.query_y),
             "accuracy": episode_accuracy(logits.detach(), batch.query_y).mean(),
         }
+
+    def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
+        """The mean loss of logits [T, N*Q, N] for labels [T, N*Q], in training and evaluation; -100 is left out."""
+        return F.cross_entropy(logits.flatten(0, 1), query_y.flatten())
 
     def check_ways(self, num_ways: int) -> None:
         """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes."""
@@ -133,7 +137,7 @@ class FewShotAlgorithm(LightningModule, ABC):
 
     def _evaluation_step(self, batch: Episode, stage: str) -> dict[str, Tensor]:
         logits = self(batch)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
+        loss = self.query_loss(logits, batch.query_y)
         self._accuracy(stage).update(logits, batch.query_y)
         self.log(f"{stage}/loss", loss, batch_size=batch.num_tasks, sync_dist=True)
         return {"loss": loss, "logits": logits}

@@ -1,8 +1,18 @@
 """Networks that turn images into feature vectors."""
 
 from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
-from fewshot_pl.backbones.conv4 import Conv4
+from fewshot_pl.backbones.conv4 import Conv4, Conv4Maps, conv_block
 from fewshot_pl.backbones.learner import Learner
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm
 
-__all__ = ["Conv4", "EpisodicBatchNorm2d", "ImageShape", "Learner", "Norm", "build_backbone", "num_features"]
+__all__ = [
+    "Conv4",
+    "Conv4Maps",
+    "EpisodicBatchNorm2d",
+    "ImageShape",
+    "Learner",
+    "Norm",
+    "build_backbone",
+    "conv_block",
+    "num_features",
+]

@@ -1,4 +1,4 @@
-"""Conv4: the four-block convolutional network of the few-shot papers."""
+"""Conv4: the four-block convolutional networks of the few-shot papers."""
 
 from collections import OrderedDict
 from itertools import pairwise
@@ -25,7 +25,9 @@ class Conv4(nn.Module):
     def __init__(self, in_channels: int, norm: Norm, num_channels: int = 64, strided: bool = False) -> None:
         super().__init__()
         widths = [in_channels, *[num_channels] * 4]
-        self.blocks = nn.Sequential(*(_block(before, after, norm, strided) for before, after in pairwise(widths)))
+        self.blocks = nn.Sequential(
+            *(conv_block(*width, norm, stride=1 + strided, pool=not strided) for width in pairwise(widths))
+        )
         self.strided = strided
 
     def forward(self, images: Tensor) -> Tensor:
@@ -33,11 +35,39 @@ class Conv4(nn.Module):
         return maps.mean((2, 3)) if self.strided else torch.flatten(maps, 1)
 
 
-def _block(before: int, after: int, norm: Norm, strided: bool) -> nn.Sequential:
+class Conv4Maps(nn.Module):
+    """The encoder of Relation Networks (Sung et al. 2018, section 3.4): Conv4 whose last two blocks do not halve.
+
+    Images [n, C, H, W] to the maps of its 64 channels, flattened to features [n, D]; ``map_shape`` is their shape.
+    Of images as in the paper, 28x28 or 84x84, blocks 1 and 2 pad nothing (maps of 5x5 or 19x19, as in the authors'
+    code); of other sizes they pad by 1, so that none of a small image is lost (32x32: 8x8).
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], norm: Norm, num_channels: int = 64) -> None:
+        super().__init__()
+        in_channels, height, width = image_shape
+        padding = 0 if (height, width) in ((28, 28), (84, 84)) else 1
+        self.blocks = nn.Sequential(
+            conv_block(in_channels, num_channels, norm, padding=padding),
+            conv_block(num_channels, num_channels, norm, padding=padding),
+            conv_block(num_channels, num_channels, norm, pool=False),
+            conv_block(num_channels, num_channels, norm, pool=False),
+        )
+        lost = 2 * (1 - padding)  # by a convolution, in each direction
+        self.map_shape = (num_channels, *(((size - lost) // 2 - lost) // 2 for size in (height, width)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.flatten(self.blocks(images), 1)
+
+
+def conv_block(
+    before: int, after: int, norm: Norm, *, stride: int = 1, padding: int = 1, pool: bool = True
+) -> nn.Sequential:
+    """3x3 convolution, normalisation, ReLU and, with ``pool``, 2x2 max-pooling: ``before`` channels to ``after``."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = nn.Conv2d(before, after, kernel_size=3, stride=2 if strided else 1, padding=1)
+    layers["conv"] = nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=padding)
     layers["norm"] = norm_layer(norm, after)
-    if not strided:
+    if pool:
         layers["pool"] = nn.MaxPool2d(2)
     layers["relu"] = nn.ReLU()  # after pooling: max and ReLU commute, and this is a quarter of the work
     return nn.Sequential(layers)

@@ -11,8 +11,13 @@ def one_hot(labels: Tensor, num_ways: int) -> Tensor:
 
 def class_means(features: Tensor, labels: Tensor, num_ways: int) -> Tensor:
     """The mean feature [N, D] of each class, from features [n, D] and labels [n]; shots may be unequal."""
-    members = one_hot(labels, num_ways).to(features.dtype)  # [n, N]
-    return members.T @ features / members.sum(0)[:, None]
+    counts = one_hot(labels, num_ways).sum(0)
+    return class_sums(features, labels, num_ways) / counts[:, None]
+
+
+def class_sums(features: Tensor, labels: Tensor, num_ways: int) -> Tensor:
+    """The summed features [N, D] of each class, from features [n, D] and labels [n]; shots may be unequal."""
+    return one_hot(labels, num_ways).to(features.dtype).T @ features
 
 
 def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
