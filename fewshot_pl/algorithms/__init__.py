@@ -3,5 +3,6 @@
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.algorithms.protonet import ProtoNet
+from fewshot_pl.algorithms.reptile import Reptile
 
-__all__ = ["MAML", "FewShotAlgorithm", "ProtoNet"]
+__all__ = ["MAML", "FewShotAlgorithm", "ProtoNet", "Reptile"]
