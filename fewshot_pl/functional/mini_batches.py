@@ -15,7 +15,7 @@ def mini_batches(num_items: int, batch_size: int, num_batches: int, random: Rand
     """Item numbers [num_batches, batch_size], drawn without replacement.
 
     The items are shuffled and cut into batches; what is left at the end goes into the next batch, which the next
-    shuffle fills up, so that every item has its turn before any has its next but one.
+    shuffle fills up, so that no item is ever two turns ahead of another.
 
     Args:
         random: Python's, as under vmap torch's own would be another for each task.
