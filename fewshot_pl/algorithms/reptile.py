@@ -81,6 +81,8 @@ class Reptile(FewShotAlgorithm):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
+        if min(num_inner_steps, inner_batch_size, inner_batch_size_test) < 1:
+            raise InputError("--model.num_inner_steps and Reptile's two batch sizes must be at least 1")
         self.num_ways = num_ways
         self.norm = norm
         self.per_query = per_query and norm == "transductive"
@@ -197,7 +199,7 @@ class Reptile(FewShotAlgorithm):
 
     @property
     def norm_mode(self) -> str:
-        return "transductive, each query alone with the support" if self.per_query else self.norm
+        return "transductive, per query" if self.per_query else self.norm
 
     # The inner loop ------------------------------------------------------------------------------------
 

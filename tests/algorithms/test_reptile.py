@@ -336,5 +336,11 @@ def test_tasks_of_other_ways_than_the_heads_are_refused():
             use(episode)
 
 
+@pytest.mark.parametrize("name", ["num_inner_steps", "inner_batch_size", "inner_batch_size_test"])
+def test_no_inner_training_at_all_is_refused(name):
+    with pytest.raises(InputError, match="at least 1"):
+        build(**{name: 0})
+
+
 def test_default_network_is_that_of_omniglot():
     assert Reptile().learner.head.weight.shape == (5, 256)  # 2x2 maps of 64 channels, flat
