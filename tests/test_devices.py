@@ -38,10 +38,11 @@ def command(script: str, *flags: str) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def trained(folder: Path, devices: int, tasks_per_batch: int) -> dict[str, Any]:
+def trained(folder: Path, algorithm: str, devices: int, tasks_per_batch: int, **more: object) -> dict[str, Any]:
     """The checkpoint after two steps of plain SGD; group norm, as batch statistics would be those of a device."""
     runs = folder / f"runs{devices}"
     values = {
+        "model": algorithm,
         "data": "ImageFolder",
         "data.root": folder / "images",
         "data.cache_dir": folder / "cache",
@@ -63,16 +64,17 @@ def trained(folder: Path, devices: int, tasks_per_batch: int) -> dict[str, Any]:
         "trainer.devices": devices,
         "trainer.logger": True,
         "runs": runs,
+        **more,
     }
     command("train.py", *[word for name, value in values.items() for word in (f"--{name}", str(value))])
-    (run,) = (runs / "ImageFolder" / "ProtoNet").iterdir()  # one folder, whatever the number of processes
+    (run,) = (runs / "ImageFolder" / algorithm).iterdir()  # one folder, whatever the number of processes
     assert json.loads((run / "results.json").read_text())["num_episodes"] == 21
     checkpoint: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     return checkpoint | {"path": run / "checkpoints" / "last.ckpt"}
 
 
 def test_two_processes_take_the_step_and_give_the_figures_of_one(folder: Path) -> None:
-    one, two = trained(folder, devices=1, tasks_per_batch=4), trained(folder, devices=2, tasks_per_batch=2)
+    one, two = (trained(folder, "ProtoNet", *size) for size in ((1, 4), (2, 2)))
     assert one["global_step"] == two["global_step"] == 2
     for name, value in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-6)
@@ -85,3 +87,13 @@ def test_two_processes_take_the_step_and_give_the_figures_of_one(folder: Path) -
         results[devices] = json.loads(output.read_text())
     for figure in ("accuracy", "ci95", "num_episodes"):
         assert results[1][figure] == results[2][figure], figure
+
+
+def test_two_processes_share_reptiles_inner_adam(folder: Path) -> None:
+    steps = {"model.num_inner_steps": 3, "model.num_inner_steps_test": 2, "model.inner_batch_size": 4}
+    one, two = (trained(folder, "Reptile", *size, **steps) for size in ((1, 4), (2, 2)))
+    assert one["state_dict"]["inner_num_steps"] == two["state_dict"]["inner_num_steps"] == 6
+    second_moments = one["state_dict"]["inner_second_moment"], two["state_dict"]["inner_second_moment"]
+    torch.testing.assert_close(*second_moments, rtol=1e-4, atol=1e-6)
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-5)

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.backbones import ImageShape, Learner, Norm, build_backbone
-from fewshot_pl.backbones.learner import initialise_xavier
-from fewshot_pl.backbones.normalization import support_rows
+from fewshot_pl.backbones.learner import initialise_xavier, query_logits_at
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters
 
@@ -57,6 +56,7 @@ class MAML(FewShotAlgorithm):
     ) -> None:
         super().__init__(**kwargs)
         self.num_ways = num_ways
+        self.norm = norm
         self.inner_lr = inner_lr
         self.num_inner_steps = num_inner_steps
         self.num_inner_steps_test = num_inner_steps if num_inner_steps_test is None else num_inner_steps_test
@@ -67,14 +67,7 @@ class MAML(FewShotAlgorithm):
         initialise_xavier(self.learner if backbone_weights is None else self.learner.head)
 
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        adapted = self.adapted(support_x, support_y)
-        if self.norm_mode != "support":
-            logits: Tensor = functional_call(self.learner, adapted, (query_x,))
-            return logits
-        num_support = support_x.shape[0]
-        with support_rows(self, num_support):
-            logits = functional_call(self.learner, adapted, (torch.cat([support_x, query_x]),))
-        return logits[num_support:]
+        return query_logits_at(self.learner, self.adapted(support_x, support_y), support_x, query_x, self.norm)
 
     def adapted(self, support_x: Tensor, support_y: Tensor) -> Parameters:
         """The learner's parameters after adaptation to one task's support [N*K, C, H, W], [N*K]."""

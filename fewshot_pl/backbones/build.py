@@ -19,8 +19,9 @@ ImageShape = tuple[int, int, int]  # (C, H, W)
 def build_backbone(name: str, image_shape: ImageShape, norm: Norm, weights: str | None = None) -> nn.Module:
     """The backbone called ``name`` for images of ``image_shape``.
 
-    Names: ``conv4``, ``conv4-32`` (32 channels), ``conv4-strided``, ``conv4-32-strided``, ``conv4-maps`` (of
-    Relation Networks), ``resnet12``, ``wrn28_10``, and ``timm/<name>`` for any model of timm.
+    Names: ``conv4``, ``conv4-32`` (32 channels), ``conv4-strided``, ``conv4-32-strided``, ``conv4-strided-flat`` (of
+    Reptile), ``conv4-maps`` (of Relation Networks), ``resnet12``, ``wrn28_10``, and ``timm/<name>`` for any model of
+    timm.
 
     Args:
         weights: for ``timm/...``: a file with a state dict, or ``pretrained`` for timm's own (its cache, else a
@@ -113,6 +114,7 @@ _BUILDERS: dict[str, Callable[[ImageShape, Norm], nn.Module]] = {
     "conv4-strided": partial(_conv4, strided=True),
     "conv4-32-strided": partial(_conv4, num_channels=32, strided=True),
     "conv4-maps": Conv4Maps,
+    "conv4-strided-flat": partial(_conv4, strided=True, flat=True),
     "resnet12": resnet12,
     "wrn28_10": wrn28_10,
 }

@@ -13,26 +13,34 @@ class Conv4(nn.Module):
     """Four blocks of 3x3 convolution, normalisation, ReLU and halving; images [n, C, H, W] to features [n, D].
 
     Vinyals et al. 2016, section 4.1 (pooled); Finn et al. 2017, section 5.2 (strided: stride 2 in place of pooling,
-    and the mean over positions at the end, as in the authors' code).
+    and the mean over positions at the end, as in the authors' code); Nichol et al. 2018 (strided, without the mean).
 
     Args:
         in_channels: C.
         norm: where the normalisation takes its statistics from.
         num_channels: of each block, 64 or 32 in the papers.
         strided: halve by stride rather than by max-pooling.
+        flat: the features are all positions of the last maps rather than their mean; default unless strided.
     """
 
-    def __init__(self, in_channels: int, norm: Norm, num_channels: int = 64, strided: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        norm: Norm,
+        num_channels: int = 64,
+        strided: bool = False,
+        flat: bool | None = None,
+    ) -> None:
         super().__init__()
         widths = [in_channels, *[num_channels] * 4]
         self.blocks = nn.Sequential(
             *(conv_block(*width, norm, stride=1 + strided, pool=not strided) for width in pairwise(widths))
         )
-        self.strided = strided
+        self.flat = not strided if flat is None else flat
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.blocks(images)
-        return maps.mean((2, 3)) if self.strided else torch.flatten(maps, 1)
+        return torch.flatten(maps, 1) if self.flat else maps.mean((2, 3))
 
 
 class Conv4Maps(nn.Module):

@@ -1,8 +1,11 @@
 """Learner: what gradient-based methods adapt, a backbone with a linear head."""
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fewshot_pl.backbones.build import ImageShape, num_features
+from fewshot_pl.backbones.normalization import Norm, support_rows
 
 
 class Learner(nn.Module):
@@ -19,6 +22,22 @@ class Learner(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone(images))
         return logits
+
+
+def query_logits_at(
+    learner: Learner, parameters: dict[str, Tensor], support_x: Tensor, query_x: Tensor, norm: Norm
+) -> Tensor:
+    """The logits [N*Q, N] that a learner with these parameters gives to a task's queries, all in one batch.
+
+    With norm ``support`` the support passes with them, as batch norm takes its statistics from there.
+    """
+    if norm != "support":
+        logits: Tensor = functional_call(learner, parameters, (query_x,))
+        return logits
+    num_support = support_x.shape[0]
+    with support_rows(learner, num_support):
+        logits = functional_call(learner, parameters, (torch.cat([support_x, query_x]),))
+    return logits[num_support:]
 
 
 def initialise_xavier(module: nn.Module) -> None:

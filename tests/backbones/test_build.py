@@ -13,7 +13,7 @@ from fewshot_pl.backbones import EpisodicBatchNorm2d, Learner, build_backbone, n
 from fewshot_pl.backbones.residual import DropBlock
 from fewshot_pl.errors import InputError
 
-CONV4 = ["conv4", "conv4-32", "conv4-strided", "conv4-32-strided", "conv4-maps"]
+CONV4 = ["conv4", "conv4-32", "conv4-strided", "conv4-32-strided", "conv4-strided-flat", "conv4-maps"]
 TIMM = ["timm/resnet18", "timm/vit_tiny_patch16_224"]
 
 
@@ -45,6 +45,7 @@ def assert_vectors(backbone, shape, num_images=2, expected=None):
     [
         ("conv4", (1, 28, 28), 64),
         ("conv4-strided", (1, 28, 28), 64),
+        ("conv4-strided-flat", (1, 28, 28), 256),
         ("conv4-32", (3, 84, 84), 800),
         ("conv4", (3, 84, 84), 1600),
         ("conv4-32-strided", (3, 84, 84), 32),

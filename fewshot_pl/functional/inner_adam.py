@@ -1,0 +1,34 @@
+"""Adam without momentum, and plain gradient descent, as pure steps on a vector of parameters."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class AdamState(NamedTuple):
+    """What Adam with beta1 = 0 remembers between steps."""
+
+    num_steps: Tensor  # [] integer
+    second_moment: Tensor  # [P] running mean of squared gradients, biased towards its start at 0
+
+
+def adam_step(
+    point: Tensor, gradient: Tensor, state: AdamState, lr: float, beta2: float = 0.999, eps: float = 1e-8
+) -> tuple[Tensor, AdamState]:
+    """The point [P] after a step of Adam (Kingma and Ba 2015, algorithm 1) with beta1 = 0, and Adam's new state.
+
+    As ``torch.optim.Adam(betas=(0, beta2))``: the step is lr * g / (sqrt(v / (1 - beta2^t)) + eps).
+    """
+    num_steps = state.num_steps + 1
+    second_moment = beta2 * state.second_moment + (1 - beta2) * gradient.square()
+    # 1 - beta2^t, which float32 would round off at small t.
+    correction = -torch.expm1(num_steps.to(second_moment.dtype) * math.log(beta2))
+    step = gradient / ((second_moment / correction).sqrt() + eps)
+    return point - lr * step, AdamState(num_steps, second_moment)
+
+
+def sgd_step(point: Tensor, gradient: Tensor, state: AdamState, lr: float) -> tuple[Tensor, AdamState]:
+    """The point [P] after a step of gradient descent; the state stays as it is."""
+    return point - lr * gradient, state

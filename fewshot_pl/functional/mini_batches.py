@@ -1,0 +1,54 @@
+"""Descent on mini-batches of a task: which images each holds, and the steps on them."""
+
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+State = TypeVar("State")
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def mini_batches(num_items: int, batch_size: int, num_batches: int, random: Random) -> Tensor:
+    """Item numbers [num_batches, batch_size], drawn without replacement.
+
+    The items are shuffled and cut into batches; what is left at the end goes into the next batch, which the next
+    shuffle fills up, so that no item is ever two turns ahead of another.
+
+    Args:
+        random: Python's, as under vmap torch's own would be another for each task.
+    """
+    num_shuffles = -(-num_batches * batch_size // num_items)
+    order = [item for _ in range(num_shuffles) for item in random.sample(range(num_items), num_items)]
+    return torch.tensor(order[: num_batches * batch_size], dtype=torch.long).reshape(num_batches, batch_size)
+
+
+def descended(
+    loss: Loss,
+    point: Tensor,
+    batches: Iterable[Tensor],
+    step: Callable[[Tensor, Tensor, State], tuple[Tensor, State]],
+    state: State,
+) -> tuple[Tensor, State, list[Tensor]]:
+    """Where a step of an optimiser on each batch in turn leads from a point [P].
+
+    ``torch.func.grad`` takes the gradients, so this also works where autograd is off, as in Lightning's test.
+
+    Args:
+        loss: (point, batch) -> what is minimised [], and figures [F] to report.
+        point: the start.
+        batches: what ``loss`` takes, one for each step.
+        step: (point, gradient, state) -> the next point and state.
+        state: of the optimiser, at the start.
+
+    Returns:
+        The last point [P], the last state, and the figures [F] of each batch before the step on it.
+    """
+    figures = []
+    for batch in batches:
+        gradient, reported = torch.func.grad(loss, has_aux=True)(point, batch)
+        point, state = step(point, gradient, state)
+        figures.append(reported)
+    return point, state, figures
