@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
 CHECKPOINT = "runs/Glyphs/ProtoNet/0/checkpoints/best.ckpt"
+CKPT_FLAG = f"--ckpt_path {CHECKPOINT}"
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 
@@ -64,7 +65,7 @@ def test_the_two_commands_are_there_word_for_word(then):
 def test_every_shell_command_is_one_that_is_tested():
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     starts = ("python train.py", "python evaluate.py", "python -m pip install --use-pep517 -r requirements.txt && ")
-    assert lines and all(line.startswith(starts) for line in lines)
+    assert lines and all(line.startswith((*starts, "# (")) for line in lines)  # "# (2)" numbers a row of the results
 
 
 @pytest.mark.parametrize("arguments", command_lines("train.py"))
@@ -76,7 +77,9 @@ def test_training_commands_parse(arguments, monkeypatch):
 
 @pytest.mark.parametrize("arguments", command_lines("evaluate.py"))
 def test_evaluation_commands_run(arguments, workplace, capsys):
-    assert arguments.startswith(f"--ckpt_path {CHECKPOINT}")
+    # The checkpoints of the results table took an hour each: their flags are tried on the small one.
+    arguments, replaced = re.subn(r"^--ckpt_path runs/\w+/ProtoNet/0/checkpoints/best\.ckpt", CKPT_FLAG, arguments)
+    assert replaced == 1
     assert evaluate([*shlex.split(arguments), "--num_episodes=1", "--trainer.accelerator=cpu"]) == 0
     assert "± " in capsys.readouterr().out
 
