@@ -160,6 +160,7 @@ def train(args: Sequence[str] | None) -> None:
     if not trainer.is_global_zero:
         return
     result = result_of(model, data, metrics, "test", time.monotonic() - started)
+    result["training_seed"] = cli.config.seed_everything
     print_result(result)
     if cli.run_folder:
         result["checkpoint"] = best

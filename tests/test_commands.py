@@ -81,6 +81,7 @@ def test_a_run_leaves_everything_in_its_folder(flags: list[str], capsys: pytest.
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     result = results(folder)
     assert result["num_episodes"] == 20 and result["norm"] == "running" and result["versions"]["torch"]
+    assert result["training_seed"] == 0 and result["episode_seed"] == 0
     assert result["accuracy"] > 1 / 3 and result["ci95"] > 0 and result["wall_time_s"] > 0
     printed = capsys.readouterr().out
     assert "3-way 1-shot" in printed and f"{100 * result['accuracy']:.2f} %" in printed
