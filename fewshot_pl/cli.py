@@ -169,6 +169,7 @@ def train(args: Sequence[str] | None) -> None:
     if isinstance(trainer.logger, TensorBoardLogger):
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
         trainer.logger.log_hyperparams(parameters, {"test/accuracy": result["accuracy"], "test/ci95": result["ci95"]})
+        trainer.logger.experiment.flush()
 
 
 @_command
