@@ -23,12 +23,7 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
 from fewshot_pl.results import print_result, result_of, save_result
-from fewshot_pl.runs import (
-    LAST,
-    checkpoint_to_resume,
-    new_run_folder,
-    run_of_checkpoint,
-)
+from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
 
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 _Command = Callable[[Sequence[str] | None], None]
@@ -72,9 +67,11 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
 
 
 class TrainCLI(LightningCLI):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.backbones.normalization import episodic_norms, vectorised_pass
 from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
 from fewshot_pl.metrics import EpisodeAccuracy, episode_accuracy
 
 TaskParallel = Literal["auto", "loop", "vmap"]
@@ -26,6 +27,8 @@ class FewShotAlgorithm(LightningModule, ABC):
         task_parallel: map over tasks by a ``loop``, by ``vmap``, or (``auto``) by vmap on CUDA and a loop elsewhere.
         task_chunk: how many tasks vmap takes at once, to bound memory; default all.
     """
+
+    num_ways: int | None = None  # set by algorithms whose head has so many outputs and no other number
 
     def __init__(
         self,
@@ -70,6 +73,11 @@ class FewShotAlgorithm(LightningModule, ABC):
 
     def check_ways(self, num_ways: int) -> None:
         """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes."""
+        if self.num_ways not in (None, num_ways):
+            raise InputError(
+                f"this {type(self).__name__} has a head of {self.num_ways} outputs and cannot take {num_ways}-way "
+                f"tasks: pass --data.num_ways {self.num_ways}, or train with --data.num_ways {num_ways}"
+            )
 
     @property
     def norm_mode(self) -> str:
@@ -154,8 +162,10 @@ class FewShotAlgorithm(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
-        if not self.lr_halve_every:
-            return optimizer
+        return self.halving(optimizer) if self.lr_halve_every else optimizer
+
+    def halving(self, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
+        """The optimiser with its learning rate halved every ``lr_halve_every`` training steps."""
         halving = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": halving, "interval": "step"}}
 

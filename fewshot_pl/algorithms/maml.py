@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.backbones import ImageShape, Learner, Norm, build_backbone
 from fewshot_pl.backbones.learner import initialise_xavier, query_logits_at
-from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters
 
 
@@ -75,16 +74,9 @@ class MAML(FewShotAlgorithm):
         def support_loss(parameters: Parameters) -> Tensor:
             logits = functional_call(self.learner, parameters, (support_x,))
             loss = F.cross_entropy(logits, support_y)
-            return loss * self.num_ways if self.inner_loss_reduction == "sum_over_shots" else loss
+            return loss * logits.shape[-1] if self.inner_loss_reduction == "sum_over_shots" else loss
 
         num_steps = self.num_inner_steps if self.training else self.num_inner_steps_test
         parameters = dict(self.learner.named_parameters())
         with torch.autocast(support_x.device.type, enabled=False):  # half precision spoils second derivatives
             return adapted_parameters(support_loss, parameters, self.inner_lr, num_steps, self.first_order)
-
-    def check_ways(self, num_ways: int) -> None:
-        if num_ways != self.num_ways:
-            raise InputError(
-                f"this MAML has a head of {self.num_ways} outputs and cannot take {num_ways}-way tasks: pass "
-                f"--data.num_ways {self.num_ways}, or train with --data.num_ways {num_ways}"
-            )

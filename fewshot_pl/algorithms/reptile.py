@@ -173,8 +173,7 @@ class Reptile(FewShotAlgorithm):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.SGD(self.parameters(), lr=self.learning_rate)
         if self.lr_halve_every:
-            halving = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": halving, "interval": "step"}}
+            return self.halving(optimizer)
         num_steps = self.trainer.estimated_stepping_batches
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
@@ -189,13 +188,6 @@ class Reptile(FewShotAlgorithm):
             return query_logits_at(self.learner, adapted, support_x, query_x, self.norm)
         together = [functional_call(self.learner, adapted, (torch.cat([support_x, query[None]]),)) for query in query_x]
         return torch.stack([logits[-1] for logits in together])
-
-    def check_ways(self, num_ways: int) -> None:
-        if num_ways != self.num_ways:
-            raise InputError(
-                f"this Reptile has a head of {self.num_ways} outputs and cannot take {num_ways}-way tasks: pass "
-                f"--data.num_ways {self.num_ways}, or train with --data.num_ways {num_ways}"
-            )
 
     @property
     def norm_mode(self) -> str:
