@@ -42,11 +42,15 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_algorithm(path: str | Path) -> FewShotAlgorithm:
+def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:
     """The trained algorithm in a checkpoint, whichever it is, on the CPU and in evaluation mode.
+
+    Args:
+        path: of the checkpoint.
+        changed: arguments that are to be others than in training.
 
     Raises:
         InputError: as ``opened_checkpoint``.
     """
     algorithm: type[FewShotAlgorithm] = getattr(algorithms, opened_checkpoint(path)["algorithm"])
-    return algorithm.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    return algorithm.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changed).eval()

@@ -1,12 +1,9 @@
 """The commands: what ``train.py`` and ``evaluate.py`` do."""
 
 import argparse
-import errno
-import logging
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,62 +13,18 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.callbacks import EpisodePicture, EpisodeRate, progress_bar
 from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
-from fewshot_pl.results import print_result, result_of, save_result
+from fewshot_pl.guard import guarded
+from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
 
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
-_Command = Callable[[Sequence[str] | None], None]
-
-
-def _command(run: _Command) -> Callable[[Sequence[str] | None], int]:
-    """A command that answers bad input with one sentence and exit code 2."""
-
-    def guarded(args: Sequence[str] | None = None) -> int:
-        _silence_advertisements()
-        try:
-            run(args)
-        except Exception as error:
-            sentence = _sentence(error)
-            if sentence is None:
-                raise
-            print(f"error: {sentence}", file=sys.stderr)
-            return 2
-        return 0
-
-    return guarded
-
-
-def _sentence(error: BaseException | None) -> str | None:
-    """What to tell the user of an exception, or None where it is no matter of the user's.
-
-    Looks through what the exception was raised from: the parser wraps the errors of the classes it makes.
-    """
-    while error is not None:
-        if isinstance(error, InputError):
-            return str(error)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = error.filename2 or error.filename or "the run's folder"
-            return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _silence_advertisements() -> None:
-    """Leave out what Lightning prints that helps nobody who runs our commands."""
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-    warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
-    warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
-
-
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
 
 
 class TrainCLI(LightningCLI):
@@ -101,8 +54,6 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/accuracy",
-                "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
             }
@@ -112,8 +63,10 @@ class TrainCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else list(args)
-        classes = [f"--{key}={chosen_class(key, words, default)}" for key, default in _DEFAULT_CLASSES.items()]
-        self.config = parser.parse_args([*classes, *words])
+        chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
+        benchmark = getattr(benchmarks, chosen["data"].split(".")[-1], EpisodicDataModule)
+        parser.set_defaults(dict(zip(("checkpoint.monitor", "checkpoint.mode"), benchmark.monitor, strict=True)))
+        self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
 
     def before_instantiate_classes(self) -> None:
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
@@ -144,7 +97,7 @@ class TrainCLI(LightningCLI):
         return self.run_folder
 
 
-@_command
+@guarded
 def train(args: Sequence[str] | None) -> None:
     """Fit, pick the best checkpoint on validation, test it, print and save the result."""
     started = time.monotonic()
@@ -165,11 +118,11 @@ def train(args: Sequence[str] | None) -> None:
         print(f"Saved in {cli.run_folder}")
     if isinstance(trainer.logger, TensorBoardLogger):
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
-        trainer.logger.log_hyperparams(parameters, {"test/accuracy": result["accuracy"], "test/ci95": result["ci95"]})
+        trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})
         trainer.logger.experiment.flush()
 
 
-@_command
+@guarded
 def evaluate(args: Sequence[str] | None) -> None:
     """Evaluate a checkpoint on a fixed list of episodes, print and (with ``--output``) save the result."""
     started = time.monotonic()
@@ -178,7 +131,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     seed_everything(0, verbose=False)
     made = parser.instantiate_classes(config)
     data, trainer = made.data, Trainer(**made.trainer)
-    model = load_algorithm(config.ckpt_path)
+    model = load_algorithm(config.ckpt_path, **_inner_steps(config))
     _check_image_shape(model, data)
     run = trainer.test if config.split == "test" else trainer.validate
     metrics = run(model, datamodule=data, verbose=False)[0]
@@ -202,6 +155,7 @@ def _evaluation_config(args: list[str]) -> tuple[Any, LightningArgumentParser]:
     parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint of train.py")
     parser.add_argument("--num_episodes", type=int | None, help="length of the list of episodes; default as trained")
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="which classes to evaluate on")
+    parser.add_argument("--num_inner_steps", type=int | None, help="steps of adaptation to a task; default as trained")
     parser.add_argument("--output", type=str | None, help="JSON file to write the result to")
     parser.add_lightning_class_args(EpisodicDataModule, "data", subclass_mode=True, required=False)
     parser.add_lightning_class_args(Trainer, "trainer")
@@ -223,6 +177,20 @@ def _check_image_shape(model: FewShotAlgorithm, data: EpisodicDataModule) -> Non
             f"the checkpoint was trained on images of {trained} (channels, height, width) and {type(data).__name__} "
             f"gives {tuple(data.image_shape)}: pass --data.image_size {trained[1]} where it has one, or train anew"
         )
+
+
+def _inner_steps(config: Any) -> dict[str, int]:
+    """What ``--num_inner_steps`` changes in a model.
+
+    Raises:
+        InputError: the model in the checkpoint takes no steps.
+    """
+    if config.num_inner_steps is None:
+        return {}
+    checkpoint = opened_checkpoint(config.ckpt_path)
+    if "num_inner_steps_test" not in checkpoint["hyper_parameters"]:
+        raise InputError(f"{checkpoint['algorithm']} adapts to a task without steps: leave out --num_inner_steps")
+    return {"num_inner_steps_test": config.num_inner_steps}
 
 
 def _last_checkpoint() -> ModelCheckpoint:

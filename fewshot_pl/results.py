@@ -17,11 +17,13 @@ import fewshot_pl
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.data.datamodule import EpisodicDataModule
 
+_FIGURES = ("accuracy", "mse", "ci95", "nll", "ece", "brier", "loss")
+
 
 def result_of(
     model: FewShotAlgorithm, data: EpisodicDataModule, metrics: Mapping[str, float], split: str, wall_time: float
 ) -> dict[str, Any]:
-    """The result of an evaluation as plain values; accuracies are fractions, times seconds."""
+    """The result of an evaluation as plain values; accuracies are fractions, NLL is in nats, times are seconds."""
     return {
         "algorithm": type(model).__name__,
         "data": type(data).__name__,
@@ -30,9 +32,7 @@ def result_of(
         "num_shots": data.eval_size.num_shots,
         "num_queries": data.eval_size.num_queries,
         "num_episodes": data.num_episodes[split],
-        "accuracy": float(metrics[f"{split}/accuracy"]),
-        "ci95": float(metrics[f"{split}/ci95"]),
-        "loss": float(metrics[f"{split}/loss"]),
+        **{name: float(metrics[f"{split}/{name}"]) for name in _FIGURES if f"{split}/{name}" in metrics},
         "norm": model.norm_mode,
         "episode_seed": data.seed,
         "wall_time_s": round(wall_time, 1),
@@ -61,20 +61,36 @@ def save_result(result: dict[str, Any], path: Path) -> None:
     Path(name).replace(path)
 
 
+def figures_of(result: dict[str, Any]) -> list[str]:
+    """The names of the figures that a result holds: those of a classification, or of a regression."""
+    return [name for name in _FIGURES if name in result]
+
+
 def print_result(result: dict[str, Any]) -> None:
     """Print the table of a result."""
     table = Table(title=f"{result['algorithm']} on {result['data']}, {result['split']} split")
-    for column in ("task", "accuracy", "95% CI", "episodes", "norm", "seed"):
-        table.add_column(column)
-    table.add_row(
-        f"{result['num_ways']}-way {result['num_shots']}-shot",
-        f"{100 * result['accuracy']:.2f} %",
-        f"± {100 * result['ci95']:.2f}",
-        str(result["num_episodes"]),
-        result["norm"],
-        str(result["episode_seed"]),
-    )
+    cells = _cells(result)
+    for name in cells:
+        table.add_column(name)
+    table.add_row(*cells.values())
     Console().print(table)
+
+
+def _cells(result: dict[str, Any]) -> dict[str, str]:
+    """The table's cells by column."""
+    common = {"episodes": str(result["num_episodes"]), "norm": result["norm"], "seed": str(result["episode_seed"])}
+    if "mse" in result:
+        figures = {"task": f"{result['num_shots']} points", "MSE": f"{result['mse']:.3f}"}
+        return {**figures, "95% CI": f"± {result['ci95']:.3f}", **common}
+    return {
+        "task": f"{result['num_ways']}-way {result['num_shots']}-shot",
+        "accuracy": f"{100 * result['accuracy']:.2f} %",
+        "95% CI": f"± {100 * result['ci95']:.2f}",
+        "NLL": f"{result['nll']:.3f}",
+        "ECE": f"{100 * result['ece']:.2f} %",
+        "Brier": f"{result['brier']:.3f}",
+        **common,
+    }
 
 
 def _accelerator(model: FewShotAlgorithm) -> str:

@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
-    *("checkpoints", "flags", "results", "runs"),
+    *("checkpoints", "flags", "guard", "results", "runs"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -30,9 +30,10 @@ ARROWS = {
     "metrics": set(),
     "algorithms": {"episode", "functional", "backbones", "metrics"},
     "data": {"episode"},
-    "benchmarks": {"data"},
+    "benchmarks": {"data", "episode"},
     "callbacks": {"episode", "algorithms"},
     "checkpoints": {"algorithms"},
+    "guard": set(),
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks"},
     "results": {"", "algorithms", "data"},

@@ -121,7 +121,7 @@ def reordered(episode, *, support=None, query=None):
     """The episode with its support or query images in another order."""
     everything = slice(None)
     support, query = everything if support is None else support, everything if query is None else query
-    support_x, support_y, query_x, query_y = episode
+    support_x, support_y, query_x, query_y = episode[:4]
     return Episode(support_x[:, support], support_y[:, support], query_x[:, query], query_y[:, query])
 
 
@@ -176,7 +176,7 @@ def test_labels_of_the_support_matter(row):
 def test_a_task_does_not_see_the_others(row, task_parallel):
     model = build(row, task_parallel=task_parallel).double()
     episode = random_episode(dtype=torch.float64, num_tasks=3)
-    alone = model(Episode(*(tensor[1:2] for tensor in episode)))
+    alone = model(episode.tasks(slice(1, 2)))
     torch.testing.assert_close(alone, model(episode)[1:2], rtol=0, atol=1e-11)
 
 
@@ -238,7 +238,7 @@ def test_fit_validate_and_test_under_a_default_trainer(row, task_parallel):
         ("val", trainer().validate(model, loader(2), verbose=False)[0]),
         ("test", trainer().test(model, loader(2), verbose=False)[0]),
     ):
-        assert metrics.keys() == {f"{stage}/loss", f"{stage}/accuracy", f"{stage}/ci95"}
+        assert metrics.keys() == {f"{stage}/{figure}" for figure in ("loss", "accuracy", "ci95", "nll", "ece", "brier")}
         assert 0 <= metrics[f"{stage}/accuracy"] <= 1
         assert torch.tensor(list(metrics.values())).isfinite().all()
 

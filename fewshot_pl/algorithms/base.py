@@ -2,18 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from random import Random
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot_pl.backbones.normalization import episodic_norms, vectorised_pass
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
-from fewshot_pl.metrics import EpisodeAccuracy, episode_accuracy
+from fewshot_pl.functional.objectives import prediction_loss
+from fewshot_pl.functional.precision import at_least_float32
+from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
 
 TaskParallel = Literal["auto", "loop", "vmap"]
 
@@ -29,6 +32,7 @@ class FewShotAlgorithm(LightningModule, ABC):
     """
 
     num_ways: int | None = None  # set by algorithms whose head has so many outputs and no other number
+    regresses = False  # whether targets may be real numbers
 
     def __init__(
         self,
@@ -43,33 +47,54 @@ class FewShotAlgorithm(LightningModule, ABC):
         self.lr_halve_every = lr_halve_every
         self.task_parallel = task_parallel
         self.task_chunk = task_chunk
-        self.val_accuracy = EpisodeAccuracy()
-        self.test_accuracy = EpisodeAccuracy()
+        self.measures = nn.ModuleDict({"val": EpisodeMeasures(), "test": EpisodeMeasures()})
 
     # What an algorithm implements --------------------------------------------------------------------
 
     @abstractmethod
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        """The logits [N*Q, N] of one task's queries.
+        """The logits [N*Q, N] of one task's queries; of regression the predictions [N*Q, D].
 
         Args:
             support_x: [N*K, C, H, W].
-            support_y: [N*K], 0..N-1.
+            support_y: [N*K], 0..N-1; of regression [N*K, D].
             query_x: [N*Q, C, H, W].
-            num_ways: N.
+            num_ways: N; of regression D.
         """
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         """Scalars to log, ``loss`` among them: the one that is minimised."""
-        logits = self(batch)
-        return {
-            "loss": self.query_loss(logits, batch.query_y),
-            "accuracy": episode_accuracy(logits.detach(), batch.query_y).mean(),
-        }
+        outputs = self(batch)
+        return {"loss": self.query_loss(outputs, batch.query_y), **training_accuracy(outputs, batch.query_y)}
 
     def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
-        """The mean loss of logits [T, N*Q, N] for labels [T, N*Q], in training and evaluation; -100 is left out."""
-        return F.cross_entropy(logits.flatten(0, 1), query_y.flatten())
+        """The mean loss of logits [T, N*Q, N] for labels [T, N*Q], in training and evaluation; -100 is left out.
+
+        Of regression, the mean squared error of predictions [T, N*Q, D] for targets [T, N*Q, D].
+        """
+        return prediction_loss(logits, query_y)
+
+    def class_log_probabilities(self, logits: Tensor) -> Tensor:
+        """The logarithms of the classes' probabilities [..., N] that logits [..., N] stand for."""
+        return F.log_softmax(at_least_float32(logits), -1)
+
+    def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        """What one task's adaptation goes through: the query outputs [S+1, N*Q, N] before and after each of S steps.
+
+        Methods without steps give the last outputs alone.
+        """
+        return self.query_logits(support_x, support_y, query_x, num_ways)[None]
+
+    def checked_ways(self, episode: Episode) -> int:
+        """The number of ways N of an Episode.
+
+        Raises:
+            InputError: the algorithm cannot take tasks of so many classes, or tasks of regression.
+        """
+        if episode.is_regression and not self.regresses:
+            raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
+        self.check_ways(num_ways := episode.num_ways)
+        return num_ways
 
     def check_ways(self, num_ways: int) -> None:
         """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes."""
@@ -88,8 +113,7 @@ class FewShotAlgorithm(LightningModule, ABC):
 
     def forward(self, episode: Episode) -> Tensor:
         """The query logits [T, N*Q, N] of T tasks."""
-        num_ways = episode.num_ways
-        self.check_ways(num_ways)
+        num_ways = self.checked_ways(episode)
 
         def task_logits(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
             return self.query_logits(support_x, support_y, query_x, num_ways)
@@ -138,27 +162,45 @@ class FewShotAlgorithm(LightningModule, ABC):
         return self._evaluation_step(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_accuracy("val")
+        self._log_measures("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_accuracy("test")
+        self._log_measures("test")
 
     def _evaluation_step(self, batch: Episode, stage: str) -> dict[str, Tensor]:
-        logits = self(batch)
-        loss = self.query_loss(logits, batch.query_y)
-        self._accuracy(stage).update(logits, batch.query_y)
+        outputs = self(batch)
+        loss = self.query_loss(outputs, batch.query_y)
+        if batch.is_regression:
+            self._measures(stage).regressed(outputs, batch.query_y)
+        else:
+            self._measures(stage).classified(self.class_log_probabilities(outputs), batch.query_y)
         self.log(f"{stage}/loss", loss, batch_size=batch.num_tasks, sync_dist=True)
-        return {"loss": loss, "logits": logits}
+        return {"loss": loss, "logits": outputs}
 
-    def _log_accuracy(self, stage: str) -> None:
-        metric = self._accuracy(stage)
-        accuracy, ci95 = metric.compute()
-        metric.reset()
-        self.log(f"{stage}/accuracy", accuracy.float())
-        self.log(f"{stage}/ci95", ci95.float())
+    def _log_measures(self, stage: str) -> None:
+        measures = self._measures(stage)
+        self.log_dict({f"{stage}/{name}": figure.float() for name, figure in measures.compute().items()})
+        measures.reset()
 
-    def _accuracy(self, stage: str) -> EpisodeAccuracy:
-        return self.val_accuracy if stage == "val" else self.test_accuracy
+    def _measures(self, stage: str) -> EpisodeMeasures:
+        measures = self.measures[stage]
+        assert isinstance(measures, EpisodeMeasures)
+        return measures
+
+    def task_seeds(self, num_tasks: int) -> list[str]:
+        """A seed for each task of a training step, a function of the training's seed and of the task's number alone.
+
+        So a resumed training goes on as if never stopped, and devices and accumulation change nothing. Without a
+        Trainer they come from torch's random state.
+        """
+        if self._trainer is None:
+            return [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]
+        number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
+        return [f"{torch.initial_seed()}/{number * num_tasks + task}" for task in range(num_tasks)]
+
+    def task_noise(self, num_tasks: int, *shape: int) -> Tensor:
+        """Standard normal numbers [T, *shape] for the tasks of a training step, seeded as ``task_seeds`` says."""
+        return torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)]).to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
@@ -175,6 +217,17 @@ class FewShotAlgorithm(LightningModule, ABC):
         checkpoint["data"] = type(datamodule).__name__ if datamodule is not None else None
         if "backbone_weights" in checkpoint.get("hyper_parameters", {}):
             checkpoint["hyper_parameters"]["backbone_weights"] = None  # they are in the checkpoint, the file may go
+
+
+def training_accuracy(logits: Tensor, query_y: Tensor) -> dict[str, Tensor]:
+    """The mean accuracy of a training step by name, to log; nothing where targets are real numbers."""
+    return {} if query_y.is_floating_point() else {"accuracy": episode_accuracy(logits.detach(), query_y).mean()}
+
+
+def normal_noise(seed: str, *shape: int) -> Tensor:
+    """Standard normal numbers of a shape, a function of the seed alone."""
+    generator = torch.Generator().manual_seed(Random(seed).getrandbits(63))
+    return torch.randn(*shape, generator=generator)
 
 
 def _looped(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from fewshot_pl.algorithms.metric import MetricAlgorithm
@@ -81,6 +82,10 @@ class RelationNet(MetricAlgorithm):
         errors = (scores - one_hot(labels, logits.shape[-1]).to(scores.dtype)).square().mean(-1)
         known = labels != _UNKNOWN
         return (errors * known).sum() / known.sum()
+
+    def class_log_probabilities(self, logits: Tensor) -> Tensor:
+        # The paper gives no distribution: the scores, divided by their sum.
+        return F.log_softmax(F.logsigmoid(at_least_float32(logits)), -1)
 
     def configure_gradient_clipping(
         self,

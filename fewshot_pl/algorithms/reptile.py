@@ -7,20 +7,20 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional as F
 
-from fewshot_pl.algorithms.base import FewShotAlgorithm
-from fewshot_pl.backbones import ImageShape, Learner, Norm, build_backbone
-from fewshot_pl.backbones.learner import initialise_xavier, query_logits_at
+from fewshot_pl.algorithms.base import training_accuracy
+from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_adam import AdamState, adam_step, sgd_step
+from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.mini_batches import descended, mini_batches
+from fewshot_pl.functional.objectives import prediction_loss
 
 _STEPS = {"adam": adam_step, "sgd": sgd_step}
 
 
-class Reptile(FewShotAlgorithm):
+class Reptile(GradientAlgorithm):
     """Learn weights that lie near the solutions of all tasks: move them towards where training on a task leads.
 
     phi = theta after ``num_inner_steps`` of Adam with beta1 = 0 on mini-batches of a task, drawn without replacement;
@@ -38,19 +38,12 @@ class Reptile(FewShotAlgorithm):
     1e-5, not 1e-3; Adam's epsilon is added as in the Adam paper.
 
     Args:
-        num_ways: N; the head has so many outputs, so training and test have the same N.
-        image_shape: (C, H, W) of the images.
-        backbone: name of the network below the linear head, see ``build_backbone``.
-        backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
-        norm: where batch norm takes its statistics from; ``transductive``, the paper's, is the batch at hand.
         per_query: classify each query in a batch of its own with the whole support, the paper's results without
             transduction; matters to norm ``transductive`` alone, elsewhere queries never influence each other.
         inner_optimizer: ``adam``, or plain ``sgd``, which the paper's analysis is about (section 5).
         inner_lr: its learning rate.
         inner_batch_size: images to an inner step in training.
-        num_inner_steps: inner steps in training.
         inner_batch_size_test: images to an inner step in validation and test.
-        num_inner_steps_test: inner steps in validation and test.
         inner_loss_reduction: the inner loss is the cross-entropy's ``sum`` over a mini-batch, as in the authors' code,
             or its ``mean``; Adam sees a difference where the two batch sizes differ.
         sequential: the tasks of a device take turns with Adam's second moment; they are then not mapped by vmap.
@@ -63,11 +56,7 @@ class Reptile(FewShotAlgorithm):
 
     def __init__(
         self,
-        num_ways: int = 5,
-        image_shape: ImageShape = (1, 28, 28),
         backbone: str = "conv4-strided-flat",
-        backbone_weights: str | None = None,
-        norm: Norm = "transductive",
         per_query: bool = False,
         inner_optimizer: Literal["adam", "sgd"] = "adam",
         inner_lr: float = 1e-3,
@@ -80,50 +69,55 @@ class Reptile(FewShotAlgorithm):
         learning_rate: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, **kwargs)
+        super().__init__(
+            backbone=backbone,
+            num_inner_steps=num_inner_steps,
+            num_inner_steps_test=num_inner_steps_test,
+            learning_rate=learning_rate,
+            **kwargs,
+        )
         if min(num_inner_steps, inner_batch_size, inner_batch_size_test) < 1:
             raise InputError("--model.num_inner_steps and Reptile's two batch sizes must be at least 1")
-        self.num_ways = num_ways
-        self.norm = norm
-        self.per_query = per_query and norm == "transductive"
+        self.per_query = per_query and self.norm == "transductive"
         self.inner_step = _STEPS[inner_optimizer]
         self.inner_lr = inner_lr
-        self.training_batches = (inner_batch_size, num_inner_steps)
-        self.test_batches = (inner_batch_size_test, num_inner_steps_test)
+        self.inner_batch_size = inner_batch_size
+        self.inner_batch_size_test = inner_batch_size_test
         self.inner_loss_reduction = inner_loss_reduction
         self.sequential = sequential
-        network = build_backbone(backbone, image_shape, norm, backbone_weights)
-        self.learner = Learner(network, image_shape, num_ways)
-        initialise_xavier(self.learner if backbone_weights is None else self.learner.head)
         self.register_buffer("inner_num_steps", torch.zeros((), dtype=torch.long))
-        self.register_buffer("inner_second_moment", torch.zeros_like(self._theta().detach()))
+        self.register_buffer("inner_second_moment", torch.zeros_like(self.learner.point().detach()))
         self._left: AdamState | None = None  # where the tasks since the last outer step left Adam, their mean
         self._num_left = 0  # how many tasks that is
 
     # Training: theta towards phi ---------------------------------------------------------------------
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
-        self.check_ways(batch.num_ways)
+        self.checked_ways(batch)
         images = torch.cat([batch.support_x, batch.query_x], 1)  # [T, N*(K+Q), C, H, W]
         labels = torch.cat([batch.support_y, batch.query_y], 1)
-        inputs = images, labels, self._shuffled(*labels.shape).to(labels.device)
+        inputs = images, labels, self._shuffled(*labels.shape[:2]).to(labels.device)
         if self.sequential:
             parts = [self._trained_on(*(tensor[i : i + 1] for tensor in inputs)) for i in range(batch.num_tasks)]
             phi, figures = (torch.cat(values) for values in zip(*parts, strict=True))
         else:
             phi, figures = self._trained_on(*inputs)
-        loss = (self._theta() - phi).square().sum(1).mean() / 2
-        return {"loss": loss, "inner_loss": figures[:, 0].mean(), "accuracy": figures[:, 1].mean()}
+        loss = (self.learner.point() - phi).square().sum(1).mean() / 2
+        # Of regression there is no second figure.
+        return {"loss": loss, **dict(zip(("inner_loss", "accuracy"), figures.mean(0), strict=False))}
 
     def _trained_on(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Where tasks lead: phi [T, P], and the mean loss and accuracy [T, 2] on mini-batches before their steps."""
+        """Where tasks lead: phi [T, P], and the mean loss and accuracy [T, 2] on mini-batches before their steps.
+
+        Regression has no accuracy: [T, 1].
+        """
         start = self._left if self.sequential and self._left is not None else self._inner_state()
 
         def trained(images: Tensor, labels: Tensor, batches: Tensor) -> tuple[Tensor, ...]:
-            phi, state, figures = self._adapted(images, labels, batches, start)
+            phi, state, figures = self._descended(images, labels, batches, start)
             if self.norm == "running":  # a plain pass, as what is observed within torch.func.grad stays there
                 with torch.no_grad():
-                    functional_call(self.learner, self._parameters_at(phi), (images[batches[-1]],))
+                    functional_call(self.learner, self.learner.parameters_at(phi), (images[batches[-1]],))
             return phi, state.num_steps.expand(1), state.second_moment, torch.stack(figures).mean(0)
 
         phi, num_steps, second_moments, figures = self.map_tasks(trained, *inputs)
@@ -139,16 +133,9 @@ class Reptile(FewShotAlgorithm):
         self._num_left += num_tasks
 
     def _shuffled(self, num_tasks: int, num_images: int) -> Tensor:
-        """The mini-batches [T, S, B] of training tasks, each a function of the seed and of the task's number alone.
-
-        So a resumed training goes on as if never stopped, and devices and accumulation change nothing.
-        """
-        if self._trainer is None:
-            seeds = [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]  # from torch's seed
-        else:
-            number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
-            seeds = [f"{torch.initial_seed()}/{number * num_tasks + task}" for task in range(num_tasks)]
-        return torch.stack([mini_batches(num_images, *self.training_batches, Random(seed)) for seed in seeds])
+        """The mini-batches [T, S, B] of training tasks."""
+        size = self.inner_batch_size, self.num_inner_steps
+        return torch.stack([mini_batches(num_images, *size, Random(seed)) for seed in self.task_seeds(num_tasks)])
 
     def on_train_start(self) -> None:
         self._left, self._num_left = None, 0
@@ -180,14 +167,17 @@ class Reptile(FewShotAlgorithm):
 
     # Evaluation ----------------------------------------------------------------------------------------
 
-    def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+    def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         # The same numbers for every task: its images come in random order, and no other task can change them.
-        batches = mini_batches(support_x.shape[0], *self.test_batches, Random(0)).to(support_x.device)
-        adapted = self._parameters_at(self._adapted(support_x, support_y, batches, self._inner_state())[0])
+        batches = mini_batches(support_x.shape[0], self.inner_batch_size_test, num_steps, Random(0))
+        batches = batches.to(support_x.device)
+        return self.learner.parameters_at(self._descended(support_x, support_y, batches, self._inner_state())[0])
+
+    def logits_at(self, parameters: Parameters, support_x: Tensor, query_x: Tensor) -> Tensor:
         if not self.per_query:
-            return query_logits_at(self.learner, adapted, support_x, query_x, self.norm)
-        together = [functional_call(self.learner, adapted, (torch.cat([support_x, query[None]]),)) for query in query_x]
-        return torch.stack([logits[-1] for logits in together])
+            return super().logits_at(parameters, support_x, query_x)
+        batches = [torch.cat([support_x, query[None]]) for query in query_x]
+        return torch.stack([functional_call(self.learner, parameters, (batch,))[-1] for batch in batches])
 
     @property
     def norm_mode(self) -> str:
@@ -195,32 +185,23 @@ class Reptile(FewShotAlgorithm):
 
     # The inner loop ------------------------------------------------------------------------------------
 
-    def _adapted(
+    def _descended(
         self, images: Tensor, labels: Tensor, batches: Tensor, state: AdamState
     ) -> tuple[Tensor, AdamState, list[Tensor]]:
         """phi [P] after steps on mini-batches [S, B] of a task, Adam's last state, loss and accuracy [2] of each."""
 
         def batch_loss(point: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-            logits: Tensor = functional_call(self.learner, self._parameters_at(point), (images[batch],))
-            losses = F.cross_entropy(logits, labels[batch], reduction="none")
-            correct = (logits.argmax(1) == labels[batch]).to(losses.dtype)
-            loss = losses.sum() if self.inner_loss_reduction == "sum" else losses.mean()
-            return loss, torch.stack([losses.mean(), correct.mean()])
+            logits: Tensor = functional_call(self.learner, self.learner.parameters_at(point), (images[batch],))
+            mean = prediction_loss(logits, labels[batch])
+            loss = mean * len(batch) if self.inner_loss_reduction == "sum" else mean
+            accuracy = training_accuracy(logits[None], labels[batch][None]).values()
+            return loss, torch.stack([mean, *(value.to(mean.dtype) for value in accuracy)])
 
         def step(point: Tensor, gradient: Tensor, state: AdamState) -> tuple[Tensor, AdamState]:
             return self.inner_step(point, gradient, state, self.inner_lr)
 
         with torch.autocast(images.device.type, enabled=False):  # half precision spoils small gradients
-            return descended(batch_loss, self._theta().detach(), batches, step, state)
+            return descended(batch_loss, self.learner.point().detach(), batches, step, state)
 
     def _inner_state(self) -> AdamState:
         return AdamState(self.inner_num_steps, self.inner_second_moment)
-
-    def _theta(self) -> Tensor:
-        return torch.cat([parameter.flatten() for parameter in self.learner.parameters()])  # [P]
-
-    def _parameters_at(self, point: Tensor) -> dict[str, Tensor]:
-        """The parameters that make up a vector [P], by name."""
-        parameters = dict(self.learner.named_parameters())
-        pieces = torch.split(point, [parameter.numel() for parameter in parameters.values()])
-        return {name: piece.view_as(parameters[name]) for piece, name in zip(pieces, parameters, strict=True)}

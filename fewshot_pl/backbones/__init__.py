@@ -2,7 +2,7 @@
 
 from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
 from fewshot_pl.backbones.conv4 import Conv4, Conv4Maps, conv_block
-from fewshot_pl.backbones.learner import Learner
+from fewshot_pl.backbones.learner import Learner, build_learner
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Learner",
     "Norm",
     "build_backbone",
+    "build_learner",
     "conv_block",
     "num_features",
 ]

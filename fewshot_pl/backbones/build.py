@@ -1,5 +1,6 @@
 """Backbones by name: image [n, C, H, W] -> feature vector [n, D]."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from fewshot_pl.backbones.conv4 import Conv4, Conv4Maps
+from fewshot_pl.backbones.mlp import MLP
 from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
 from fewshot_pl.backbones.residual import resnet12, wrn28_10
 from fewshot_pl.errors import InputError
@@ -20,8 +22,9 @@ def build_backbone(name: str, image_shape: ImageShape, norm: Norm, weights: str 
     """The backbone called ``name`` for images of ``image_shape``.
 
     Names: ``conv4``, ``conv4-32`` (32 channels), ``conv4-strided``, ``conv4-32-strided``, ``conv4-strided-flat`` (of
-    Reptile), ``conv4-maps`` (of Relation Networks), ``resnet12``, ``wrn28_10``, and ``timm/<name>`` for any model of
-    timm.
+    Reptile), ``conv4-maps`` (of Relation Networks), ``resnet12``, ``wrn28_10``, ``timm/<name>`` for any model of
+    timm, and ``mlp-<width>-<width>...`` for fully connected layers: ``mlp-40-40``, ``mlp-64-64-tanh`` (tanh for
+    ReLU), ``mlp-100-100-100-bias20`` (a learned vector of 20 numbers joins the input).
 
     Args:
         weights: for ``timm/...``: a file with a state dict, or ``pretrained`` for timm's own (its cache, else a
@@ -34,8 +37,12 @@ def build_backbone(name: str, image_shape: ImageShape, norm: Norm, weights: str 
         return _timm(name.removeprefix("timm/"), image_shape, norm, weights)
     if weights is not None:
         raise InputError(f"backbone_weights are for timm/... backbones; '{name}' starts from scratch")
+    if match := re.fullmatch(r"mlp((?:-\d+)+)(-tanh)?(?:-bias(\d+))?", name):
+        widths, tanh, num_biases = [int(width) for width in match[1].split("-")[1:]], match[2], int(match[3] or 0)
+        return MLP(image_shape, widths, norm, torch.tanh if tanh else torch.relu, num_biases)
     if name not in _BUILDERS:
-        raise InputError(f"no backbone is called '{name}': use one of {', '.join(_BUILDERS)} or timm/<name>")
+        known = ", ".join(_BUILDERS)
+        raise InputError(f"no backbone is called '{name}': use one of {known}, timm/<name>, or mlp-<width>-<width>")
     return _BUILDERS[name](image_shape, norm)
 
 
@@ -50,9 +57,11 @@ def num_features(backbone: nn.Module, image_shape: ImageShape) -> int:
         with torch.no_grad():
             size = backbone.eval()(torch.zeros(2, *image_shape)).shape[1]
     except RuntimeError as error:
+        cure = "use a larger --data.image_size or another --model.backbone"
+        if image_shape[1:] == (1, 1):  # a point of regression
+            cure = "pass --model.backbone mlp-40-40 --model.norm none"
         raise InputError(
-            f"images of {image_shape[1]}x{image_shape[2]} are too small for this backbone: use a larger "
-            "--data.image_size or another --model.backbone"
+            f"images of {image_shape[1]}x{image_shape[2]} are too small for this backbone: {cure}"
         ) from error
     finally:
         backbone.train(was_training)

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewshot_pl.backbones.build import ImageShape, num_features
+from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
 from fewshot_pl.backbones.normalization import Norm, support_rows
 
 
 class Learner(nn.Module):
-    """Images [n, C, H, W] to logits [n, N]."""
+    """Images [n, C, H, W] to logits [n, N]; its P parameters, in one row, are a point [P]."""
 
     def __init__(self, backbone: nn.Module, image_shape: ImageShape, num_ways: int) -> None:
         super().__init__()
@@ -22,6 +22,32 @@ class Learner(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone(images))
         return logits
+
+    def point(self) -> Tensor:
+        """The parameters as one vector [P]."""
+        return torch.cat([parameter.flatten() for parameter in self.parameters()])
+
+    def parameters_at(self, point: Tensor) -> dict[str, Tensor]:
+        """The parameters that make up a vector [P], by name."""
+        parameters = dict(self.named_parameters())
+        pieces = torch.split(point, [parameter.numel() for parameter in parameters.values()])
+        return {name: piece.view_as(parameters[name]) for piece, name in zip(pieces, parameters, strict=True)}
+
+
+def build_learner(
+    backbone: str, image_shape: ImageShape, norm: Norm, num_ways: int, weights: str | None = None
+) -> Learner:
+    """The learner with the backbone called ``backbone``, see ``build_backbone``, and a head of ``num_ways`` outputs.
+
+    What has no pre-trained ``weights`` starts from Xavier's distribution with zero biases; an ``mlp-...`` from
+    torch's, whose biases spread the bends of its function over the x axis.
+    """
+    learner = Learner(build_backbone(backbone, image_shape, norm, weights), image_shape, num_ways)
+    if weights is not None:
+        initialise_xavier(learner.head)
+    elif not backbone.startswith("mlp-"):
+        initialise_xavier(learner)
+    return learner
 
 
 def query_logits_at(

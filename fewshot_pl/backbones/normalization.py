@@ -5,6 +5,7 @@ Which images a batch norm takes its statistics from decides much of a few-shot r
     running       the batch at hand in training, running statistics at test time (inductive)
     support       the support images alone (inductive, no running state)
     group, layer  no batch statistics at all
+    none          no normalisation
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.errors import InputError
 
-Norm = Literal["transductive", "running", "support", "group", "layer"]
+Norm = Literal["transductive", "running", "support", "group", "layer", "none"]
 _MAX_GROUPS = 8
 
 
@@ -114,6 +115,8 @@ def norm_layer(norm: Norm, num_features: int) -> nn.Module:
     """
     if norm not in get_args(Norm):
         raise InputError(f"norm must be one of {', '.join(get_args(Norm))}, not '{norm}'")
+    if norm == "none":
+        return nn.Identity()
     if norm == "layer":
         return _GroupNorm(1, num_features)
     if norm == "group":
@@ -133,7 +136,7 @@ def replace_batch_norms(module: nn.Module, norm: Norm) -> None:
 
 def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     layer = norm_layer(norm, batch_norm.num_features)
-    layer.load_state_dict(batch_norm.state_dict(), strict=False)
+    layer.load_state_dict(batch_norm.state_dict(), strict=False)  # norm none takes nothing, others what they have
     if isinstance(layer, EpisodicBatchNorm2d):
         layer.eps = batch_norm.eps
         layer.momentum = layer.momentum if batch_norm.momentum is None else batch_norm.momentum

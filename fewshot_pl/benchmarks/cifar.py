@@ -12,8 +12,9 @@ from torchvision import datasets
 
 from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
 from fewshot_pl.data.augment import standard_augmentation
-from fewshot_pl.data.datamodule import ClassImages, EpisodicDataModule, Split
+from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
+from fewshot_pl.data.image_datamodule import ClassImages, ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree, find_tree
 from fewshot_pl.errors import InputError
 
@@ -21,7 +22,7 @@ _SIDE = 32
 _IMAGES_PER_CLASS = 600
 
 
-class _CIFAR100(EpisodicDataModule):
+class _CIFAR100(ImageDataModule):
     """CIFAR-100 with its training and test images pooled and its classes divided.
 
     Reads ``cifar100/{train,test}/<class>/*.png``, zipped or extracted, from ``root``; where it is not there,

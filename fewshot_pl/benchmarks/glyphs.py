@@ -8,14 +8,15 @@ import PIL
 from fewshot_pl.benchmarks.glyph_classes import glyph_classes
 from fewshot_pl.benchmarks.glyph_drawing import SAMPLE_SIDE, class_samples
 from fewshot_pl.benchmarks.glyph_fonts import font_files
-from fewshot_pl.data.datamodule import ClassImages, EpisodicDataModule, Split
+from fewshot_pl.data.datamodule import Split
+from fewshot_pl.data.image_datamodule import ClassImages, ImageDataModule
 
 _DRAWING = 1  # raised whenever the code gives other classes or images, so that older caches are rebuilt
 _NUM_SAMPLES = 20  # as in Omniglot
 _CLASSES_AT_ONCE = 32  # few large operations, in some 200 MB
 
 
-class Glyphs(EpisodicDataModule):
+class Glyphs(ImageDataModule):
     """Some 1,370 characters of many scripts, 20 samples of 28x28 each: a stand-in for Omniglot that needs no download.
 
     Every sample is drawn in a random face with random strokes and distortions. Characters that look the same are one

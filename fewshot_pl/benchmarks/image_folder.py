@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_warn
 
 from fewshot_pl.data.augment import standard_augmentation
-from fewshot_pl.data.datamodule import SPLITS, ClassImages, EpisodicDataModule, Split
+from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.episode_sampler import EpisodeSampler
+from fewshot_pl.data.image_datamodule import ClassImages, ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.square_image import Channels, read_square
 from fewshot_pl.errors import InputError
@@ -21,7 +22,7 @@ SplitRatio = tuple[float, float, float]
 ClassFolders = dict[Split, list[Path]]
 
 
-class ImageFolder(EpisodicDataModule):
+class ImageFolder(ImageDataModule):
     """Your own images: ``root/<class>/*``, or ``root/{train,val,test}/<class>/*``, of any size and format.
 
     Without split folders the classes are divided by ``split_ratio`` and ``split_seed``. With ``train/`` but no

@@ -10,8 +10,9 @@ from PIL import Image, ImageOps
 from torchvision import datasets
 
 from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
-from fewshot_pl.data.datamodule import ClassImages, EpisodicDataModule, Split
+from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
+from fewshot_pl.data.image_datamodule import ClassImages, ImageDataModule
 from fewshot_pl.data.image_tree import ImageFile, ImageTree, ZipTree, find_tree
 from fewshot_pl.errors import InputError
 
@@ -20,7 +21,7 @@ _SIDE = 28
 _NUM_DRAWERS = 20
 
 
-class Omniglot(EpisodicDataModule):
+class Omniglot(ImageDataModule):
     """Characters of 28x28 pixels, 0 the paper and 1 the ink; each quarter turn of a character is a class of its own.
 
     Reads ``images_background`` and ``images_evaluation``, zipped or extracted, from ``root``; an archive that is not

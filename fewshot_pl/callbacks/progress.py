@@ -27,7 +27,7 @@ from torch import Tensor
 from fewshot_pl.episode import Episode
 
 RATE = "train/episodes_per_s"
-SHOWN = ("train/loss", "train/accuracy", RATE, "val/accuracy")
+SHOWN = ("train/loss", "train/accuracy", RATE, "val/accuracy", "val/mse")
 _SECONDS_BETWEEN_READS = 0.5
 
 

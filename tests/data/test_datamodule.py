@@ -5,7 +5,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
 from fewshot_pl.data.pixels import rotated
 from fewshot_pl.errors import InputError
@@ -14,7 +14,7 @@ CLASSES = {"train": 12, "val": 6, "test": 7}
 IMAGES = 8
 
 
-class Tiny(EpisodicDataModule):
+class Tiny(ImageDataModule):
     """Image i of class c has c in its top left pixel and i to the right of it."""
 
     image_shape = (1, 4, 4)

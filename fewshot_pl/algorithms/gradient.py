@@ -1,0 +1,67 @@
+"""GradientAlgorithm: methods that adapt a network to each task by steps on its support."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.backbones import ImageShape, Norm, build_learner
+from fewshot_pl.backbones.learner import query_logits_at
+from fewshot_pl.functional.inner_loop import Parameters
+
+
+class GradientAlgorithm(FewShotAlgorithm):
+    """Base of the methods that adapt a learner, a backbone with a linear head, by steps on a task's support.
+
+    Args:
+        num_ways: N; the head has so many outputs, so training and test have the same N.
+        image_shape: (C, H, W) of the images.
+        backbone: name of the network below the linear head, see ``build_backbone``.
+        backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
+        norm: where batch norm takes its statistics from; ``transductive``, the papers', is the batch at hand.
+        num_inner_steps: steps on the support in training.
+        num_inner_steps_test: in validation and test; default as in training.
+    """
+
+    regresses = True
+
+    def __init__(
+        self,
+        num_ways: int = 5,
+        image_shape: ImageShape = (1, 28, 28),
+        backbone: str = "conv4",
+        backbone_weights: str | None = None,
+        norm: Norm = "transductive",
+        num_inner_steps: int = 1,
+        num_inner_steps_test: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_ways = num_ways
+        self.norm = norm
+        self.num_inner_steps = num_inner_steps
+        self.num_inner_steps_test = num_inner_steps if num_inner_steps_test is None else num_inner_steps_test
+        self.learner = build_learner(backbone, image_shape, norm, num_ways, backbone_weights)
+
+    @abstractmethod
+    def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
+        """The learner's parameters after so many steps on one task's support [N*K, C, H, W], [N*K]."""
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps a task is given now: in training, or else in validation and test."""
+        return self.num_inner_steps if self.training else self.num_inner_steps_test
+
+    def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        return self.logits_at(self.adapted(support_x, support_y, self.num_steps), support_x, query_x)
+
+    def logits_at(self, parameters: Parameters, support_x: Tensor, query_x: Tensor) -> Tensor:
+        """The logits [N*Q, N] of one task's queries, all in one batch, with the learner's parameters as given."""
+        return query_logits_at(self.learner, parameters, support_x, query_x, self.norm)
+
+    def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        steps = range(self.num_steps + 1)
+        adapted = [self.adapted(support_x, support_y, num_steps) for num_steps in steps]
+        return torch.stack([self.logits_at(parameters, support_x, query_x) for parameters in adapted])

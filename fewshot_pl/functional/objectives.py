@@ -1,0 +1,16 @@
+"""What is minimised on a task."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean loss of outputs for targets: cross-entropy for labels, squared error for real numbers.
+
+    Args:
+        outputs: [..., n, N] logits, or [..., n, D] predictions.
+        targets: [..., n] labels, of which -100 is left out, or [..., n, D].
+    """
+    if targets.is_floating_point():
+        return F.mse_loss(outputs, targets)
+    return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())

@@ -1,0 +1,60 @@
+"""Calibration: whether predicted probabilities can be believed."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.utilities import dim_zero_cat
+
+from fewshot_pl.metrics.episode_mean import UNKNOWN
+
+_NUM_BINS = 15  # Guo et al. 2017, section 5
+
+
+class Calibration(Metric):
+    """Negative log-likelihood, expected calibration error and Brier score over all queries of all episodes.
+
+    ECE compares, in 15 bins of confidence, the mean probability of the predicted class with the accuracy (Guo et al.
+    2017, equation 3). The Brier score is the squared distance of the probabilities from the one-hot label, 0 to 2
+    (Brier 1950). What is kept of every query makes the figures independent of batches and devices.
+    """
+
+    full_state_update = False
+    nll: list[Tensor] | Tensor
+    brier: list[Tensor] | Tensor
+    confidence: list[Tensor] | Tensor
+    correct: list[Tensor] | Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("nll", "brier", "confidence", "correct"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, log_probabilities: Tensor, labels: Tensor) -> None:
+        """Count queries of log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
+        known = labels != UNKNOWN
+        log_probabilities, labels = log_probabilities[known].float(), labels[known]  # [m, N], [m]
+        probabilities = log_probabilities.exp()
+        confidence, predicted = probabilities.max(-1)
+        targets = F.one_hot(labels, probabilities.shape[-1])
+        figures = {
+            "nll": F.nll_loss(log_probabilities, labels, reduction="none"),
+            "brier": (probabilities - targets).square().sum(-1),
+            "confidence": confidence.clamp(0, 1),
+            "correct": (predicted == labels).to(confidence.dtype),
+        }
+        for name, values in figures.items():
+            getattr(self, name).append(values)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The three figures by name: ``nll`` in nats, ``ece`` 0 to 1, ``brier`` 0 to 2."""
+        kept = {n: dim_zero_cat(getattr(self, n)).cpu().double() for n in ("nll", "brier", "confidence", "correct")}
+        # Sorted: sums of the same numbers in the same order have the same last digit.
+        order = torch.argsort(kept["confidence"] + 2 * kept["correct"], stable=True)
+        confidence, correct = kept["confidence"][order], kept["correct"][order]
+        return {
+            "nll": kept["nll"].sort().values.mean(),
+            "ece": binary_calibration_error(confidence, correct.long(), n_bins=_NUM_BINS),
+            "brier": kept["brier"].sort().values.mean(),
+        }

@@ -1,0 +1,52 @@
+"""EpisodeMean: the mean over episodes of any figure, with its 95% confidence interval."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+UNKNOWN = -100  # the label of a query whose class is unknown
+_Z95 = 1.96  # two-sided 95% quantile of the normal distribution, as the papers use it
+
+
+def episode_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The accuracy [T] of each task, from logits [T, n, N] and labels [T, n]; -100 is left out."""
+    known = labels != UNKNOWN
+    right = (logits.argmax(-1) == labels) & known
+    return right.sum(-1).float() / known.sum(-1)
+
+
+def episode_mse(predictions: Tensor, targets: Tensor) -> Tensor:
+    """The mean squared error [T] of each task, from predictions and targets [T, n, D]."""
+    return (predictions - targets).square().mean((-2, -1))
+
+
+class EpisodeMean(Metric):
+    """The mean over episodes of a figure, and 1.96 standard deviations over the root of their number.
+
+    The figure of every episode is kept, so devices are joined exactly: the result does not depend on how the episodes
+    were spread over devices and batches.
+    """
+
+    full_state_update = False
+    figures: list[Tensor] | Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("figures", default=[], dist_reduce_fx="cat")
+
+    def update(self, figures: Tensor) -> None:
+        """Count the tasks that have these figures [T]."""
+        assert isinstance(self.figures, list)
+        self.figures.append(figures)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """The mean and the half-width of its 95% confidence interval."""
+        # Sorted: a sum of the same numbers in the same order has the same last digit.
+        figures = torch.sort(self.per_episode().cpu().double()).values
+        deviation = figures.std(correction=0)
+        return figures.mean(), _Z95 * deviation / figures.numel() ** 0.5
+
+    def per_episode(self) -> Tensor:
+        """The figure of every episode seen so far."""
+        return dim_zero_cat(self.figures)

@@ -1,0 +1,37 @@
+"""EpisodeMeasures: what an evaluation reports of a classification, and of a regression."""
+
+from torch import Tensor, nn
+
+from fewshot_pl.metrics.calibration import Calibration
+from fewshot_pl.metrics.episode_mean import EpisodeMean, episode_accuracy, episode_mse
+
+
+class EpisodeMeasures(nn.Module):
+    """Accuracy with its interval and calibration of a classification; mean squared error of a regression."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy = EpisodeMean()
+        self.calibration = Calibration()
+        self.mse = EpisodeMean()
+
+    def classified(self, log_probabilities: Tensor, labels: Tensor) -> None:
+        """Count tasks of log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
+        self.accuracy.update(episode_accuracy(log_probabilities, labels))
+        self.calibration.update(log_probabilities, labels)
+
+    def regressed(self, predictions: Tensor, targets: Tensor) -> None:
+        """Count tasks of predictions and targets [T, n, D]."""
+        self.mse.update(episode_mse(predictions, targets))
+
+    def compute(self) -> dict[str, Tensor]:
+        """``accuracy``, ``ci95``, ``nll``, ``ece``, ``brier``; or ``mse``, ``ci95``."""
+        if self.mse.update_called:
+            return dict(zip(("mse", "ci95"), self.mse.compute(), strict=True))
+        figures = dict(zip(("accuracy", "ci95"), self.accuracy.compute(), strict=True))
+        return {**figures, **self.calibration.compute()}
+
+    def reset(self) -> None:
+        """Forget all tasks."""
+        for metric in (self.accuracy, self.calibration, self.mse):
+            metric.reset()
