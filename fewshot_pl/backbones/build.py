@@ -22,9 +22,9 @@ def build_backbone(name: str, image_shape: ImageShape, norm: Norm, weights: str 
     """The backbone called ``name`` for images of ``image_shape``.
 
     Names: ``conv4``, ``conv4-32`` (32 channels), ``conv4-strided``, ``conv4-32-strided``, ``conv4-strided-flat`` (of
-    Reptile), ``conv4-maps`` (of Relation Networks), ``resnet12``, ``wrn28_10``, ``timm/<name>`` for any model of
-    timm, and ``mlp-<width>-<width>...`` for fully connected layers: ``mlp-40-40``, ``mlp-64-64-tanh`` (tanh for
-    ReLU), ``mlp-100-100-100-bias20`` (a learned vector of 20 numbers joins the input).
+    Reptile), ``conv4-signed`` (without the last ReLU), ``conv4-maps`` (of Relation Networks), ``resnet12``,
+    ``wrn28_10``, and ``timm/<name>`` for any model of timm. Fully connected: ``mlp-<width>-<width>...``, as in
+    ``mlp-40-40``, ``mlp-64-64-tanh`` (tanh for ReLU), ``mlp-100-100-100-bias20`` (20 learned numbers join the input).
 
     Args:
         weights: for ``timm/...``: a file with a state dict, or ``pretrained`` for timm's own (its cache, else a
@@ -124,6 +124,7 @@ _BUILDERS: dict[str, Callable[[ImageShape, Norm], nn.Module]] = {
     "conv4-32-strided": partial(_conv4, num_channels=32, strided=True),
     "conv4-maps": Conv4Maps,
     "conv4-strided-flat": partial(_conv4, strided=True, flat=True),
+    "conv4-signed": partial(_conv4, signed=True),
     "resnet12": resnet12,
     "wrn28_10": wrn28_10,
 }

@@ -21,6 +21,7 @@ class Conv4(nn.Module):
         num_channels: of each block, 64 or 32 in the papers.
         strided: halve by stride rather than by max-pooling.
         flat: the features are all positions of the last maps rather than their mean; default unless strided.
+        signed: the last block has no ReLU, so that features take both signs.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Conv4(nn.Module):
         num_channels: int = 64,
         strided: bool = False,
         flat: bool | None = None,
+        signed: bool = False,
     ) -> None:
         super().__init__()
         widths = [in_channels, *[num_channels] * 4]
-        self.blocks = nn.Sequential(
-            *(conv_block(*width, norm, stride=1 + strided, pool=not strided) for width in pairwise(widths))
-        )
+        blocks = [conv_block(*width, norm, stride=1 + strided, pool=not strided) for width in pairwise(widths)]
+        if signed:
+            del blocks[-1].relu
+        self.blocks = nn.Sequential(*blocks)
         self.flat = not strided if flat is None else flat
 
     def forward(self, images: Tensor) -> Tensor:
