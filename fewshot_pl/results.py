@@ -68,7 +68,9 @@ def figures_of(result: dict[str, Any]) -> list[str]:
 
 def print_result(result: dict[str, Any]) -> None:
     """Print the table of a result."""
-    table = Table(title=f"{result['algorithm']} on {result['data']}, {result['split']} split")
+    title = f"{result['algorithm']} on {result['data']}, {result['split']} split"
+    caption = f"{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {result['norm']}"
+    table = Table(title=title, caption=caption)
     cells = _cells(result)
     for name in cells:
         table.add_column(name)
@@ -78,10 +80,9 @@ def print_result(result: dict[str, Any]) -> None:
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
     """The table's cells by column."""
-    common = {"episodes": str(result["num_episodes"]), "norm": result["norm"], "seed": str(result["episode_seed"])}
     if "mse" in result:
-        figures = {"task": f"{result['num_shots']} points", "MSE": f"{result['mse']:.3f}"}
-        return {**figures, "95% CI": f"± {result['ci95']:.3f}", **common}
+        mse = {"MSE": f"{result['mse']:.3f}", "95% CI": f"± {result['ci95']:.3f}"}
+        return {"task": f"{result['num_shots']} points", **mse}
     return {
         "task": f"{result['num_ways']}-way {result['num_shots']}-shot",
         "accuracy": f"{100 * result['accuracy']:.2f} %",
@@ -89,7 +90,6 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
         "NLL": f"{result['nll']:.3f}",
         "ECE": f"{100 * result['ece']:.2f} %",
         "Brier": f"{result['brier']:.3f}",
-        **common,
     }
 
 

@@ -196,7 +196,7 @@ MISTAKES = {
     "--model MALM": "did you mean MAML?",
     "--data Omniglott": "did you mean Omniglot?",
     "--data.num_shots two": "--data.num_shots takes a whole number, not two",
-    "--model.norm none": "--model.norm takes one of",
+    "--model.norm batch": "--model.norm takes one of",
     "--model.backbone conv5": "no backbone is called 'conv5'",
     "--config missing.yaml": "missing.yaml",
     "--data.num_ways 7": "needs at least 7",

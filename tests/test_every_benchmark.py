@@ -23,6 +23,7 @@ class Row(NamedTuple):
     source: str  # named in the docstring of the class or of its file
     image_shape: tuple[int, int, int]
     needs_users_files: bool = False
+    is_regression: bool = False
 
 
 ROWS = {
@@ -31,6 +32,7 @@ ROWS = {
     "Glyphs": Row("fonts", (1, 28, 28)),
     "ImageFolder": Row("Your own images", (3, 84, 84), needs_users_files=True),
     "Omniglot": Row("Lake, Salakhutdinov, Tenenbaum 2015", (1, 28, 28)),
+    "Sinusoid": Row("Finn et al. 2017", (1, 1, 1), is_regression=True),
 }
 # What the papers print, by splits/<name>.json (the alphabets count alphabets, the others classes).
 PUBLISHED = {
@@ -72,7 +74,7 @@ def test_every_argument_has_a_default_and_a_line_in_the_docstring(benchmark):
         for name, argument in inspect.signature(benchmark).parameters.items()
         if argument.kind.name != "VAR_KEYWORD"
     ]
-    if benchmark.__init__ is not EpisodicDataModule.__init__:
+    if "__init__" in vars(benchmark):
         assert [name for name in own if not re.search(rf"^ +{name}: ", benchmark.__doc__, re.MULTILINE)] == []
 
 
@@ -80,6 +82,9 @@ def test_images_have_a_shape_a_mean_and_a_deviation(benchmark, row):
     data = benchmark()
     assert data.image_shape == row.image_shape
     assert all(type(length) is int for length in data.image_shape)
+    assert data.monitor == (("val/mse", "min") if row.is_regression else ("val/accuracy", "max"))
+    if row.is_regression:
+        return
     assert len(data.mean) == len(data.std) == data.image_shape[0]
     assert min(data.std) > 0
     assert {data.num_rotations(split) for split in SPLITS} <= {1, 4}
@@ -98,19 +103,25 @@ def test_every_split_gives_episodes_of_its_images(benchmark, row, tmp_path, monk
     give_random_images(monkeypatch)
     if row.needs_users_files:
         write_image_folder(tmp_path / "data")
-    sizes = {"num_ways": 4, "num_shots": 1, "num_queries": 2, "num_val_episodes": 3, "num_test_episodes": 2}
-    data = benchmark(root=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"), tasks_per_batch=2, **sizes)
+    settings = {"num_shots": 1, "num_queries": 2, "num_val_episodes": 3, "num_test_episodes": 2, "tasks_per_batch": 2}
+    if not row.is_regression:
+        settings |= {"num_ways": 4, "root": str(tmp_path / "data"), "cache_dir": str(tmp_path / "cache")}
+    data = benchmark(**settings)
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
     loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
     for loader, num_tasks in zip(loaders, (2, 3, 2), strict=True):
         episode = data.on_after_batch_transfer(next(iter(loader)), 0)
-        assert episode.support_x.shape == (num_tasks, 4, *row.image_shape)
-        assert episode.query_x.shape == (num_tasks, 8, *row.image_shape)
+        num_ways = 1 if row.is_regression else 4
+        assert episode.support_x.shape == (num_tasks, num_ways, *row.image_shape)
+        assert episode.query_x.shape == (num_tasks, 2 * num_ways, *row.image_shape)
         assert episode.support_x.dtype == torch.float32
         assert episode.query_x.isfinite().all() and episode.query_x.std() > 0.1
-        assert episode.support_y.tolist() == [[0, 1, 2, 3]] * num_tasks
+        if row.is_regression:
+            assert episode.support_y.shape == (num_tasks, 1, 1) and episode.support_y.dtype == torch.float32
+        else:
+            assert episode.support_y.tolist() == [[0, 1, 2, 3]] * num_tasks
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -33,6 +33,7 @@ class Sinusoid(EpisodicDataModule):
         noise: standard deviation of what is added to the support's targets, and in training to the queries' too.
         smallest_amplitude: of A; default 0.1, with ``lines`` 1.
         largest_phase: of the phase; Reptile's toy problem has 2 pi (Nichol et al. 2018, section 6.1).
+        tasks_per_batch: training tasks per optimisation step on each device; 25 as in MAML's code.
     """
 
     monitor = ("val/mse", "min")

@@ -2,5 +2,23 @@
 
 from fewshot_pl.callbacks.episode_picture import EpisodePicture, episode_figure
 from fewshot_pl.callbacks.progress import EpisodeBar, EpisodeLines, EpisodeRate, progress_bar
+from fewshot_pl.callbacks.regression_picture import RegressionPicture, regression_figure
+from fewshot_pl.callbacks.validation_picture import ValidationPicture
 
-__all__ = ["EpisodeBar", "EpisodeLines", "EpisodePicture", "EpisodeRate", "episode_figure", "progress_bar"]
+__all__ = [
+    "EpisodeBar",
+    "EpisodeLines",
+    "EpisodePicture",
+    "EpisodeRate",
+    "RegressionPicture",
+    "ValidationPicture",
+    "episode_figure",
+    "pictures",
+    "progress_bar",
+    "regression_figure",
+]
+
+
+def pictures() -> list[ValidationPicture]:
+    """The pictures of every training, each of which shows what fits it."""
+    return [EpisodePicture(), RegressionPicture()]

@@ -1,19 +1,16 @@
 """EpisodePicture: what the model sees and answers, as a picture in TensorBoard."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
 TAG = "val/episode"
@@ -24,11 +21,10 @@ _LEFT, _TITLE, _CAPTION, _BETWEEN = 0.6, 0.75, 0.5, 0.4  # class name, title, te
 _STEP = 1.1  # from one image to the next
 
 
-class EpisodePicture(Callback):
+class EpisodePicture(ValidationPicture):
     """Writes the first task of each validation to TensorBoard, under ``val/episode``.
 
-    Works with every algorithm whose ``validation_step`` returns its ``"logits"`` [T, N*Q, N]; only looks, never
-    draws a random number or touches the model.
+    Works with every algorithm whose ``validation_step`` returns its ``"logits"`` [T, N*Q, N].
 
     Args:
         every_n_epochs: epochs from one picture to the next.
@@ -36,33 +32,19 @@ class EpisodePicture(Callback):
         max_queries: queries shown per class.
     """
 
+    tag = TAG
+
     def __init__(self, every_n_epochs: int = 1, max_ways: int = 5, max_queries: int = 8) -> None:
-        if min(every_n_epochs, max_ways, max_queries) < 1:
-            raise ValueError("EpisodePicture: every_n_epochs, max_ways and max_queries must be at least 1.")
-        self.every_n_epochs = every_n_epochs
+        super().__init__(every_n_epochs)
+        if min(max_ways, max_queries) < 1:
+            raise ValueError("EpisodePicture: max_ways and max_queries must be at least 1.")
         self.max_ways = max_ways
         self.max_queries = max_queries
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        # Counted as Lightning counts check_val_every_n_epoch, so that n = 5 meets the validations of every 5th epoch.
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and batch_idx == 0 and dataloader_idx == 0
-        if not due or trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not loggers or not _is_picturable(batch) or not isinstance(outputs, Mapping) or "logits" not in outputs:
-            return
-        figure = episode_figure(batch, outputs["logits"], self.max_ways, max_queries=self.max_queries)
-        pixels = figure_pixels(figure)
-        for logger in loggers:
-            logger.experiment.add_image(TAG, pixels, trainer.global_step, dataformats="HWC")
+    def figure(self, pl_module: LightningModule, episode: Episode, logits: Tensor) -> Figure | None:
+        if episode.is_regression:
+            return None
+        return episode_figure(episode, logits, self.max_ways, max_queries=self.max_queries)
 
 
 def episode_figure(
@@ -100,13 +82,6 @@ def episode_figure(
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
     axes.set_axis_off()
     return figure
-
-
-def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as RGB [H, W, 3]."""
-    canvas: Any = FigureCanvasAgg(figure)  # Any: matplotlib types its figures, not its canvases
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 class _Answer(NamedTuple):
@@ -208,8 +183,3 @@ def _title(episode: Episode, logits: Tensor, max_ways: int) -> str:
 
 def _class_name(label: int) -> str:
     return "?" if label < 0 else str(label)
-
-
-def _is_picturable(batch: Any) -> bool:
-    """False for tasks without images, such as sinusoids."""
-    return isinstance(batch, Episode) and batch.query_x.ndim == 5 and not torch.is_floating_point(batch.query_y)

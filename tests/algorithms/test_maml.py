@@ -84,8 +84,11 @@ def test_first_order_gradient_differs(episode, task_parallel):
 def test_first_order_gradient_is_that_at_the_adapted_point(norm, episode):
     model = build(norm=norm, first_order=True, task_parallel="loop")
     expected = 0
-    for support_x, support_y, query_x, query_y in zip(*episode, strict=True):
-        phi = {name: p.detach().requires_grad_() for name, p in model.adapted(support_x, support_y).items()}
+    for support_x, support_y, query_x, query_y in zip(*episode[:4], strict=True):
+        phi = {
+            name: p.detach().requires_grad_()
+            for name, p in model.adapted(support_x, support_y, model.num_steps).items()
+        }
         with torch.no_grad():
             reached = model.query_logits(support_x, support_y, query_x, NUM_WAYS)
         at_phi = build(norm=norm, num_inner_steps=0)
@@ -147,7 +150,7 @@ def test_loss_and_meta_gradient_are_learn2learns(first_order, task_parallel, epi
     ours = build(first_order=first_order, task_parallel=task_parallel, **options)
     theirs = TheirMAML(plain_torch_twin(ours), lr=0.2, first_order=first_order)
     their_losses = []
-    for support_x, support_y, query_x, query_y in zip(*episode, strict=True):
+    for support_x, support_y, query_x, query_y in zip(*episode[:4], strict=True):
         learner = theirs.clone()
         for _ in range(3):
             learner.adapt(F.cross_entropy(learner(support_x), support_y))
@@ -173,14 +176,14 @@ def test_adaptation_lowers_the_support_loss(episode):
     task = episode.support_x[0], episode.support_y[0]
     losses = [
         F.cross_entropy(functional_call(model.learner, parameters, task[:1]), task[1])
-        for parameters in (dict(model.learner.named_parameters()), model.adapted(*task))
+        for parameters in (dict(model.learner.named_parameters()), model.adapted(*task, 3))
     ]
     assert losses[1] < 0.7 * losses[0]
 
 
 def test_support_norm_gives_queries_the_statistics_of_the_support(episode):
     model = build(norm="support", num_inner_steps=0)
-    support_x, support_y, query_x, _ = (tensor[0] for tensor in episode)
+    support_x, support_y, query_x, _ = (tensor[0] for tensor in episode[:4])
     # With the support itself as queries, its own statistics are the transductive ones.
     logits = model.query_logits(support_x, support_y, support_x, NUM_WAYS)
     torch.testing.assert_close(logits, build(norm="transductive").learner(support_x))
@@ -206,8 +209,8 @@ def test_inner_gradients_are_float32_in_mixed_precision():
     model = build().float()
     episode = random_episode()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        adapted = model.adapted(episode.support_x[0], episode.support_y[0])
-    exact = model.adapted(episode.support_x[0], episode.support_y[0])
+        adapted = model.adapted(episode.support_x[0], episode.support_y[0], 3)
+    exact = model.adapted(episode.support_x[0], episode.support_y[0], 3)
     assert {value.dtype for value in adapted.values()} == {torch.float32}
     steps, exact_steps = (
         torch.cat([(phi[name] - theta).flatten() for name, theta in model.learner.named_parameters()])

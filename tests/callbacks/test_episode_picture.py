@@ -11,7 +11,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.nn import functional as F
 
 from fewshot_pl.callbacks import EpisodePicture, episode_figure
-from fewshot_pl.callbacks.episode_picture import RIGHT, SUPPORT, TAG, UNKNOWN, WRONG, figure_pixels, visible
+from fewshot_pl.callbacks.episode_picture import RIGHT, SUPPORT, TAG, UNKNOWN, WRONG, visible
+from fewshot_pl.callbacks.validation_picture import figure_pixels
 
 
 def texts(figure):
@@ -161,7 +162,7 @@ def test_only_looks(episode, tmp_path):
 def test_nothing_where_there_is_nothing_to_draw(episode, tmp_path):
     task = episode()
     outputs = {"logits": perfect_logits(task, 3)}
-    sinusoids = task._replace(support_x=torch.randn(2, 6, 1), query_x=torch.randn(2, 12, 1), query_y=torch.randn(2, 12))
+    sinusoids = task._replace(support_y=torch.randn(2, 6, 1), query_y=torch.randn(2, 12, 1))
 
     def num_pictures(outputs=outputs, batch=task, batch_idx=0, dataloader_idx=0, **changes):
         trainer = Recorder(tmp_path, **changes)

@@ -1,10 +1,10 @@
-"""EpisodeAccuracy against numpy."""
+"""EpisodeMean against numpy."""
 
 import numpy as np
 import pytest
 import torch
 
-from fewshot_pl.metrics import EpisodeAccuracy, episode_accuracy
+from fewshot_pl.metrics import EpisodeMean, episode_accuracy, episode_mse
 
 NUM_EPISODES, NUM_QUERIES, NUM_WAYS = 40, 15, 5
 
@@ -20,9 +20,9 @@ def targets():
 
 
 def updated(*batches):
-    metric = EpisodeAccuracy()
+    metric = EpisodeMean()
     for logits, targets in batches:
-        metric.update(logits, targets)
+        metric.update(episode_accuracy(logits, targets))
     return metric
 
 
@@ -58,7 +58,7 @@ def test_the_last_digit_does_not_depend_on_the_batches(logits, targets):
 def test_starts_anew_after_a_reset(logits, targets):
     metric = updated((logits[:5], targets[:5]))
     metric.reset()
-    metric.update(logits[5:], targets[5:])
+    metric.update(episode_accuracy(logits[5:], targets[5:]))
     assert metric.compute() == updated((logits[5:], targets[5:])).compute()
 
 
@@ -75,3 +75,9 @@ def test_joins_devices_exactly(logits, targets):
 
 def test_state_is_not_in_checkpoints(logits, targets):
     assert updated((logits, targets)).state_dict() == {}
+
+
+def test_squared_error_is_the_mean_over_points_and_dimensions():
+    predictions, targets = torch.randn(2, 4, 7, 3).unbind()
+    expected = ((predictions.numpy() - targets.numpy()) ** 2).reshape(4, -1).mean(1)
+    np.testing.assert_allclose(episode_mse(predictions, targets), expected, rtol=1e-6)
