@@ -34,6 +34,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         num_workers: processes that make batches, where that is work.
     """
 
+    fixed: tuple[str, ...] = ()  # arguments below that a benchmark decides for itself
     monitor = ("val/accuracy", "max")  # the figure that chooses the best checkpoint, and its better end
 
     def __init__(
@@ -53,7 +54,9 @@ class EpisodicDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)  # those of the benchmark too: a checkpoint knows its data
+        self.save_hyperparameters(
+            logger=False, ignore=self.fixed
+        )  # those of the benchmark too: a checkpoint knows its data
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         self.train_size = EpisodeSize(
             train_num_ways or num_ways, train_num_shots or num_shots, train_num_queries or num_queries
