@@ -1,4 +1,4 @@
-"""Few-shot regression through the commands: training, choice of the checkpoint, evaluation after any number of steps."""
+"""Few-shot regression through the commands: training, choice of the checkpoint, tests after any number of steps."""
 
 import json
 from pathlib import Path
