@@ -31,6 +31,7 @@ ROWS = {
     "FC100": Row("Oreshkin et al. 2018", (3, 32, 32)),
     "Glyphs": Row("fonts", (1, 28, 28)),
     "ImageFolder": Row("Your own images", (3, 84, 84), needs_users_files=True),
+    "MiniImageNet": Row("Ravi and Larochelle 2017", (3, 84, 84)),
     "Omniglot": Row("Lake, Salakhutdinov, Tenenbaum 2015", (1, 28, 28)),
     "Sinusoid": Row("Finn et al. 2017", (1, 1, 1), is_regression=True),
 }
@@ -38,6 +39,7 @@ ROWS = {
 PUBLISHED = {
     "cifar_fs": {"train": 64, "val": 16, "test": 20},
     "fc100": {"train": 60, "val": 20, "test": 20},
+    "mini_imagenet": {"train": 64, "val": 16, "test": 20},
     "omniglot_vinyals": {"train": 1028, "val": 172, "test": 423},
     "omniglot_alphabets": {"train": 25, "val": 5, "test": 20},
 }
@@ -148,8 +150,9 @@ def test_vinyals_split_of_omniglot_is_as_counted_in_the_papers_files():
     assert alphabets["train"] & alphabets["test"] == {"Gurmukhi"}
 
 
-@pytest.mark.parametrize("name", ["cifar_fs", "fc100", "omniglot_vinyals"])
+@pytest.mark.parametrize("name", ["cifar_fs", "fc100", "mini_imagenet", "omniglot_vinyals"])
 def test_a_split_is_the_published_one(name, shared_data):
-    published = json.loads((shared_data / "splits" / f"{name}.json").read_text("utf-8"))
+    file = {"mini_imagenet": "mini_imagenet_ravi"}.get(name, name)
+    published = json.loads((shared_data / "splits" / f"{file}.json").read_text("utf-8"))
     ours = published_split(name)
     assert {split: sorted(ours[split]) for split in SPLITS} == {split: sorted(published[split]) for split in SPLITS}

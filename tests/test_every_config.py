@@ -26,7 +26,10 @@ NAMES = [name for name in algorithms.__all__ if not inspect.isabstract(getattr(a
 REGRESSION = [path for path in DATA if path.stem == "sinusoid"]
 REGRESSORS = [path for path in ALGORITHMS if getattr(algorithms, content_class(path)).regresses]
 MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression needs of any algorithm
-ONE_SMALL_BATCH = ["--trainer.fast_dev_run=1", "--data.tasks_per_batch=1", "--data.eval_tasks_per_batch=1"]
+ONE_SMALL_BATCH = [
+    *("--trainer.fast_dev_run=1", "--data.tasks_per_batch=1", "--data.eval_tasks_per_batch=1"),
+    *("--data.num_queries=2", "--data.train_num_queries=2"),  # miniImageNet 20-way with 15 takes gigabytes
+]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*num_workers"),
     pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter"),
@@ -123,10 +126,12 @@ def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)
 def test_a_reproduction_trains_validates_and_tests(path, monkeypatch, tmp_path, capsys):
-    give_random_images(monkeypatch)
+    give_random_images(monkeypatch, num_classes=30)  # miniImageNet, 1-shot, is trained 30-way
     places = [f"--runs={tmp_path}", "--trainer.accelerator=cpu"]
     if content(path)["data"]["class_path"] != "Sinusoid":
         places.append(f"--data.cache_dir={tmp_path}")
+    if "num_inner_steps_test" in content(path)["model"]["init_args"]:
+        places.append("--model.num_inner_steps_test=2")  # Reptile's 50 are seconds on 84x84
     assert train([f"--config={path}", *places, *ONE_SMALL_BATCH]) == 0
     printed = capsys.readouterr().out
     assert "test split" in printed and "± " in printed

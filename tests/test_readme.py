@@ -1,4 +1,7 @@
-"""The README tells the truth: its commands parse, its evaluations and Python run, its links lead somewhere."""
+"""The README tells the truth: its commands parse, its evaluations and Python run, its links lead somewhere.
+
+So do the training commands and the links of the other pages.
+"""
 
 import inspect
 import re
@@ -16,21 +19,22 @@ from fewshot_pl.backbones.build import _BUILDERS
 from fewshot_pl.cli import TrainCLI, evaluate, train
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS)}
+README = PAGES["README.md"]
 CHECKPOINT = "runs/Glyphs/ProtoNet/0/checkpoints/best.ckpt"
 CKPT_FLAG = f"--ckpt_path {CHECKPOINT}"
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 
-def blocks(language):
-    """The code blocks of the README in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language, page=README):
+    """The code blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
-def command_lines(script):
-    """The arguments of every call of a script in the README's shell blocks."""
-    calls = [call for block in blocks("bash") for line in block.splitlines() for call in line.split(" && ")]
+def command_lines(script, page=README):
+    """The arguments of every call of a script in a page's shell blocks."""
+    calls = [call for block in blocks("bash", page) for line in block.splitlines() for call in line.split(" && ")]
     return [call.removeprefix(f"python {script}").strip() for call in calls if call.startswith(f"python {script}")]
 
 
@@ -68,7 +72,7 @@ def test_every_shell_command_is_one_that_is_tested():
     assert lines and all(line.startswith((*starts, "# (")) for line in lines)  # "# (2)" numbers a row of the results
 
 
-@pytest.mark.parametrize("arguments", command_lines("train.py"))
+@pytest.mark.parametrize("arguments", [line for page in PAGES.values() for line in command_lines("train.py", page)])
 def test_training_commands_parse(arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = Parser(shlex.split(arguments)).config
@@ -118,10 +122,17 @@ def test_there_is_a_place_for_the_results():
     assert README.index("<!-- results:begin -->") < README.index("<!-- results:end -->")
 
 
+def leads_somewhere(target, page):
+    """Whether a relative link on a page names a file or folder, and after # one of a file's headings."""
+    path, _, anchor = target.partition("#")
+    file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+    headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE) if anchor and file.is_file() else []
+    anchors = ["", *(re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings)]
+    return file.exists() and anchor in anchors
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_within_the_repository_lead_somewhere(page):
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]) if "://" not in target]
-    headings = re.findall(r"^#+ (.*)$", PAGES[page], re.MULTILINE)
-    anchors = {f"#{re.sub(r'[^a-z0-9 -]', '', heading.lower()).replace(' ', '-')}" for heading in headings}
     assert targets or page == "CHANGELOG.md"
-    assert [target for target in targets if target not in anchors and not (ROOT / target.split("#")[0]).exists()] == []
+    assert [target for target in targets if not leads_somewhere(target, page)] == []
