@@ -85,9 +85,10 @@ def test_a_reproduction_says_what_it_reproduces(path, made):
     assert any(character.isdigit() for character in header["Published"])
     python, script, *args = header["Command"].split()
     assert (python, script, args) == ("python", "train.py", ["--config", path.relative_to(ROOT).as_posix()])
-    size = made(*args).datamodule.eval_size
-    assert f"{size.num_shots}-shot" in header["title"]
-    assert f"{size.num_ways}-way" in header["title"] + header["Published"]
+    data = made(*args).datamodule
+    size, regresses = data.eval_size, data.monitor[0] == "val/mse"
+    assert (f"{size.num_shots} points" if regresses else f"{size.num_shots}-shot") in header["title"]
+    assert regresses or f"{size.num_ways}-way" in header["title"] + header["Published"]
 
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)
