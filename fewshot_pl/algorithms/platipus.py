@@ -69,7 +69,7 @@ class PLATIPUS(MAML):
         self.num_samples = num_samples
         self.num_training_samples = num_training_samples
         if init_from is not None:
-            self._take_weights_of(Path(init_from))
+            self._take_weights_of(Path(init_from).expanduser())
         num_parameters = len(self.learner.point())
         shape = (num_parameters,) if gamma == "per_parameter" else ()
         self.gamma_p = nn.Parameter(torch.full(shape, initial_gamma))
@@ -141,7 +141,7 @@ class PLATIPUS(MAML):
         return torch.stack([_mean_prediction(sampled, support_y) for sampled in outputs])
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
-        """The learner's parameters after so many steps from the mean of p, its most probable theta."""
+        # From the mean of p, its most probable theta.
         mean = self.learner.parameters_at(self._mean_of_p(support_x, support_y))
         return self.adapted_from(mean, support_x, support_y, num_steps)
 

@@ -320,7 +320,7 @@ def test_sampled_functions_spread_away_from_the_support_and_less_with_more_of_it
     for num_shots in (1, 3, 10):
         at_support, elsewhere = predicted_deviations(model, episode := curves(num_shots))
         distances = (episode.query_x.flatten(1)[:, :, None] - episode.support_x.flatten(1)[:, None]).abs().amin(2)
-        assert elsewhere[distances > 2].mean() > 1.5 * at_support.mean()
+        assert elsewhere[distances > 2].mean() > 2 * at_support.mean()
         means.append(elsewhere.mean())
     assert means[1] < 0.9 * means[0]
     assert means[2] < 0.7 * means[0]
