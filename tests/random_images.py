@@ -6,11 +6,10 @@ from PIL import Image
 from fewshot_pl import benchmarks
 from fewshot_pl.benchmarks import ImageFolder
 from fewshot_pl.data.datamodule import SPLITS
-from fewshot_pl.data.image_datamodule import ImageDataModule
 
 
 def give_random_images(monkeypatch, num_classes=20, num_images=20):
-    """For one test, every benchmark of images but ImageFolder holds random ones of its shape in each split."""
+    """For one test, every benchmark but ImageFolder holds random images of its shape in each split."""
 
     def class_images(self, split):
         generator = np.random.default_rng(SPLITS.index(split))
@@ -18,8 +17,7 @@ def give_random_images(monkeypatch, num_classes=20, num_images=20):
             yield str(name), generator.integers(0, 256, (num_images, *self.image_shape), dtype=np.uint8)
 
     for name in benchmarks.__all__:
-        benchmark = getattr(benchmarks, name)
-        if issubclass(benchmark, ImageDataModule) and benchmark is not ImageFolder:
+        if (benchmark := getattr(benchmarks, name)) is not ImageFolder:
             monkeypatch.setattr(benchmark, "class_images", class_images)
             monkeypatch.setattr(benchmark, "source_fingerprint", lambda self: {})
 
