@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from fewshot_pl import algorithms
-from fewshot_pl.algorithms import MAML, FewShotAlgorithm, MatchingNet, ProtoNet, RelationNet, Reptile
+from fewshot_pl.algorithms import MAML, PLATIPUS, FewShotAlgorithm, MatchingNet, ProtoNet, RelationNet, Reptile
 from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.episode import Episode
 
@@ -32,6 +32,7 @@ class Row(NamedTuple):
 
 
 _MAML = {"num_ways": NUM_WAYS, "inner_lr": 0.05, "num_inner_steps": 2}
+_PLATIPUS = {**_MAML, "num_inner_steps": 1, "num_samples": 2}
 _FCE_MEAN = {"full_context": True, "num_context_steps": 1, "first_read_out": "mean", "norm": "support"}
 _REPTILE = {"num_ways": NUM_WAYS, "inner_lr": 3e-3, "num_inner_steps": 3, "num_inner_steps_test": 3}
 _WHOLE_SUPPORT = {"inner_batch_size_test": 2 * NUM_WAYS}  # else batches are drawn by the images' positions
@@ -57,6 +58,11 @@ ROWS = {
     "MAML-support": Row(MAML, {**_MAML, "norm": "support", "num_inner_steps_test": 3}),
     "MAML-layer": Row(MAML, {**_MAML, "norm": "layer", "inner_loss_reduction": "mean"}),
     "FOMAML": Row(MAML, {**_MAML, "first_order": True, "backbone": "conv4-32-strided"}),
+    "PLATIPUS": Row(PLATIPUS, _PLATIPUS),
+    "PLATIPUS-running": Row(PLATIPUS, {**_PLATIPUS, "norm": "running", "gamma": "scalar"}),
+    "PLATIPUS-support": Row(PLATIPUS, {**_PLATIPUS, "norm": "support", "num_training_samples": 2}),
+    "PLATIPUS-group": Row(PLATIPUS, {**_PLATIPUS, "norm": "group", "num_inner_steps_test": 3}),
+    "PLATIPUS-first-order": Row(PLATIPUS, {**_PLATIPUS, "first_order": True, "backbone": "conv4-32-strided"}),
     "Reptile": Row(Reptile, {**_REPTILE, **_WHOLE_SUPPORT}, **_REPTILE_ADAM),
     "Reptile-batches": Row(
         Reptile, {**_REPTILE, "inner_batch_size_test": 4}, support_order_matters=True, **_REPTILE_ADAM

@@ -215,8 +215,8 @@ class FewShotAlgorithm(LightningModule, ABC):
         checkpoint["algorithm"] = type(self).__name__
         datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
         checkpoint["data"] = type(datamodule).__name__ if datamodule is not None else None
-        if "backbone_weights" in checkpoint.get("hyper_parameters", {}):
-            checkpoint["hyper_parameters"]["backbone_weights"] = None  # they are in the checkpoint, the file may go
+        for file in {"backbone_weights", "init_from"} & checkpoint.get("hyper_parameters", {}).keys():
+            checkpoint["hyper_parameters"][file] = None  # what it held is in the checkpoint, the file may go
 
 
 def training_accuracy(logits: Tensor, query_y: Tensor) -> dict[str, Tensor]:

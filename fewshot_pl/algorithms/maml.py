@@ -42,11 +42,18 @@ class MAML(GradientAlgorithm):
         self.inner_loss_reduction = inner_loss_reduction
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
-        def support_loss(parameters: Parameters) -> Tensor:
-            logits = functional_call(self.learner, parameters, (support_x,))
-            loss = prediction_loss(logits, support_y)
-            return loss * logits.shape[-1] if self.inner_loss_reduction == "sum_over_shots" else loss
+        return self.adapted_from(dict(self.learner.named_parameters()), support_x, support_y, num_steps)
 
-        parameters = dict(self.learner.named_parameters())
+    def adapted_from(self, parameters: Parameters, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
+        """What becomes of the learner's ``parameters`` in so many steps on one task's support."""
+
+        def support_loss(parameters: Parameters) -> Tensor:
+            return self.inner_loss(functional_call(self.learner, parameters, (support_x,)), support_y)
+
         with torch.autocast(support_x.device.type, enabled=False):  # half precision spoils second derivatives
             return adapted_parameters(support_loss, parameters, self.inner_lr, num_steps, self.first_order)
+
+    def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What inner steps descend, of outputs [n, N] for the labels [n] of one task."""
+        loss = prediction_loss(outputs, targets)
+        return loss * outputs.shape[-1] if self.inner_loss_reduction == "sum_over_shots" else loss

@@ -1,0 +1,210 @@
+"""PLATIPUS, or Probabilistic MAML (Finn, Xu, Levine 2018)."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fewshot_pl.algorithms.base import normal_noise, training_accuracy
+from fewshot_pl.algorithms.maml import MAML
+from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
+from fewshot_pl.functional.gaussians import gaussian_kl
+from fewshot_pl.functional.inner_loop import Parameters
+from fewshot_pl.functional.precision import at_least_float32
+
+
+class PLATIPUS(MAML):
+    """Learn a distribution of weights, sample from it, and let each sample adapt to a task as in MAML.
+
+    p(theta | support) = N(mu - gamma_p grad L(mu; support), sigma^2) and, in training alone,
+    q(theta | query) = N(mu - gamma_q grad L(mu; query), v_q). A training task draws theta from q, adapts it to the
+    support by ``num_inner_steps`` of descent, phi, and minimises L(phi; query) + kl_weight KL(q || p), a bound on the
+    likelihood, through all of that (algorithm 1). An evaluation draws ``num_samples`` thetas from p, the same
+    normal numbers for every task, and predicts the mean of their adapted probabilities, or of their regressions
+    (algorithm 2). Learned: mu, sigma^2, v_q, gamma_p and gamma_q. Adapted: each sample of theta.
+
+    L(phi; query) is the mean over the queries, which the authors' kl_weight of 0.1 belongs to, and the KL the sum over
+    all P parameters. The exact bound of n queries would be kl_weight = 1/n in classification, and 2 s^2 / n in
+    regression under noise of deviation s; more of it gives up fit for a p that covers more of q.
+
+    Differs from the paper's code: batch norm and initial weights are as in our MAML; nothing is clipped but by the
+    Trainer; log-variances are kept within -10 to 2.
+
+    Args:
+        kl_weight: of the divergence; the paper takes 0.1 for its toy problems, 0.05 to 0.15 for CelebA.
+        num_samples: thetas of an evaluation.
+        num_training_samples: thetas of a training task.
+        gamma: one learned step size ``per_parameter``, the paper's, or one ``scalar`` for all.
+        initial_gamma: of gamma_p and gamma_q.
+        initial_deviation: of theta: the square root of sigma^2 and v_q at the start.
+        init_from: a MAML checkpoint to take mu from; its own settings must be given as they were.
+        inner_loss_reduction: as in MAML, of the steps of gamma too.
+        first_order: count inner gradients as constants, those of gamma's steps too.
+    """
+
+    log_variance_range = (-10.0, 2.0)  # deviations of 0.007 to 2.7
+    sample_noise: Tensor  # [S, P]
+
+    def __init__(
+        self,
+        kl_weight: float = 0.1,
+        num_samples: int = 10,
+        num_training_samples: int = 1,
+        gamma: Literal["per_parameter", "scalar"] = "per_parameter",
+        initial_gamma: float = 0.01,
+        initial_deviation: float = 0.02,
+        init_from: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if min(num_samples, num_training_samples) < 1:
+            raise InputError("--model.num_samples and --model.num_training_samples must be at least 1")
+        self.kl_weight = kl_weight
+        self.num_samples = num_samples
+        self.num_training_samples = num_training_samples
+        if init_from is not None:
+            self._take_weights_of(Path(init_from).expanduser())
+        num_parameters = len(self.learner.point())
+        shape = (num_parameters,) if gamma == "per_parameter" else ()
+        self.gamma_p = nn.Parameter(torch.full(shape, initial_gamma))
+        self.gamma_q = nn.Parameter(torch.full(shape, initial_gamma))
+        log_variance = torch.full((num_parameters,), 2 * math.log(initial_deviation))
+        self.log_variance_p = nn.Parameter(log_variance.clone())  # log sigma^2 [P]
+        self.log_variance_q = nn.Parameter(log_variance.clone())  # log v_q [P]
+        # Common random numbers: no figure depends on which tasks are evaluated together.
+        noise = normal_noise("PLATIPUS", num_samples, num_parameters)
+        self.register_buffer("sample_noise", noise, persistent=False)
+
+    # Training ------------------------------------------------------------------------------------------
+
+    def training_losses(self, batch: Episode) -> dict[str, Tensor]:
+        self.checked_ways(batch)
+        noise = self.task_noise(batch.num_tasks, self.num_training_samples, len(self.log_variance_q))
+        outputs, divergences = self.map_tasks(self._sampled_from_q, *batch[:4], noise)  # [T, S, N*Q, N], [T]
+        targets = batch.query_y.unsqueeze(1).expand(-1, self.num_training_samples, *batch.query_y.shape[1:])
+        query_loss, kl = self.query_loss(outputs, targets), divergences.mean()
+        accuracy = training_accuracy(outputs.detach().mean(1), batch.query_y)
+        return {"loss": query_loss + self.kl_weight * kl, "query_loss": query_loss, "kl": kl, **accuracy}
+
+    def _sampled_from_q(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The outputs [S, N*Q, N] of one task at adapted samples of q, by noise [S, P], and KL(q || p) []."""
+
+        def loss_on_query(parameters: Parameters) -> Tensor:
+            return self.inner_loss(self.logits_at(parameters, support_x, query_x), query_y)
+
+        log_p, log_q = self._log_variances()
+        mean_p, mean_q = self._mean_of_p(support_x, support_y), self._mean(loss_on_query, self.gamma_q)
+        thetas = mean_q + (log_q / 2).exp() * noise
+        outputs = self._adapted_outputs(thetas, support_x, support_y, query_x, self.num_steps)
+        return outputs, gaussian_kl(mean_q, log_q, mean_p, log_p)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        for log_variance in (self.log_variance_p, self.log_variance_q):
+            log_variance.detach().clamp_(*self.log_variance_range)  # outside, its gradient would be 0 for ever
+
+    # Evaluation ----------------------------------------------------------------------------------------
+
+    def sampled_outputs(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_steps: int | None = None
+    ) -> Tensor:
+        """The logits, or the values of regression, that each adapted sample of p gives to one task's queries.
+
+        Their spread over the samples is how unsure the model is.
+
+        Args:
+            support_x: [N*K, C, H, W].
+            support_y: [N*K], or of regression [N*K, D].
+            query_x: [n, C, H, W].
+            num_steps: of each sample's adaptation; default as in a test, or in training mode as in training.
+
+        Returns:
+            [S, n, N], or of regression [S, n, D], for the S = ``num_samples`` samples.
+        """
+        thetas = self._mean_of_p(support_x, support_y) + (self._log_variances()[0] / 2).exp() * self.sample_noise
+        num_steps = self.num_steps if num_steps is None else num_steps
+        return self._adapted_outputs(thetas, support_x, support_y, query_x, num_steps)
+
+    def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        return _mean_prediction(self.sampled_outputs(support_x, support_y, query_x), support_y)
+
+    def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        outputs = [self.sampled_outputs(support_x, support_y, query_x, steps) for steps in range(self.num_steps + 1)]
+        return torch.stack([_mean_prediction(sampled, support_y) for sampled in outputs])
+
+    def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
+        # From the mean of p, its most probable theta.
+        mean = self.learner.parameters_at(self._mean_of_p(support_x, support_y))
+        return self.adapted_from(mean, support_x, support_y, num_steps)
+
+    # Both ----------------------------------------------------------------------------------------------
+
+    def _mean_of_p(self, support_x: Tensor, support_y: Tensor) -> Tensor:
+        """mu - gamma_p grad L(mu; support) [P]."""
+
+        def loss_on_support(parameters: Parameters) -> Tensor:
+            return self.inner_loss(functional_call(self.learner, parameters, (support_x,)), support_y)
+
+        return self._mean(loss_on_support, self.gamma_p)
+
+    def _mean(self, loss: Callable[[Parameters], Tensor], gamma: Tensor) -> Tensor:
+        """Where a step of sizes ``gamma`` down a loss leads from mu: [P]."""
+        mu = self.learner.point()
+        with torch.autocast(mu.device.type, enabled=False):
+            at_point = torch.func.grad(lambda point: loss(self.learner.parameters_at(point)))
+            gradient: Tensor = at_point(mu.detach() if self.first_order else mu)
+        return mu - gamma * gradient
+
+    def _adapted_outputs(
+        self, thetas: Tensor, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_steps: int
+    ) -> Tensor:
+        """The query outputs [S, n, N] after ``num_steps`` on one task's support from each of the thetas [S, P]."""
+        starts = [self.learner.parameters_at(theta) for theta in thetas]
+        phis = [self.adapted_from(start, support_x, support_y, num_steps) for start in starts]
+        return torch.stack([self.logits_at(phi, support_x, query_x) for phi in phis])
+
+    def _log_variances(self) -> tuple[Tensor, Tensor]:
+        low, high = self.log_variance_range
+        return self.log_variance_p.clamp(low, high), self.log_variance_q.clamp(low, high)
+
+    def _take_weights_of(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"there is no checkpoint {path}: give --model.init_from a checkpoint of MAML")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            algorithm, state = checkpoint["algorithm"], checkpoint["state_dict"]
+        except Exception as error:  # torch raises whatever the broken bytes lead it to
+            raise InputError(f"{path} is no checkpoint: give --model.init_from one of MAML by train.py") from error
+        if algorithm != "MAML":
+            raise InputError(f"{path} holds a {algorithm}: give --model.init_from a checkpoint of MAML")
+        prefix = "learner."
+        learner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        try:
+            self.learner.load_state_dict(learner)
+        except RuntimeError as error:
+            settings = {name: checkpoint["hyper_parameters"].get(name) for name in ("backbone", "norm", "num_ways")}
+            told = ", ".join(f"{name} {value}" for name, value in settings.items())
+            raise InputError(
+                f"the MAML in {path} has weights of other shapes: it was trained with {told}; train with the same"
+            ) from error
+
+
+def _mean_prediction(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The logarithms of the mean probabilities [n, N] that logits [S, n, N] stand for; of regression the mean [n, D].
+
+    Args:
+        outputs: of S samples.
+        targets: of the task, which are real numbers in regression.
+    """
+    if targets.is_floating_point():
+        return outputs.mean(0)
+    log_probabilities = F.log_softmax(at_least_float32(outputs), -1)
+    return log_probabilities.logsumexp(0) - math.log(len(outputs))
