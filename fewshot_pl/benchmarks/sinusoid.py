@@ -37,6 +37,7 @@ class Sinusoid(EpisodicDataModule):
 
     monitor = ("val/mse", "min")
     image_shape = (1, 1, 1)
+    pixel_range = ((_X_RANGE[0],), (_X_RANGE[1],))
 
     def __init__(
         self,
