@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.callbacks import EpisodePicture, EpisodeRate, progress_bar
+from fewshot_pl.callbacks import EpisodePicture, EpisodeRate, GeneratedImages, progress_bar
 from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
@@ -40,7 +40,10 @@ class TrainCLI(LightningCLI):
             parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
             save_config_kwargs={"overwrite": True},  # only a resumed run finds one
             seed_everything_default=0,
-            trainer_defaults={"max_epochs": 15, "callbacks": [EpisodePicture(), EpisodeRate(), progress_bar()]},
+            trainer_defaults={
+                "max_epochs": 15,
+                "callbacks": [EpisodePicture(), GeneratedImages(), EpisodeRate(), progress_bar()],
+            },
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
             args=args if args is None else list(args),
             run=False,

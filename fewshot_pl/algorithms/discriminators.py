@@ -108,8 +108,8 @@ class RelationClassifier(Discriminator):
         self.backbone = Conv4Maps(image_shape, norm)
         self.head = RelationHead(self.backbone.map_shape, norm)
         self.norm = norm
-        self.apply(initialise_relation)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.apply(initialise_relation)
 
     def adapted(self, support: SupportSet, num_steps: int) -> Parameters:
         return dict(self.named_parameters())
