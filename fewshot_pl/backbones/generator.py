@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.backbones.learner import initialise_xavier
+
 ImageRange = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest value of each channel, or of all
 _SLOPE = 0.2  # of LeakyReLU below zero
 
@@ -30,6 +32,7 @@ class TaskEncoder(nn.Module):
         for _ in range(3):
             height, width_of_image = _half(height), _half(width_of_image)
         self.linear = nn.Linear(4 * width * height * width_of_image, 4 * width)
+        initialise_xavier(self)
 
     def forward(self, support_x: Tensor) -> Tensor:
         maps = support_x
@@ -75,6 +78,7 @@ class Generator(nn.Module):
             nn.Conv2d(*pair, 5, padding=2) for pair in pairwise([4 * width, 2 * width, width])
         )
         self.last = nn.Conv2d(width, out_channels, 5, padding=2)
+        initialise_xavier(self)  # torch's own would start with images that hardly depend on the noise
         low, high = torch.tensor(image_range)[..., None, None]
         self.register_buffer("middle", (low + high) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)

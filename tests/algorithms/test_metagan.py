@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.algorithms import MAML, FewShotAlgorithm, MetaGAN, ProtoNet, RelationNet, Reptile
 from fewshot_pl.algorithms.discriminators import SupportSet
+from fewshot_pl.backbones.learner import initialise_xavier
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
@@ -358,10 +359,29 @@ def moons(num_tasks, num_per_class, generator):
         yield points[..., None, None], torch.arange(2).repeat_interleave(num_per_class).expand(num_tasks, -1)
 
 
+class PointGenerator(nn.Module):
+    """Noise and a task's code to points of the plane, [n, 2, 1, 1] within 4 of its middle."""
+
+    def __init__(self, num_inputs):
+        super().__init__()
+        widths = [(num_inputs, 64), (64, 64), (64, 2)]
+        self.linears = nn.ModuleList(nn.Linear(*width) for width in widths)
+        initialise_xavier(self)
+
+    def forward(self, noise, code):
+        points = torch.cat([noise, code.expand(len(noise), -1)], 1)
+        for linear in self.linears[:2]:
+            points = F.leaky_relu(linear(points), 0.2)
+        return 4 * self.linears[2](points).tanh()[..., None, None]
+
+
 def test_two_moons_are_told_from_noise_far_from_them():
     torch.manual_seed(0)
-    plane = {"image_shape": (2, 1, 1), "pixel_range": ((-4.0,), (4.0,)), "backbone": "mlp-40-40", "norm": "none"}
-    model, generator = MetaGAN(num_ways=2, generator_width=8, inner_lr=0.1, **plane), torch.Generator().manual_seed(0)
+    plane = {"image_shape": (2, 1, 1), "backbone": "mlp-40-40-tanh", "norm": "none", "task_parallel": "vmap"}
+    # G is slow: where it wins, it keeps to the moons, and nothing is said of the plane far from them.
+    speeds = {"inner_lr": 0.05, "learning_rate": 3e-3, "generator_learning_rate": 1e-4}
+    model, generator = MetaGAN(num_ways=2, generator_width=8, **plane, **speeds), torch.Generator().manual_seed(0)
+    model.generator = PointGenerator(100 + 4 * 8)
     optimizer = model.configure_optimizers()
 
     def tasks(num_tasks):
@@ -376,9 +396,9 @@ def test_two_moons_are_told_from_noise_far_from_them():
     fresh = tasks(20)
     noise = 8 * torch.rand(20, 500, 2, 1, 1, generator=generator) - 4
     distances = torch.cdist(noise.flatten(2), torch.cat([fresh.support_x, fresh.query_x], 1).flatten(2))
-    is_fake = model.eval()(fresh._replace(query_x=noise)).logsumexp(-1) < 0  # p(generated) > 1/2
     far = distances.amin(-1) > 1
-    assert is_fake[far].float().mean() > 0.9
-    on_data = model(fresh)
-    assert (on_data.logsumexp(-1) < 0).float().mean() < 0.5
-    assert (on_data.argmax(-1) == fresh.query_y).float().mean() > 0.8
+    model.eval()
+    on_noise, on_data = model(fresh._replace(query_x=noise)), model(fresh)
+    assert (on_noise[far].logsumexp(-1) < 0).float().mean() > 0.85  # p(generated) > 1/2
+    assert (on_data.logsumexp(-1) < 0).float().mean() < 0.35
+    assert (on_data.argmax(-1) == fresh.query_y).float().mean() > 0.7

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from fewshot_pl.callbacks import GeneratedImages
@@ -60,9 +61,7 @@ class Recorder:
 
 
 def test_is_written_once_per_validation_for_models_that_draw(fit, events, monkeypatch):
-    from conftest import TinyModel  # the model that ``fit`` trains
-
-    monkeypatch.setattr(TinyModel, "generated_images", Drawing.generated_images, raising=False)
+    monkeypatch.setattr(LightningModule, "generated_images", Drawing.generated_images, raising=False)
     fit(GeneratedImages(), max_epochs=2)
     pictures = events().Images(TAG)
     assert [picture.step for picture in pictures] == [4, 8]
@@ -70,16 +69,15 @@ def test_is_written_once_per_validation_for_models_that_draw(fit, events, monkey
 
 
 def test_nothing_for_other_models_and_where_there_is_nothing_to_draw(episode, tmp_path):
-    before = torch.get_rng_state()
+    task, drawing, before = episode(), Drawing(), torch.get_rng_state()
 
-    def num_pictures(model=None, batch=None, batch_idx=0, every_n_epochs=1, **changes):
+    def num_pictures(model=drawing, batch=task, batch_idx=0, every_n_epochs=1, **changes):
         trainer = Recorder(tmp_path, **changes)
-        callback, model, batch = GeneratedImages(every_n_epochs), model or Drawing(), batch or episode()
-        callback.on_validation_batch_end(trainer, model, None, batch, batch_idx)
+        GeneratedImages(every_n_epochs).on_validation_batch_end(trainer, model, None, batch, batch_idx)
         return len(trainer.added)
 
     assert num_pictures() == 1
-    assert num_pictures(model=torch.nn.Linear(1, 1)) == 0
+    assert num_pictures(model=torch.nn.Identity()) == 0
     assert num_pictures(batch=torch.randn(3)) == 0
     assert num_pictures(batch_idx=1) == 0
     assert num_pictures(every_n_epochs=2) == 0
