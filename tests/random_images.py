@@ -17,7 +17,8 @@ def give_random_images(monkeypatch, num_classes=20, num_images=20):
             yield str(name), generator.integers(0, 256, (num_images, *self.image_shape), dtype=np.uint8)
 
     for name in benchmarks.__all__:
-        if (benchmark := getattr(benchmarks, name)) is not ImageFolder:
+        benchmark = getattr(benchmarks, name)
+        if benchmark is not ImageFolder and hasattr(benchmark, "class_images"):
             monkeypatch.setattr(benchmark, "class_images", class_images)
             monkeypatch.setattr(benchmark, "source_fingerprint", lambda self: {})
 

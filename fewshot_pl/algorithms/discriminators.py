@@ -22,7 +22,7 @@ class SupportSet(NamedTuple):
 
     x: Tensor  # [N*K, C, H, W]
     y: Tensor | None  # [N*K]; None: the task has no labels
-    num_ways: int  # N
+    num_ways: int  # N; of no meaning without labels
     unlabelled: Tensor | None  # [U, C, H, W]; None: the support itself stands for them
     fakes: Tensor | None  # [N*K, C, H, W], constants; None: the game is off
 
@@ -75,7 +75,7 @@ class AdaptedLearner(Discriminator):
     def adapted(self, support: SupportSet, num_steps: int) -> Parameters:
         def inner_loss(parameters: Parameters) -> Tensor:
             loss = self._support_loss(parameters, support)
-            return loss * support.num_ways if self.inner_loss_reduction == "sum_over_shots" else loss
+            return loss * self.learner.head.out_features if self.inner_loss_reduction == "sum_over_shots" else loss
 
         parameters = dict(self.learner.named_parameters())
         with torch.autocast(support.x.device.type, enabled=False):  # half precision spoils second derivatives

@@ -29,7 +29,7 @@ _NUM_NOISE = 100
 class MetaGAN(FewShotAlgorithm):
     """Sharpen a few-shot classifier D by images that a generator G draws for each task, to be told from real ones.
 
-    D has one class more, "generated". With its N logits l, and 0 for that class (section 4 of the paper):
+    D has one class more, "generated". With its N logits l, and 0 for that class:
 
         L_D = CE(l(x), y) on labelled + softplus(-LSE l(x)) on unlabelled + softplus(+LSE l(x)) on generated images
         L_G = softplus(-LSE l(x)) on generated images

@@ -294,6 +294,17 @@ def test_tasks_without_labels_add_to_all_but_the_supervised_loss(classifier, tas
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+def test_a_task_without_labels_adapts_to_its_images_being_real(episode):
+    model, task = build(norm="group", fake_weight=0, num_inner_steps=1), without_labels(episode).tasks(slice(1))
+    learner = model.discriminator.learner
+    loss = NUM_WAYS * real_losses(learner(task.support_x[0])).mean()
+    gradient = torch.autograd.grad(loss, [*learner.parameters()])
+    phi = {name: p - 0.05 * g for (name, p), g in zip(learner.named_parameters(), gradient, strict=True)}
+    expected = real_losses(torch.func.functional_call(learner, phi, (task.query_x[0],))).mean()
+    torch.testing.assert_close(losses_of(model, task)["real_loss"], expected, rtol=0, atol=1e-12)
+    assert (expected - real_losses(learner(task.query_x[0])).mean()).abs() > 1e-3
+
+
 def test_an_unlabelled_image_of_a_relation_net_is_compared_with_every_support_image(episode):
     model, task = build("relation_net"), without_labels(episode).tasks(slice(1))
     support_x, query_x = task.support_x[0], task.query_x[0]

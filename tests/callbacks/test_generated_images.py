@@ -78,7 +78,7 @@ def test_nothing_for_other_models_and_where_there_is_nothing_to_draw(episode, tm
 
     assert num_pictures() == 1
     assert num_pictures(model=torch.nn.Identity()) == 0
-    assert num_pictures(batch=torch.randn(3)) == 0
+    assert num_pictures(batch=torch.zeros(3)) == 0
     assert num_pictures(batch_idx=1) == 0
     assert num_pictures(every_n_epochs=2) == 0
     assert num_pictures(sanity_checking=True) == 0
