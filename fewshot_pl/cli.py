@@ -59,6 +59,7 @@ class TrainCLI(LightningCLI):
             }
         )
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        parser.link_arguments("data.pixel_range", "model.init_args.pixel_range", apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.num_ways", compute_fn=_train_ways, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

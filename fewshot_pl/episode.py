@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+UNKNOWN = -100  # the label of an image whose class is not known
+
 
 class Episode(NamedTuple):
     """T few-shot tasks; a single task is an Episode without the leading T.
@@ -40,6 +42,11 @@ class Episode(NamedTuple):
     def num_ways(self) -> int:
         """Number of classes per task, counted from the support labels; of regression D, the numbers of a target."""
         return self.support_y.shape[-1] if self.is_regression else int(self.support_y.max()) + 1
+
+    @property
+    def is_labelled(self) -> Tensor:
+        """Whether any support image of a task has a label: booleans [T]."""
+        return (self.support_y != UNKNOWN).flatten(1).any(1)
 
     def tasks(self, which: slice | Tensor) -> "Episode":
         """The Episode of some of the tasks."""

@@ -3,9 +3,19 @@
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.algorithms.matching_net import MatchingNet
+from fewshot_pl.algorithms.metagan import MetaGAN
 from fewshot_pl.algorithms.platipus import PLATIPUS
 from fewshot_pl.algorithms.protonet import ProtoNet
 from fewshot_pl.algorithms.relation_net import RelationNet
 from fewshot_pl.algorithms.reptile import Reptile
 
-__all__ = ["MAML", "PLATIPUS", "FewShotAlgorithm", "MatchingNet", "ProtoNet", "RelationNet", "Reptile"]
+__all__ = [
+    "MAML",
+    "PLATIPUS",
+    "FewShotAlgorithm",
+    "MatchingNet",
+    "MetaGAN",
+    "ProtoNet",
+    "RelationNet",
+    "Reptile",
+]

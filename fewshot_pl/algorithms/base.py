@@ -89,10 +89,15 @@ class FewShotAlgorithm(LightningModule, ABC):
         """The number of ways N of an Episode.
 
         Raises:
-            InputError: the algorithm cannot take tasks of so many classes, or tasks of regression.
+            InputError: the algorithm cannot take tasks of so many classes, of regression, or without labels.
         """
         if episode.is_regression and not self.regresses:
             raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
+        if not episode.is_labelled.all():
+            raise InputError(
+                f"{type(self).__name__} cannot use tasks without labels: leave out --data.unlabelled_tasks, "
+                "or train MetaGAN"
+            )
         self.check_ways(num_ways := episode.num_ways)
         return num_ways
 

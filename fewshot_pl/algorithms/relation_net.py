@@ -8,13 +8,12 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from fewshot_pl.algorithms.metric import MetricAlgorithm
-from fewshot_pl.backbones import Conv4Maps, Norm, conv_block, num_features
-from fewshot_pl.backbones.normalization import support_rows
+from fewshot_pl.backbones import Conv4Maps, Norm, RelationHead
+from fewshot_pl.backbones.relation_head import initialise_relation
+from fewshot_pl.episode import UNKNOWN
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.functional.prototypes import class_sums, one_hot
-
-_UNKNOWN = -100
 
 
 class RelationNet(MetricAlgorithm):
@@ -49,10 +48,10 @@ class RelationNet(MetricAlgorithm):
         if not isinstance(self.backbone, Conv4Maps):
             raise InputError(f"RelationNet compares feature maps, and {backbone} has none: use conv4-maps")
         self.map_shape: tuple[int, ...] = self.backbone.map_shape
-        head = _RelationHead(self.map_shape, norm)
-        self.head = head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head = RelationHead(self.map_shape, norm)
+        self.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.max_gradient_norm = max_gradient_norm
-        self.apply(_initialise)
+        self.apply(initialise_relation)
 
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
         if self.norm_mode != "transductive":
@@ -61,26 +60,13 @@ class RelationNet(MetricAlgorithm):
 
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
         classes = class_sums(support_f, support_y, num_ways)  # [N, D]
-        if self.norm_mode != "support":
-            return self.pair_logits(classes, query_f)
-        num_support = support_f.shape[0]
-        with support_rows(self.head, num_support * num_ways):
-            return self.pair_logits(classes, torch.cat([support_f, query_f]))[num_support:]
-
-    def pair_logits(self, classes: Tensor, images: Tensor) -> Tensor:
-        """The logits [n, N] of all pairs of classes [N, D] and images [n, D]."""
-        shape = len(images), len(classes), *self.map_shape
-        class_maps = classes.view(shape[1:]).expand(shape)
-        image_maps = images.view(-1, 1, *self.map_shape).expand(shape)
-        pairs = torch.cat([class_maps, image_maps], 2).flatten(0, 1)  # [n*N, 2*64, h, w]
-        logits: Tensor = self.head(pairs)
-        return logits.view(shape[:2])
+        return self.head.query_logits(classes, support_f, query_f)
 
     def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
         labels = query_y.flatten()
         scores = at_least_float32(logits).sigmoid().flatten(0, 1)  # [T*N*Q, N]
         errors = (scores - one_hot(labels, logits.shape[-1]).to(scores.dtype)).square().mean(-1)
-        known = labels != _UNKNOWN
+        known = labels != UNKNOWN
         return (errors * known).sum() / known.sum()
 
     def class_log_probabilities(self, logits: Tensor) -> Tensor:
@@ -97,37 +83,3 @@ class RelationNet(MetricAlgorithm):
             for network in (self.backbone, self.head):
                 nn.utils.clip_grad_norm_(network.parameters(), self.max_gradient_norm)
         super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-
-class _RelationHead(nn.Module):
-    """Pairs of maps [n, 2*C, h, w] to logits [n] (section 3.4, figure 3; the sigmoid is left to the loss)."""
-
-    def __init__(self, map_shape: tuple[int, ...], norm: Norm) -> None:
-        super().__init__()
-        num_channels, height, width = map_shape
-        if min(height, width) < 4:
-            raise InputError("images must be at least 16x16 for RelationNet: use a larger --data.image_size")
-        # As in the authors' code for 84x84 images, maps 19x19, and for 28x28 images, maps 5x5.
-        padding = 0 if min(height, width) >= 10 else 1
-        self.blocks = nn.Sequential(
-            conv_block(2 * num_channels, num_channels, norm, padding=padding),
-            conv_block(num_channels, num_channels, norm, padding=padding),
-            nn.Flatten(),
-        )
-        self.hidden = nn.Linear(num_features(self.blocks, (2 * num_channels, height, width)), 8)
-        self.score = nn.Linear(8, 1)
-
-    def forward(self, pairs: Tensor) -> Tensor:
-        logits: Tensor = self.score(self.hidden(self.blocks(pairs)).relu())
-        return logits.squeeze(-1)
-
-
-def _initialise(layer: nn.Module) -> None:
-    """The authors' code: convolutions N(0, 2 / n) with n = 9 * output channels; linear layers N(0, 0.01^2), bias 1."""
-    if isinstance(layer, nn.Conv2d):
-        nn.init.normal_(layer.weight, std=(2 / (layer.weight[0, 0].numel() * layer.out_channels)) ** 0.5)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
-    elif isinstance(layer, nn.Linear):
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.ones_(layer.bias)

@@ -4,6 +4,7 @@ from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
 from fewshot_pl.backbones.conv4 import Conv4, Conv4Maps, conv_block
 from fewshot_pl.backbones.learner import Learner, build_learner
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm
+from fewshot_pl.backbones.relation_head import RelationHead
 
 __all__ = [
     "Conv4",
@@ -12,6 +13,7 @@ __all__ = [
     "ImageShape",
     "Learner",
     "Norm",
+    "RelationHead",
     "build_backbone",
     "build_learner",
     "conv_block",

@@ -1,6 +1,7 @@
 """Read-only observers of a training; they never change what is learned."""
 
 from fewshot_pl.callbacks.episode_picture import EpisodePicture, episode_figure
+from fewshot_pl.callbacks.generated_images import GeneratedImages
 from fewshot_pl.callbacks.progress import EpisodeBar, EpisodeLines, EpisodeRate, progress_bar
 from fewshot_pl.callbacks.regression_picture import RegressionPicture, regression_figure
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
@@ -10,6 +11,7 @@ __all__ = [
     "EpisodeLines",
     "EpisodePicture",
     "EpisodeRate",
+    "GeneratedImages",
     "RegressionPicture",
     "ValidationPicture",
     "episode_figure",
@@ -21,4 +23,4 @@ __all__ = [
 
 def pictures() -> list[ValidationPicture]:
     """The pictures of every training, each of which shows what fits it."""
-    return [EpisodePicture(), RegressionPicture()]
+    return [EpisodePicture(), RegressionPicture(), GeneratedImages()]

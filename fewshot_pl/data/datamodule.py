@@ -78,6 +78,11 @@ class EpisodicDataModule(LightningDataModule, ABC):
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images; (1, 1, 1) of a regression's x."""
 
+    @property
+    def pixel_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The lowest and the highest value that images can have, per channel or for all."""
+        return (0.0,), (1.0,)
+
     @abstractmethod
     def episode_dataset(self, split: Split) -> Dataset[Any]:
         """The dataset that maps an EpisodeRange to a batch."""

@@ -1,6 +1,6 @@
 """From episode numbers to batches: the dataset and the sampler that a DataLoader is made of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -33,6 +33,16 @@ class ImageBatch(NamedTuple):
     support: Tensor  # uint8 [T, N, K, C, H, W]
     query: Tensor  # uint8 [T, N, Q, C, H, W]
     quarter_turns: Tensor  # [T, N]
+    support_u: Tensor  # uint8 [T, N, U, C, H, W]
+    query_u: Tensor  # uint8 [T, N, U, C, H, W]
+    is_labelled: Tensor  # [T]
+
+
+def gathered(split: str, indices: EpisodeIndices, images_at: Callable[[Tensor], Tensor]) -> ImageBatch:
+    """The batch of indices with the images that ``images_at`` looks up by their numbers."""
+    support, query, quarter_turns, support_u, query_u, is_labelled = indices
+    looked_up = images_at(support), images_at(query), quarter_turns, images_at(support_u), images_at(query_u)
+    return ImageBatch(split, *looked_up, is_labelled)
 
 
 class EpisodeDataset(Dataset[IndexBatch | ImageBatch]):
@@ -47,9 +57,8 @@ class EpisodeDataset(Dataset[IndexBatch | ImageBatch]):
         indices = self._sampler(*episodes)
         if self._store is None:
             return IndexBatch(self._split, indices)
-        support = torch.from_numpy(self._store.images[indices.support.numpy()])
-        query = torch.from_numpy(self._store.images[indices.query.numpy()])
-        return ImageBatch(self._split, support, query, indices.quarter_turns)
+        images = self._store.images
+        return gathered(self._split, indices, lambda numbers: torch.from_numpy(images[numbers.numpy()]))
 
 
 class TrainingEpisodes(DistributedSampler[EpisodeRange]):

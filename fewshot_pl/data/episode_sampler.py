@@ -17,6 +17,12 @@ class EpisodeSize(NamedTuple):
     num_ways: int
     num_shots: int
     num_queries: int
+    num_unlabelled: int = 0  # images per class without labels, to adapt with, and as many to measure with
+
+    @property
+    def num_images(self) -> int:
+        """Images per class, all of them different."""
+        return self.num_shots + self.num_queries + 2 * self.num_unlabelled
 
 
 class EpisodeIndices(NamedTuple):
@@ -25,6 +31,9 @@ class EpisodeIndices(NamedTuple):
     support: Tensor  # [T, N, K] image numbers
     query: Tensor  # [T, N, Q] image numbers
     quarter_turns: Tensor  # [T, N] rotation of each class, 0..3
+    support_u: Tensor  # [T, N, U] numbers of images that come without labels, to adapt with
+    query_u: Tensor  # [T, N, U] to measure with
+    is_labelled: Tensor  # [T] False: the other images come without labels too
 
 
 class EpisodeSampler:
@@ -35,38 +44,48 @@ class EpisodeSampler:
 
     Args:
         store: the images, sorted by class.
-        size: ways, shots and queries of an episode.
+        size: ways, shots, queries and unlabelled images of an episode.
         seed: any integer; every (seed, epoch, episode) has a random stream of its own.
         num_rotations: 4 makes each quarter turn of a class a class of its own (class*4 + turns), 1 does not.
+        unlabelled_tasks: share of the episodes that come without any label.
 
     Raises:
-        InputError: there are fewer classes than ways, or a class has fewer images than shots + queries.
+        InputError: there are fewer classes than ways, or a class has fewer images than an episode takes of it.
     """
 
-    def __init__(self, store: ImageStore, size: EpisodeSize, seed: int, num_rotations: int = 1) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        size: EpisodeSize,
+        seed: int,
+        num_rotations: int = 1,
+        unlabelled_tasks: float = 0.0,
+    ) -> None:
         self.size = size
         self.num_rotations = num_rotations
         self._starts = store.class_starts[:-1]
         self._counts = np.diff(store.class_starts)
         self._seed = seed % 2**64
+        self._unlabelled_tasks = unlabelled_tasks
         _check_size(store, size, num_rotations)
 
     def __call__(self, epoch: int, first_episode: int, num_episodes: int) -> EpisodeIndices:
         """Episodes ``first_episode`` to ``first_episode + num_episodes - 1`` of an epoch."""
-        num_ways, num_shots, num_queries = self.size
+        num_ways, num_shots, num_queries, num_unlabelled = self.size
         classes = np.empty((num_episodes, num_ways), dtype=np.int64)
         keys = np.empty((num_episodes, num_ways, self._counts.max()))
+        is_labelled = np.empty(num_episodes, dtype=np.bool_)
         for task in range(num_episodes):
             generator = self._generator(epoch, first_episode + task)
             classes[task] = generator.choice(len(self._counts) * self.num_rotations, num_ways, replace=False)
             generator.random(out=keys[task])
+            is_labelled[task] = generator.random() >= self._unlabelled_tasks  # last: the images stay as they are
         sources, quarter_turns = np.divmod(classes, self.num_rotations)
-        images = self._starts[sources][..., None] + self._picks(keys, sources, num_shots + num_queries)
-        return EpisodeIndices(
-            support=torch.from_numpy(images[..., :num_shots].copy()),
-            query=torch.from_numpy(images[..., num_shots:].copy()),
-            quarter_turns=torch.from_numpy(quarter_turns),
-        )
+        images = self._starts[sources][..., None] + self._picks(keys, sources, self.size.num_images)
+        counts = [num_shots, num_queries, num_unlabelled, num_unlabelled]
+        support, query, support_u, query_u = torch.split(torch.from_numpy(images), counts, -1)
+        turns = torch.from_numpy(quarter_turns)
+        return EpisodeIndices(support, query, turns, support_u, query_u, torch.from_numpy(is_labelled))
 
     def _generator(self, epoch: int, episode: int) -> np.random.Generator:
         # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
@@ -85,10 +104,12 @@ class EpisodeSampler:
 
 
 def _check_size(store: ImageStore, size: EpisodeSize, num_rotations: int) -> None:
-    if min(size) < 1:
+    if min(size.num_ways, size.num_shots, size.num_queries) < 1:
         raise InputError(
             f"ways, shots and queries must be at least 1, not {size.num_ways}, {size.num_shots}, {size.num_queries}"
         )
+    if size.num_unlabelled < 0:
+        raise InputError(f"--data.num_unlabelled must be at least 0, not {size.num_unlabelled}")
     num_classes = store.num_classes * num_rotations
     if num_classes < size.num_ways:
         raise InputError(
@@ -96,8 +117,10 @@ def _check_size(store: ImageStore, size: EpisodeSize, num_rotations: int) -> Non
         )
     counts = np.diff(store.class_starts)
     poorest = int(counts.argmin())
-    if counts[poorest] < size.num_shots + size.num_queries:
+    if counts[poorest] < size.num_images:
+        unlabelled = f" + 2 x {size.num_unlabelled} unlabelled images" if size.num_unlabelled else ""
+        names = "num_shots, num_queries or num_unlabelled" if size.num_unlabelled else "num_shots or num_queries"
         raise InputError(
             f"class '{store.class_names[poorest]}' has {counts[poorest]} images and an episode needs "
-            f"{size.num_shots} shots + {size.num_queries} queries: add images, or lower num_shots or num_queries"
+            f"{size.num_shots} shots + {size.num_queries} queries{unlabelled}: add images, or lower {names}"
         )

@@ -18,11 +18,12 @@ from torch.utils.data import Dataset
 
 from fewshot_pl.data.augment import Augmentation
 from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
-from fewshot_pl.data.episode_dataset import EpisodeDataset, ImageBatch, IndexBatch
+from fewshot_pl.data.episode_dataset import EpisodeDataset, ImageBatch, IndexBatch, gathered
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
-from fewshot_pl.episode import Episode
+from fewshot_pl.episode import UNKNOWN, Episode
+from fewshot_pl.errors import InputError
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
@@ -40,6 +41,9 @@ class ImageDataModule(EpisodicDataModule):
         store: keep the images on the ``device``, on the ``host``, or (``auto``) on the device when they fit.
         augment: random changes of training images, where the benchmark has any.
         num_workers: processes that read images when the store is on the host.
+        num_unlabelled: images per class that come without labels, to adapt with, and as many to measure with
+            (Episode's ``support_u`` and ``query_u``): semi-supervised tasks.
+        unlabelled_tasks: share of the training tasks that have no label at all.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -53,9 +57,16 @@ class ImageDataModule(EpisodicDataModule):
         store: Literal["auto", "device", "host"] = "auto",
         augment: bool = True,
         num_workers: int = 0,
+        num_unlabelled: int = 0,
+        unlabelled_tasks: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=num_workers, **kwargs)
+        if not 0 <= unlabelled_tasks <= 1:
+            raise InputError(f"--data.unlabelled_tasks is a share, 0 to 1, not {unlabelled_tasks}")
+        self.eval_size = self.eval_size._replace(num_unlabelled=num_unlabelled)
+        self.train_size = self.train_size._replace(num_unlabelled=num_unlabelled)
+        self.unlabelled_tasks = unlabelled_tasks
         self.root = Path(root).expanduser()
         self.cache_dir = _cache_folder(cache_dir)
         self.store_place = store
@@ -81,6 +92,13 @@ class ImageDataModule(EpisodicDataModule):
         """4 where each quarter turn of a class counts as a class of its own."""
         return 1
 
+    @property
+    def pixel_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        darkest, brightest = (
+            tuple((value - mean) / std for mean, std in zip(self.mean, self.std, strict=True)) for value in (0.0, 1.0)
+        )
+        return darkest, brightest
+
     # Lightning's hooks -------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
@@ -102,26 +120,34 @@ class ImageDataModule(EpisodicDataModule):
 
     def sampler(self, split: str) -> EpisodeSampler:
         """The sampler of a split's episodes, of the size that training or evaluation asks for."""
-        return EpisodeSampler(self.stores[split], self.size(split), self.seed, self.num_rotations(split))
+        unlabelled_tasks = self.unlabelled_tasks if split == "train" else 0.0
+        size, num_rotations = self.size(split), self.num_rotations(split)
+        return EpisodeSampler(self.stores[split], size, self.seed, num_rotations, unlabelled_tasks)
 
     def episode(self, batch: IndexBatch | ImageBatch) -> Episode:
         """The Episode of a batch, on the batch's device; training images are augmented."""
         if isinstance(batch, IndexBatch):
             batch = self._gathered(batch)
+        support_y, query_y = (
+            class_major_labels(images).masked_fill(~batch.is_labelled[:, None], UNKNOWN)
+            for images in (batch.support, batch.query)
+        )
+        support_x, query_x = self._pixels(batch, batch.support), self._pixels(batch, batch.query)
+        if batch.support_u.shape[2] == 0:
+            return Episode(support_x, support_y, query_x, query_y)
+        unlabelled = self._pixels(batch, batch.support_u), self._pixels(batch, batch.query_u)
+        return Episode(support_x, support_y, query_x, query_y, *unlabelled)
+
+    def _pixels(self, batch: ImageBatch, images: Tensor) -> Tensor:
+        """Some of a batch's images, uint8 [T, N, n, C, H, W], as an algorithm sees them, [T, N*n, C, H, W]."""
         augmentation = self.augmentation if self.augment and batch.split == "train" else None
-        num_tasks = batch.support.shape[0]
-        pixels = []
-        for images in (batch.support, batch.query):
-            turned = rotated(images, batch.quarter_turns) if self.num_rotations(batch.split) > 1 else images
-            seen = normalised(turned.flatten(0, 2), self.mean, self.std, augmentation)
-            pixels.append(seen.reshape(num_tasks, -1, *seen.shape[1:]))
-        labels = [class_major_labels(images) for images in (batch.support, batch.query)]
-        return Episode(pixels[0], labels[0], pixels[1], labels[1])
+        turned = rotated(images, batch.quarter_turns) if self.num_rotations(batch.split) > 1 else images
+        seen = normalised(turned.flatten(0, 2), self.mean, self.std, augmentation)
+        return seen.reshape(len(images), -1, *seen.shape[1:])
 
     def _gathered(self, batch: IndexBatch) -> ImageBatch:
         images = self._images_on(batch.split, batch.indices.support.device)
-        support, query, quarter_turns = batch.indices
-        return ImageBatch(batch.split, images[support], images[query], quarter_turns)
+        return gathered(batch.split, batch.indices, images.__getitem__)
 
     def _images_on(self, split: str, device: torch.device) -> Tensor:
         key = (split, device)

@@ -68,7 +68,9 @@ def episodes(data, loader, epoch=0):
 
 def same(one, other):
     return len(one) == len(other) and all(
-        torch.equal(a, b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)
+        (a is None and b is None) or torch.equal(a, b)
+        for left, right in zip(one, other, strict=True)
+        for a, b in zip(left, right, strict=True)
     )
 
 
@@ -117,7 +119,7 @@ def test_the_place_of_the_images_and_the_workers_change_nothing(made, benchmark,
 @pytest.mark.parametrize("tasks", [1, 3, 20])
 def test_tasks_per_evaluation_batch_change_nothing(made, tasks):
     def joined(batches):
-        return [tuple(torch.cat(field) for field in zip(*batches, strict=True))]
+        return [tuple(torch.cat(field) for field in zip(*(batch[:4] for batch in batches), strict=True))]
 
     data, other = made(), made(eval_tasks_per_batch=tasks)
     assert same(joined(episodes(data, data.test_dataloader())), joined(episodes(other, other.test_dataloader())))
@@ -232,6 +234,70 @@ def test_a_task_that_does_not_fit_is_refused_at_setup(made, settings, message):
         made(**settings)
 
 
+def test_unlabelled_images_are_others_of_the_same_classes(made):
+    data = made(num_ways=3, num_shots=2, num_queries=2, num_unlabelled=2)  # every image of a class
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for episode in episodes(data, loader):
+            parts = [
+                marks(images) for images in (episode.support_x, episode.query_x, episode.support_u, episode.query_u)
+            ]
+            assert [part.shape[1] for part in parts] == [6, 6, 6, 6]
+            assert (episode.query_y >= 0).all()
+            for task in range(episode.num_tasks):
+                drawn = {tuple(mark) for part in parts for mark in part[task].tolist()}
+                classes = parts[0][task, :, 0].unique().tolist()
+                assert drawn == {(way, image) for way in classes for image in range(IMAGES)}
+
+
+def test_unlabelled_images_change_no_other(made):
+    without, with_unlabelled = made(num_shots=1, num_queries=2), made(num_shots=1, num_queries=2, num_unlabelled=2)
+    for name in ("train_dataloader", "test_dataloader"):
+        plain, more = (episodes(data, getattr(data, name)()) for data in (without, with_unlabelled))
+        assert all(episode.support_u is None and episode.query_u is None for episode in plain)
+        assert same([episode[:4] for episode in more], [episode[:4] for episode in plain])
+
+
+@pytest.mark.parametrize("store", ["device", "host"])
+def test_a_share_of_the_training_tasks_has_no_labels(made, store):
+    settings = {"batches_per_epoch": 60, "store": store}
+    data, labelled = made(unlabelled_tasks=0.3, **settings), made(**settings)
+    some = episodes(data, data.train_dataloader())
+    plain = episodes(labelled, labelled.train_dataloader())
+    is_labelled = torch.cat([episode.is_labelled for episode in some])
+    assert 0.6 < is_labelled.float().mean() < 0.8
+    for half, whole in zip(some, plain, strict=True):
+        known = half.is_labelled
+        assert torch.equal(half.support_x, whole.support_x) and torch.equal(half.query_x, whole.query_x)
+        assert same([half.tasks(known)], [whole.tasks(known)])
+        assert (half.support_y[~known] == -100).all() and (half.query_y[~known] == -100).all()
+    assert same(episodes(data, data.val_dataloader()), episodes(labelled, labelled.val_dataloader()))
+    one_by_one = made(unlabelled_tasks=0.3, **{**settings, "tasks_per_batch": 1, "batches_per_epoch": 240})
+    alone = episodes(one_by_one, one_by_one.train_dataloader())
+    assert torch.equal(torch.cat([episode.is_labelled for episode in alone]), is_labelled)
+    every = made(unlabelled_tasks=1)
+    assert not any(episode.is_labelled.any() for episode in episodes(every, every.train_dataloader()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"unlabelled_tasks": 1.5}, "share, 0 to 1, not 1.5"),
+        ({"unlabelled_tasks": -0.1}, "share, 0 to 1, not -0.1"),
+        ({"num_unlabelled": -1}, "num_unlabelled must be at least 0"),
+        ({"num_unlabelled": 2}, r"8 images.*2 shots . 4 queries . 2 x 2 unlabelled images.*or num_unlabelled"),
+    ],
+)
+def test_unlabelled_images_and_tasks_that_cannot_be_are_refused(made, settings, message):
+    with pytest.raises(InputError, match=message):
+        made(**settings)
+
+
+def test_the_range_of_the_pixels_is_that_of_black_and_white(made):
+    assert made().pixel_range == ((0.0,), (1.0,))
+    low, high = made(Coloured).pixel_range
+    assert low == pytest.approx((-5, -2, -1)) and high == pytest.approx((5, 3, 7 / 3))
+
+
 class Recorder(LightningModule):
     """Keeps the episodes that a Trainer hands it."""
 
@@ -276,4 +342,4 @@ def test_a_trainer_gets_the_same_episodes(made, tmp_path, store):
 def test_hyper_parameters_are_plain_values_of_every_argument(made):
     hparams = dict(made().hparams)
     assert hparams["num_ways"] == 3 and hparams["seed"] == 0 and hparams["store"] == "auto"
-    assert all(isinstance(value, (int, str, bool, type(None))) for value in hparams.values())
+    assert all(isinstance(value, (int, float, str, bool, type(None))) for value in hparams.values())

@@ -49,7 +49,7 @@ def test_another_seed_epoch_or_number_is_another_episode(change):
 def test_images_are_of_their_class_and_none_is_drawn_twice(size, num_rotations):
     store = a_store()
     num_ways, num_shots, num_queries = size
-    support, query, turns = a_sampler(store, size, num_rotations=num_rotations)(0, 0, 200)
+    support, query, turns = a_sampler(store, size, num_rotations=num_rotations)(0, 0, 200)[:3]
     assert support.shape == (200, num_ways, num_shots)
     assert query.shape == (200, num_ways, num_queries)
     assert turns.shape == (200, num_ways)
@@ -65,7 +65,7 @@ def test_images_are_of_their_class_and_none_is_drawn_twice(size, num_rotations):
 
 def test_classes_images_labels_and_turns_are_drawn_evenly():
     num_episodes, store = 4000, a_store((10,) * 8)
-    support, query, turns = a_sampler(store, (4, 1, 2), num_rotations=2)(0, 0, num_episodes)
+    support, query, turns = a_sampler(store, (4, 1, 2), num_rotations=2)(0, 0, num_episodes)[:3]
     classes = support[..., 0] // 10
     for counts in (
         torch.bincount(classes[:, 0], minlength=8),  # a class is label 0 as often as another
@@ -83,7 +83,7 @@ def test_classes_images_labels_and_turns_are_drawn_evenly():
 def test_support_and_query_positions_are_interchangeable():
     """The order within an episode carries nothing: the first query is as often a low image as the first shot."""
     store = a_store((10,) * 5)
-    support, query, _ = a_sampler(store, (5, 2, 8))(0, 0, 2000)  # takes every image of a class
+    support, query = a_sampler(store, (5, 2, 8))(0, 0, 2000)[:2]  # takes every image of a class
     for images in (support[..., 0], support[..., 1], query[..., 0], query[..., -1]):
         assert (images % 10).float().mean().item() == pytest.approx(4.5, abs=0.12)
 
@@ -91,7 +91,7 @@ def test_support_and_query_positions_are_interchangeable():
 def test_the_first_episodes_are_these():
     """Fails when the episodes change, and with them every figure on a fixed list."""
     indices = a_sampler(num_rotations=4)(0, 0, 16)
-    content = b"".join(tensor.numpy().astype("<i8").tobytes() for tensor in indices)
+    content = b"".join(tensor.numpy().astype("<i8").tobytes() for tensor in indices[:3])
     assert hashlib.sha256(content).hexdigest()[:16] == "f1601fdd7fc8cde7"
 
 
