@@ -1,10 +1,11 @@
 """The algorithms: one paper, one file, one class. This list is the registry."""
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.lstm_meta_learner import LSTMMetaLearner
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.algorithms.matching_net import MatchingNet
 from fewshot_pl.algorithms.protonet import ProtoNet
 from fewshot_pl.algorithms.relation_net import RelationNet
 from fewshot_pl.algorithms.reptile import Reptile
 
-__all__ = ["MAML", "FewShotAlgorithm", "MatchingNet", "ProtoNet", "RelationNet", "Reptile"]
+__all__ = ["MAML", "FewShotAlgorithm", "LSTMMetaLearner", "MatchingNet", "ProtoNet", "RelationNet", "Reptile"]
