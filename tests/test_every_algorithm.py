@@ -11,7 +11,15 @@ from pytorch_lightning import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from fewshot_pl import algorithms
-from fewshot_pl.algorithms import MAML, FewShotAlgorithm, MatchingNet, ProtoNet, RelationNet, Reptile
+from fewshot_pl.algorithms import (
+    MAML,
+    FewShotAlgorithm,
+    LSTMMetaLearner,
+    MatchingNet,
+    ProtoNet,
+    RelationNet,
+    Reptile,
+)
 from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.episode import Episode
 
@@ -33,6 +41,7 @@ class Row(NamedTuple):
 
 _MAML = {"num_ways": NUM_WAYS, "inner_lr": 0.05, "num_inner_steps": 2}
 _FCE_MEAN = {"full_context": True, "num_context_steps": 1, "first_read_out": "mean", "norm": "support"}
+_LSTM = {"num_ways": NUM_WAYS, "num_inner_steps": 2}
 _REPTILE = {"num_ways": NUM_WAYS, "inner_lr": 3e-3, "num_inner_steps": 3, "num_inner_steps_test": 3}
 _WHOLE_SUPPORT = {"inner_batch_size_test": 2 * NUM_WAYS}  # else batches are drawn by the images' positions
 # Reptile's loss is half the squared distance to where training on a task leads, which may be as far from anywhere.
@@ -76,6 +85,14 @@ ROWS = {
         {**_REPTILE, **_WHOLE_SUPPORT, "norm": "group", "inner_optimizer": "sgd", "inner_lr": 0.02},
         **_REPTILE_TRAINS,
     ),
+    "LSTMMetaLearner": Row(LSTMMetaLearner, {**_LSTM, "norm_momentum": 0.9}),
+    "LSTMMetaLearner-as-in-code": Row(
+        LSTMMetaLearner, {**_LSTM, "gate_recursion": "pre_activations", "divide_by_batch": True}
+    ),
+    "LSTMMetaLearner-running": Row(LSTMMetaLearner, {**_LSTM, "norm": "running", "num_inner_steps_test": 3}),
+    "LSTMMetaLearner-transductive": Row(LSTMMetaLearner, {**_LSTM, "norm": "transductive"}),
+    "LSTMMetaLearner-support": Row(LSTMMetaLearner, {**_LSTM, "norm": "support", "max_gradient_norm": 0}),
+    "LSTMMetaLearner-group": Row(LSTMMetaLearner, {**_LSTM, "norm": "group", "hidden_size": 5}),
 }
 
 
@@ -215,6 +232,7 @@ def test_training_leaves_nothing_of_a_pass_behind(row, task_parallel):
     trainer(max_steps=2).fit(model, loader(2))
     for layer in episodic_norms(model):
         assert (layer.num_support, layer.vectorised, layer.observed) == (None, False, None)
+        assert (layer.observing, layer.given) == (False, None)
     twin = copy.deepcopy(model)  # fails where a tensor of vmap, or of a graph, is still attached to a module
     assert state_hash(twin) == state_hash(model)
 

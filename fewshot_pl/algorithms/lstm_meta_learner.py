@@ -30,13 +30,12 @@ class LSTMMetaLearner(GradientAlgorithm):
 
     theta_t = f_t theta_{t-1} - i_t g_t with g_t the gradient of the support's loss L_t at theta_{t-1}; the gates f_t
     (how much of the weights to keep) and i_t (the learning rate) of each coordinate come from a second LSTM that reads
-    L_t and g_t (section 3.2, algorithm 1). One LSTM serves all coordinates. Trained by Adam on the loss of the queries
-    at theta_T, with L_t and g_t counted as constants (section 3.3). Learned: both LSTMs and theta_0, the learner's own
+    L_t and g_t (section 3, algorithm 1). One LSTM serves all coordinates. Trained by Adam on the loss of the queries
+    at theta_T, with L_t and g_t counted as constants, so there are no second derivatives. Learned: both LSTMs and theta_0, the learner's own
     parameters, batch norm's scale and shift among them. Adapted: a copy of theta_0.
 
     Batch norm by default (norm ``episode``) takes a batch's own statistics in training, and at test normalises the
-    queries by those that the passes over the support left, a running average that starts anew with each task (section
-    3.4).
+    queries by those that the passes over the support left, a running average that starts anew with each task.
 
     Differs from the paper's code: by default the gates see the last gates' values, as in the paper's equations; the
     gradient is not divided by the batch's size a second time; the running average starts from the first pass, not
@@ -140,7 +139,7 @@ class LSTMMetaLearner(GradientAlgorithm):
 
 
 class _MetaLSTM(nn.Module):
-    """Both layers for all coordinates: a step from loss [] and gradient [P] (section 3.2, equations 3 to 5)."""
+    """Both layers for all coordinates: a step from loss [] and gradient [P] (section 3)."""
 
     def __init__(self, hidden_size: int, gate_recursion: GateRecursion) -> None:
         super().__init__()
@@ -153,8 +152,8 @@ class _MetaLSTM(nn.Module):
         self.gate_weight = nn.Parameter(torch.empty(2, hidden_size + 2))
         self.gate_bias = nn.Parameter(torch.empty(2))
         for parameter in (self.weight, self.bias, self.gate_weight):
-            nn.init.uniform_(parameter, -0.01, 0.01)  # appendix A / the authors' code
-        with torch.no_grad():  # section 3.2: start as gradient descent, small learning rates and nothing forgotten
+            nn.init.uniform_(parameter, -0.01, 0.01)  # the authors' code
+        with torch.no_grad():  # start near gradient descent: small learning rates, nothing forgotten
             self.gate_bias[0].uniform_(-5, -4)
             self.gate_bias[1].uniform_(4, 5)
 

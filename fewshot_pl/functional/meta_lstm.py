@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_P = 10.0  # appendix A: what is below e^-p in size counts as almost zero
+_P = 10.0  # what is below e^-p in size counts as almost zero
 
 
 class MetaState(NamedTuple):
@@ -30,7 +30,7 @@ def initial_state(point: Tensor, hidden_size: int) -> MetaState:
 
 
 def preprocessed(values: Tensor) -> Tensor:
-    """The size and sign [2, ...] of values [...], each about -1 to 1 (appendix A).
+    """The size and sign [2, ...] of values [...], each about -1 to 1 (Andrychowicz et al. 2016, appendix A).
 
     (log|x| / p, sign(x)) where |x| >= e^-p, else (-1, e^p x).
     """
@@ -40,7 +40,7 @@ def preprocessed(values: Tensor) -> Tensor:
 
 
 def meta_cell_step(point: Tensor, gradient: Tensor, gates: Tensor) -> Tensor:
-    """The point [P] after a step: theta_t = f_t theta_{t-1} - i_t g_t (equation 2 with its candidate -g_t).
+    """The point [P] after a step: theta_t = f_t theta_{t-1} - i_t g_t (equation 2, the candidate being -g_t).
 
     Args:
         point: [P], theta_{t-1}.
