@@ -31,15 +31,15 @@ class LSTMMetaLearner(GradientAlgorithm):
     theta_t = f_t theta_{t-1} - i_t g_t with g_t the gradient of the support's loss L_t at theta_{t-1}; the gates f_t
     (how much of the weights to keep) and i_t (the learning rate) of each coordinate come from a second LSTM that reads
     L_t and g_t (section 3, algorithm 1). One LSTM serves all coordinates. Trained by Adam on the loss of the queries
-    at theta_T, with L_t and g_t counted as constants, so there are no second derivatives. Learned: both LSTMs and theta_0, the learner's own
-    parameters, batch norm's scale and shift among them. Adapted: a copy of theta_0.
+    at theta_T, with L_t and g_t counted as constants, so there are no second derivatives. Learned: both LSTMs and
+    theta_0, the learner's own parameters, batch norm's scale and shift among them. Adapted: a copy of theta_0.
 
     Batch norm by default (norm ``episode``) takes a batch's own statistics in training, and at test normalises the
     queries by those that the passes over the support left, a running average that starts anew with each task.
 
     Differs from the paper's code: by default the gates see the last gates' values, as in the paper's equations; the
     gradient is not divided by the batch's size a second time; the running average starts from the first pass, not
-    from 0 and 1; a step sees the whole support. The paper makes 5 steps with 5 shots, where its code makes 8.
+    from 0 and 1. Each step sees the whole support. With 5 shots the paper makes 5 steps, its code 8.
 
     Args:
         num_inner_steps: T, steps on the support in training and at test; the paper's are 12 with 1 shot, 5 with 5.
