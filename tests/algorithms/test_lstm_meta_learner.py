@@ -34,7 +34,7 @@ def with_fixed_gates(model, inner_lr, keep=1.0):
     with torch.no_grad():
         for parameter in model.meta_lstm.parameters():
             parameter.zero_()
-        model.meta_lstm.gate_bias.copy_(torch.tensor([logit(inner_lr), logit(keep)]))
+        model.meta_lstm.gate_bias.copy_(torch.tensor([logit(inner_lr), logit(keep)], dtype=torch.float64))
     return model
 
 
@@ -124,11 +124,11 @@ def test_a_forget_gate_below_one_shrinks_the_gradient_of_the_start_at_each_step(
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (0.0, (-1, 0)),
-        (1e-6, (-1, 0.02202647)),
-        (math.exp(-10), (-1, 1)),
-        (1.0, (0, 1)),
-        (-math.exp(2), (0.2, -1)),
+        (0.0, (-1.0, 0.0)),
+        (1e-6, (-1.0, 0.02202647)),
+        (math.exp(-10), (-1.0, 1.0)),
+        (1.0, (0.0, 1.0)),
+        (-math.exp(2), (0.2, -1.0)),
     ],
 )
 def test_preprocessing(value, expected):
@@ -234,9 +234,9 @@ def freeze_gradients(model, episode):
     model.support_gradient = lambda *_: courses[next(numbers) % len(courses)]
 
 
-@pytest.mark.parametrize("norm", ["episode", "group"])
-def test_meta_gradient_is_that_of_central_differences_with_constant_gradients(norm, episode):
-    model = with_large_weights(build(norm=norm, task_parallel="loop"))
+@pytest.mark.parametrize(("backbone", "norm"), [("conv4-32", "episode"), ("mlp-20", "none")])
+def test_meta_gradient_is_that_of_central_differences_with_constant_gradients(backbone, norm, episode):
+    model = with_large_weights(build(backbone=backbone, norm=norm, task_parallel="loop"))
     exact, numerical_of_all = slopes(model, episode)
     freeze_gradients(model, episode)
     exact_of_frozen, numerical = slopes(model, episode)
@@ -354,14 +354,15 @@ def test_the_gradient_of_all_that_is_learned_is_clipped_together(max_gradient_no
 
 def test_training_on_sinusoid_lowers_the_error():
     torch.manual_seed(0)
-    data = Sinusoid(num_shots=10, num_queries=10, tasks_per_batch=8, batches_per_epoch=100, num_val_episodes=100)
-    model = LSTMMetaLearner(1, data.image_shape, "mlp-40-40", norm="none", num_inner_steps=5, learning_rate=5e-3)
+    data = Sinusoid(num_shots=10, num_queries=10, tasks_per_batch=4, batches_per_epoch=100, num_val_episodes=50)
+    network = {"num_ways": 1, "image_shape": data.image_shape, "backbone": "mlp-40-40", "norm": "none"}
+    model = LSTMMetaLearner(**network, num_inner_steps=5, learning_rate=5e-3)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
     before = trainer.validate(model, datamodule=data, verbose=False)[0]["val/mse"]
     trainer.fit(model, datamodule=data)
     after = trainer.validate(model, datamodule=data, verbose=False)[0]["val/mse"]
-    assert after < 0.8 * before
+    assert after < 0.85 * before
 
 
 @pytest.mark.parametrize("name", ["num_inner_steps", "num_inner_steps_test"])
