@@ -1,6 +1,6 @@
 """The LSTM Meta-Learner (Ravi and Larochelle 2017)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,13 @@ from fewshot_pl.functional.meta_lstm import MetaState, initial_state, meta_cell_
 from fewshot_pl.functional.objectives import prediction_loss
 
 GateRecursion = Literal["values", "pre_activations"]
+
+
+class _Stop(NamedTuple):
+    """Where the learner stands after some steps on a task."""
+
+    point: Tensor  # [P] theta_t
+    statistics: Statistics  # of norm episode: the running average over the passes so far, at least one
 
 
 class LSTMMetaLearner(GradientAlgorithm):
@@ -69,8 +76,8 @@ class LSTMMetaLearner(GradientAlgorithm):
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone=backbone, norm=norm, num_inner_steps=num_inner_steps, **kwargs)
-        if min(self.num_inner_steps, self.num_inner_steps_test) < 1:
-            raise InputError("LSTMMetaLearner takes at least one step: raise --model.num_inner_steps, also _test")
+        if num_inner_steps < 1:
+            raise InputError("LSTMMetaLearner learns to take steps: --model.num_inner_steps must be at least 1")
         for layer in episodic_norms(self.learner):
             layer.eps = norm_eps
         self.meta_lstm = _MetaLSTM(hidden_size, gate_recursion)
@@ -79,32 +86,29 @@ class LSTMMetaLearner(GradientAlgorithm):
         self.max_gradient_norm = max_gradient_norm
 
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        points, statistics = self._trajectory(support_x, support_y, self.num_steps)
-        return self._logits_with(points[-1], statistics[-1], support_x, query_x)
+        return self._logits_after(self._stops(support_x, support_y, self.num_steps)[-1], support_x, query_x)
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
-        return self.learner.parameters_at(self._trajectory(support_x, support_y, num_steps)[0][-1])
+        return self.learner.parameters_at(self._stops(support_x, support_y, num_steps)[-1].point)
 
     def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        points, statistics = self._trajectory(support_x, support_y, self.num_steps)
-        # Before the first step the queries are normalised by the first pass over the support, which is made there.
-        stops = zip(points, (statistics[0], *statistics), strict=True)
-        return torch.stack([self._logits_with(point, passed, support_x, query_x) for point, passed in stops])
+        stops = self._stops(support_x, support_y, self.num_steps)
+        return torch.stack([self._logits_after(stop, support_x, query_x) for stop in stops])
 
-    def _trajectory(
-        self, support_x: Tensor, support_y: Tensor, num_steps: int
-    ) -> tuple[list[Tensor], list[Statistics]]:
-        """theta_0 to theta_T, [P] each, and the statistics that each of the T passes over the support leaves."""
+    def _stops(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> list[_Stop]:
+        """theta_0 to theta_T of one task, and what the passes over its support up to there left in batch norm."""
         state = initial_state(self.learner.point(), self.meta_lstm.hidden_size)
-        points, statistics = [state.point], list[Statistics]()
         with torch.autocast(support_x.device.type, enabled=False):  # half precision spoils small gradients
-            for _ in range(num_steps):
-                loss, gradient, observed = self.support_gradient(state.point.detach(), support_x, support_y)
+            loss, gradient, average = self.support_gradient(state.point.detach(), support_x, support_y)
+            stops = [_Stop(state.point, average)]
+            for step in range(num_steps):
+                if step > 0:
+                    loss, gradient, observed = self.support_gradient(state.point.detach(), support_x, support_y)
+                    pairs = zip(average, observed, strict=True)
+                    average = tuple(old.lerp(new, self.norm_momentum) for old, new in pairs)
                 state = self.meta_lstm(state, loss, gradient)
-                points.append(state.point)
-                pairs = zip(statistics[-1] if statistics else observed, observed, strict=True)
-                statistics.append(tuple(old.lerp(new, self.norm_momentum) for old, new in pairs))
-        return points, statistics
+                stops.append(_Stop(state.point, average))
+        return stops
 
     def support_gradient(
         self, point: Tensor, support_x: Tensor, support_y: Tensor
@@ -119,12 +123,12 @@ class LSTMMetaLearner(GradientAlgorithm):
         gradient, (loss, statistics) = torch.func.grad_and_value(support_loss, has_aux=True)(point)
         return loss, gradient / len(support_x) if self.divide_by_batch else gradient, statistics
 
-    def _logits_with(self, point: Tensor, statistics: Statistics, support_x: Tensor, query_x: Tensor) -> Tensor:
-        """The logits [N*Q, N] of one task's queries at a point [P], after passes that left these statistics."""
-        parameters = self.learner.parameters_at(point)
+    def _logits_after(self, stop: _Stop, support_x: Tensor, query_x: Tensor) -> Tensor:
+        """The logits [N*Q, N] of one task's queries."""
+        parameters = self.learner.parameters_at(stop.point)
         if self.training or self.norm != "episode":
             return self.logits_at(parameters, support_x, query_x)
-        with given_statistics(self.learner, statistics):
+        with given_statistics(self.learner, stop.statistics):
             return self.logits_at(parameters, support_x, query_x)
 
     def configure_gradient_clipping(

@@ -61,6 +61,11 @@ def task(episode):
     return [tensor[0] for tensor in episode[:4]]
 
 
+def points_of(model, support_x, support_y):
+    """theta_0 to theta_T, [P] each."""
+    return [stop.point for stop in model._stops(support_x, support_y, model.num_steps)]
+
+
 def vector(parameters):
     return torch.cat([value.flatten() for value in parameters.values()])
 
@@ -260,7 +265,7 @@ def test_meta_weights_start_small_with_gates_of_gradient_descent():
 
 def test_the_start_is_the_learners_own_parameters_and_a_checkpoint_holds_it(task):
     model = build()
-    points, _ = model._trajectory(*task[:2], NUM_STEPS)
+    points = points_of(model, *task[:2])
     assert torch.equal(points[0], model.learner.point())
     assert {f"learner.{name}" for name, _ in model.learner.named_parameters()} <= model.state_dict().keys()
 
@@ -271,7 +276,7 @@ def test_an_untrained_meta_learner_lowers_the_loss_of_a_separable_task(seed):
     model = LSTMMetaLearner(num_ways=2, image_shape=(1, 2, 2), backbone="mlp-16", norm="none").double()
     images, labels = torch.randn(20, 1, 2, 2, dtype=torch.float64), torch.arange(20) % 2
     images[:, 0, 0, 0] = 2.0 * labels - 1
-    points, _ = model._trajectory(images, labels, model.num_inner_steps)
+    points = points_of(model, images, labels)
     losses = [model.support_gradient(point.detach(), images, labels)[0] for point in points]
     assert losses[-1] < losses[0]
 
@@ -296,7 +301,7 @@ def batch_norms(module):
 def test_queries_are_normalised_by_their_batch_in_training_and_by_what_the_support_left_at_test(task_parallel, episode):
     model = build(norm_momentum=0.7, norm_eps=1e-2, task_parallel=task_parallel)
     for support_x, support_y, query_x, _, logits in zip(*episode[:4], model.eval()(episode), strict=True):
-        points, _ = model._trajectory(support_x, support_y, NUM_STEPS)
+        points = points_of(model, support_x, support_y)
         reference = with_torchs_batch_norms(build().learner, momentum=0.7, eps=1e-2)
         for number, point in enumerate(points[:-1]):
             for layer in batch_norms(reference):
@@ -329,8 +334,9 @@ def test_the_curve_goes_from_the_start_to_the_logits(training, norm, task):
     curve = model.adaptation_curve(*task[:3], NUM_WAYS)
     assert curve.shape == (NUM_STEPS + 1, len(task[2]), NUM_WAYS)
     assert torch.equal(curve[-1], model.query_logits(*task[:3], NUM_WAYS))
-    model.num_inner_steps = model.num_inner_steps_test = 1
-    assert torch.equal(curve[1], model.query_logits(*task[:3], NUM_WAYS))
+    for num_steps in (0, 1):
+        model.num_inner_steps = model.num_inner_steps_test = num_steps
+        assert torch.equal(curve[num_steps], model.query_logits(*task[:3], NUM_WAYS))
     if training or norm == "group":
         assert torch.equal(curve[0], model.learner(task[2]))
 
@@ -365,10 +371,9 @@ def test_training_on_sinusoid_lowers_the_error():
     assert after < 0.85 * before
 
 
-@pytest.mark.parametrize("name", ["num_inner_steps", "num_inner_steps_test"])
-def test_no_step_at_all_is_refused(name):
-    with pytest.raises(InputError, match="at least one step"):
-        build(**{name: 0})
+def test_training_without_steps_is_refused():
+    with pytest.raises(InputError, match="at least 1"):
+        build(num_inner_steps=0)
 
 
 def test_defaults_are_those_of_one_shot():

@@ -145,9 +145,7 @@ def test_group_norm_has_the_most_groups_up_to_eight_that_divide_the_channels(num
 
 
 def test_unknown_modes_are_refused():
-    with pytest.raises(
-        InputError, match="norm must be one of transductive, running, support, episode, group, layer, none, not 'x'"
-    ):
+    with pytest.raises(InputError, match=r"norm must be one of transductive, .*, none, not 'x'"):
         norm_layer("x", 8)
 
 
@@ -192,7 +190,8 @@ def protonet(norm, **arguments):
 
 def maml(norm, **arguments):
     torch.manual_seed(0)
-    return MAML(NUM_WAYS, IMAGE_SHAPE, "conv4-32", norm=norm, inner_lr=0.05, num_inner_steps=2, **arguments)
+    settings = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "backbone": "conv4-32", "norm": norm}
+    return MAML(**settings, inner_lr=0.05, num_inner_steps=2, **arguments)
 
 
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
@@ -238,8 +237,8 @@ def test_maml_keeps_the_statistics_of_the_adapted_queries(task_parallel):
     episode = random_episode(num_tasks=2, dtype=torch.float64)
     conv, layer = model.learner.backbone.blocks[0].conv, model.learner.backbone.blocks[0].norm
     means = []
-    for support_x, support_y, query_x, _ in zip(*episode, strict=True):
-        phi = model.adapted(support_x, support_y)
+    for support_x, support_y, query_x, _ in zip(*episode[:4], strict=True):
+        phi = model.adapted(support_x, support_y, model.num_steps)
         weight, bias = (phi[f"backbone.blocks.0.conv.{name}"] for name in ("weight", "bias"))
         means.append(F.conv2d(query_x, weight, bias, padding=conv.padding).mean((0, 2, 3)))
     model(episode)
