@@ -6,10 +6,11 @@ from PIL import Image
 from fewshot_pl import benchmarks
 from fewshot_pl.benchmarks import ImageFolder
 from fewshot_pl.data.datamodule import SPLITS
+from fewshot_pl.data.image_datamodule import ImageDataModule
 
 
 def give_random_images(monkeypatch, num_classes=20, num_images=20):
-    """For one test, every benchmark but ImageFolder holds random images of its shape in each split."""
+    """For one test, every benchmark of images but ImageFolder holds random ones of its shape in each split."""
 
     def class_images(self, split):
         generator = np.random.default_rng(SPLITS.index(split))
@@ -17,7 +18,8 @@ def give_random_images(monkeypatch, num_classes=20, num_images=20):
             yield str(name), generator.integers(0, 256, (num_images, *self.image_shape), dtype=np.uint8)
 
     for name in benchmarks.__all__:
-        if (benchmark := getattr(benchmarks, name)) is not ImageFolder:
+        benchmark = getattr(benchmarks, name)
+        if issubclass(benchmark, ImageDataModule) and benchmark is not ImageFolder:
             monkeypatch.setattr(benchmark, "class_images", class_images)
             monkeypatch.setattr(benchmark, "source_fingerprint", lambda self: {})
 
