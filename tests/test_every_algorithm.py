@@ -15,6 +15,7 @@ from fewshot_pl.algorithms import (
     MAML,
     PLATIPUS,
     FewShotAlgorithm,
+    LSTMMetaLearner,
     MatchingNet,
     MetaGAN,
     ProtoNet,
@@ -43,6 +44,7 @@ class Row(NamedTuple):
 _MAML = {"num_ways": NUM_WAYS, "inner_lr": 0.05, "num_inner_steps": 2}
 _PLATIPUS = {**_MAML, "num_inner_steps": 1, "num_samples": 2}
 _FCE_MEAN = {"full_context": True, "num_context_steps": 1, "first_read_out": "mean", "norm": "support"}
+_LSTM = {"num_ways": NUM_WAYS, "num_inner_steps": 2}
 _REPTILE = {"num_ways": NUM_WAYS, "inner_lr": 3e-3, "num_inner_steps": 3, "num_inner_steps_test": 3}
 _WHOLE_SUPPORT = {"inner_batch_size_test": 2 * NUM_WAYS}  # else batches are drawn by the images' positions
 _METAGAN = {**_MAML, "generator_width": 4}
@@ -103,6 +105,14 @@ ROWS = {
         {**_REPTILE, **_WHOLE_SUPPORT, "norm": "group", "inner_optimizer": "sgd", "inner_lr": 0.02},
         **_REPTILE_TRAINS,
     ),
+    "LSTMMetaLearner": Row(LSTMMetaLearner, {**_LSTM, "norm_momentum": 0.9}),
+    "LSTMMetaLearner-as-in-code": Row(
+        LSTMMetaLearner, {**_LSTM, "gate_recursion": "pre_activations", "divide_by_batch": True}
+    ),
+    "LSTMMetaLearner-running": Row(LSTMMetaLearner, {**_LSTM, "norm": "running", "num_inner_steps_test": 3}),
+    "LSTMMetaLearner-transductive": Row(LSTMMetaLearner, {**_LSTM, "norm": "transductive"}),
+    "LSTMMetaLearner-support": Row(LSTMMetaLearner, {**_LSTM, "norm": "support", "max_gradient_norm": 0}),
+    "LSTMMetaLearner-group": Row(LSTMMetaLearner, {**_LSTM, "norm": "group", "hidden_size": 5}),
 }
 
 
@@ -242,6 +252,7 @@ def test_training_leaves_nothing_of_a_pass_behind(row, task_parallel):
     trainer(max_steps=2).fit(model, loader(2))
     for layer in episodic_norms(model):
         assert (layer.num_support, layer.vectorised, layer.observed) == (None, False, None)
+        assert (layer.observing, layer.given) == (False, None)
     twin = copy.deepcopy(model)  # fails where a tensor of vmap, or of a graph, is still attached to a module
     assert state_hash(twin) == state_hash(model)
 

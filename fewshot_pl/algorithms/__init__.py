@@ -1,6 +1,7 @@
 """The algorithms: one paper, one file, one class. This list is the registry."""
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.lstm_meta_learner import LSTMMetaLearner
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.algorithms.matching_net import MatchingNet
 from fewshot_pl.algorithms.metagan import MetaGAN
@@ -13,6 +14,7 @@ __all__ = [
     "MAML",
     "PLATIPUS",
     "FewShotAlgorithm",
+    "LSTMMetaLearner",
     "MatchingNet",
     "MetaGAN",
     "ProtoNet",

@@ -33,6 +33,7 @@ class FewShotAlgorithm(LightningModule, ABC):
 
     num_ways: int | None = None  # set by algorithms whose head has so many outputs and no other number
     regresses = False  # whether targets may be real numbers
+    carries_statistics = False  # whether norm episode is possible: the algorithm has to hold a task's statistics
 
     def __init__(
         self,
@@ -43,6 +44,8 @@ class FewShotAlgorithm(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
+        if self.hparams.get("norm") == "episode" and not self.carries_statistics:
+            raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self.task_parallel = task_parallel

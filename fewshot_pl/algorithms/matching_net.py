@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fewshot_pl.algorithms.metric import MetricAlgorithm
 from fewshot_pl.errors import InputError
-from fewshot_pl.functional.attention import attention_read_out, log_class_attention, lstm_hidden_states, lstm_step
+from fewshot_pl.functional.attention import attention_read_out, log_class_attention
+from fewshot_pl.functional.lstm import lstm_hidden_states, lstm_step
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.functional.prototypes import negative_cosines
 

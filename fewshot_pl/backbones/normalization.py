@@ -4,11 +4,13 @@ Which images a batch norm takes its statistics from decides much of a few-shot r
     transductive  the batch at hand, at test time too; the queries influence each other
     running       the batch at hand in training, running statistics at test time (inductive)
     support       the support images alone (inductive, no running state)
+    episode       the batch at hand in training; at test, for the queries, what was accumulated over the passes of the
+                  task's support (inductive; of LSTMMetaLearner alone, which carries them)
     group, layer  no batch statistics at all
     none          no normalisation
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
@@ -18,7 +20,8 @@ from torch.nn import functional as F
 
 from fewshot_pl.errors import InputError
 
-Norm = Literal["transductive", "running", "support", "group", "layer", "none"]
+Norm = Literal["transductive", "running", "support", "episode", "group", "layer", "none"]
+Statistics = tuple[Tensor, ...]  # the mean [C] and the variance [C] of each episodic batch norm in turn
 _MAX_GROUPS = 8
 
 
@@ -27,7 +30,7 @@ class EpisodicBatchNorm2d(nn.Module):
 
     Running statistics are only observed in a training pass (``observed``: the batch's mean and unbiased variance);
     ``update_running`` folds them in, once for all tasks of a step, so that tasks do not see each other's statistics
-    and the loop over tasks equals vmap.
+    and the loop over tasks equals vmap. Those of an episode are observed within ``observing`` and held by the caller.
     """
 
     running_mean: Tensor
@@ -36,7 +39,7 @@ class EpisodicBatchNorm2d(nn.Module):
     def __init__(
         self,
         num_features: int,
-        mode: Literal["transductive", "running", "support"],
+        mode: Literal["transductive", "running", "support", "episode"],
         eps: float = 1e-5,
         momentum: float = 0.1,
     ) -> None:
@@ -51,9 +54,13 @@ class EpisodicBatchNorm2d(nn.Module):
             self.register_buffer("running_var", torch.ones(num_features))
         self.num_support: int | None = None  # leading rows that are support images; set by support_rows()
         self.vectorised = False  # whether the pass runs under vmap; set by vectorised_pass()
+        self.observing = False  # whether a pass in mode episode is one of the support; set by observing()
+        self.given: Statistics | None = None  # to normalise by, mean [C] and variance [C]; set by given_statistics()
         self.observed: tuple[Tensor, Tensor] | None = None
 
     def forward(self, maps: Tensor) -> Tensor:
+        if self.given is not None:
+            return self._affine(maps, *self.given)
         if self.mode == "running" and not self.training:
             return self._affine(maps, self.running_mean, self.running_var)
         sources = maps[: self.num_support] if self.mode == "support" else maps
@@ -66,8 +73,8 @@ class EpisodicBatchNorm2d(nn.Module):
         return self._fused(maps)
 
     def take_observed(self) -> tuple[Tensor, Tensor]:
-        """The mean [C] and unbiased variance [C] of the last training pass; they are forgotten here."""
-        assert self.observed is not None, "no training pass since the last call"
+        """The mean [C] and unbiased variance [C] of the last pass that was observed; they are forgotten here."""
+        assert self.observed is not None, "no pass to observe since the last call"
         observed, self.observed = self.observed, None
         return observed
 
@@ -77,17 +84,21 @@ class EpisodicBatchNorm2d(nn.Module):
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
+    @property
+    def _observes(self) -> bool:
+        return self.mode == "running" or (self.mode == "episode" and self.observing)
+
     def _fused(self, maps: Tensor) -> Tensor:
-        if self.mode != "running":
+        if not self._observes:
             return F.batch_norm(maps, None, None, self.weight, self.bias, training=True, eps=self.eps)
         # With momentum 1 the "running" statistics that come back are the batch's own.
-        mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        mean, variance = torch.zeros_like(self.weight.detach()), torch.ones_like(self.weight.detach())
         normed = F.batch_norm(maps, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         self.observed = (mean, variance)
         return normed
 
     def _observe(self, mean: Tensor, variance: Tensor, sources: Tensor) -> None:
-        if self.mode == "running":
+        if self._observes:
             count = sources.numel() // sources.shape[1]
             self.observed = (mean.detach(), variance.detach() * (count / max(count - 1, 1)))
 
@@ -154,23 +165,50 @@ def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:
 def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
     """Within, the first ``num_support`` rows of a batch are its support images (matters to norm ``support``)."""
     layers = episodic_norms(module)
-    for layer in layers:
-        layer.num_support = num_support
-    try:
+    with _attribute("num_support", layers, [num_support] * len(layers), otherwise=None):
         yield
-    finally:
-        for layer in layers:
-            layer.num_support = None
 
 
 @contextmanager
 def vectorised_pass(module: nn.Module) -> Iterator[None]:
     """Within, forward passes run under vmap."""
     layers = episodic_norms(module)
-    for layer in layers:
-        layer.vectorised = True
+    with _attribute("vectorised", layers, [True] * len(layers), otherwise=False):
+        yield
+
+
+@contextmanager
+def observing(module: nn.Module) -> Iterator[None]:
+    """Within, passes are those of a task's support, whose statistics are to be taken (matters to norm ``episode``)."""
+    layers = episodic_norms(module)
+    with _attribute("observing", layers, [True] * len(layers), otherwise=False):
+        yield
+
+
+@contextmanager
+def given_statistics(module: nn.Module, statistics: Statistics) -> Iterator[None]:
+    """Within, batch norms normalise by these statistics."""
+    layers = episodic_norms(module)
+    pairs = list(zip(statistics[::2], statistics[1::2], strict=True))
+    with _attribute("given", layers, pairs, otherwise=None):
+        yield
+
+
+def observed_statistics(module: nn.Module, mode: str) -> Statistics:
+    """The statistics that the batch norms of a mode observed in the last pass; they are forgotten here."""
+    layers = [layer for layer in episodic_norms(module) if layer.mode == mode]
+    return tuple(values for layer in layers for values in layer.take_observed())
+
+
+@contextmanager
+def _attribute(
+    name: str, layers: list[EpisodicBatchNorm2d], values: Sequence[object], otherwise: object
+) -> Iterator[None]:
+    """Within, layers have an attribute of these values, one each."""
+    for layer, value in zip(layers, values, strict=True):
+        setattr(layer, name, value)
     try:
         yield
     finally:
         for layer in layers:
-            layer.vectorised = False
+            setattr(layer, name, otherwise)

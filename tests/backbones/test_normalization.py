@@ -9,11 +9,14 @@ from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
 from torch import nn
 from torch.nn import functional as F
 
-from fewshot_pl.algorithms import MAML, ProtoNet
+from fewshot_pl.algorithms import MAML, ProtoNet, Reptile
 from fewshot_pl.backbones.normalization import (
     EpisodicBatchNorm2d,
     episodic_norms,
+    given_statistics,
     norm_layer,
+    observed_statistics,
+    observing,
     replace_batch_norms,
     support_rows,
     vectorised_pass,
@@ -95,6 +98,38 @@ def test_support_takes_its_statistics_from_the_support_alone(maps, training):
     queries = F.batch_norm(maps[3:], mean, variance, layer.weight, layer.bias, training=False, eps=layer.eps)
     assert_equal(normed[3:], queries)
     assert list(layer.buffers()) == []
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_episode_is_the_batchs_own_statistics_until_others_are_given(maps, training, vectorised):
+    layer, reference = ours("episode").train(training), torchs(momentum=1.0)
+    layer.vectorised = vectorised
+    assert_equal(layer(maps), reference(maps))
+    assert layer.observed is None, "only passes of the support are observed"
+    with observing(layer):
+        assert_equal(layer(maps), reference(maps))
+    statistics = observed_statistics(layer, "episode")
+    assert_equal(statistics, (reference.running_mean, reference.running_var))  # of the unbiased variance
+    with given_statistics(layer, statistics):
+        assert_equal(layer(random_maps(1)), reference.eval()(random_maps(1)))
+    assert_equal(layer(maps), reference.train()(maps))
+    assert (list(layer.buffers()), layer.observed, layer.given) == ([], None, None)
+
+
+def test_observed_statistics_are_those_of_the_mode_asked_for(maps):
+    network = nn.Sequential(ours("running"), ours("episode"))
+    with observing(network):
+        network(maps)
+    observed = observed_statistics(network, "episode")
+    assert len(observed) == 2
+    assert_equal(observed_statistics(network, "running")[0], maps.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("algorithm", [ProtoNet, MAML, Reptile])
+def test_norm_episode_needs_an_algorithm_that_carries_its_statistics(algorithm):
+    with pytest.raises(InputError, match=r"LSTMMetaLearner alone: pass --model.norm support"):
+        algorithm(norm="episode")
 
 
 @pytest.mark.parametrize(("mode", "num_groups"), [("layer", 1), ("group", 6)])

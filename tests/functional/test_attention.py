@@ -1,11 +1,10 @@
-"""Attention and the recurrent steps against their definitions and torch's LSTM, in float64."""
+"""Attention against its definitions, in float64."""
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from fewshot_pl.functional.attention import attention_read_out, log_class_attention, lstm_hidden_states, lstm_step
+from fewshot_pl.functional.attention import attention_read_out, log_class_attention
 
 NUM_WAYS, NUM_FEATURES = 3, 5
 
@@ -62,19 +61,3 @@ def test_read_out_is_a_mean_under_the_softmax_of_dot_products():
         torch.testing.assert_close(value, expected, rtol=1e-13, atol=0)
     cosines = F.normalize(points, dim=-1) @ F.normalize(memory, dim=-1).T
     assert not torch.allclose(read_out, cosines.softmax(-1) @ memory)
-
-
-def test_lstm_step_is_torchs():
-    cell = nn.LSTMCell(3, NUM_FEATURES, dtype=torch.float64)
-    inputs, hidden, memory = random_numbers(2, 3), random_numbers(2, NUM_FEATURES), random_numbers(2, NUM_FEATURES)
-    gates = inputs @ cell.weight_ih.T + hidden @ cell.weight_hh.T + cell.bias_ih + cell.bias_hh
-    torch.testing.assert_close(lstm_step(gates, memory), cell(inputs, (hidden, memory)), rtol=0, atol=1e-15)
-
-
-def test_lstm_hidden_states_are_torchs():
-    lstm = nn.LSTM(3, NUM_FEATURES, dtype=torch.float64)
-    sequence = random_numbers(6, 3)
-    gates = sequence @ lstm.weight_ih_l0.T + lstm.bias_ih_l0 + lstm.bias_hh_l0
-    states = lstm_hidden_states(gates, lstm.weight_hh_l0)
-    torch.testing.assert_close(states, lstm(sequence)[0], rtol=0, atol=1e-15)
-    assert not torch.allclose(lstm_hidden_states(gates.flip(0), lstm.weight_hh_l0).flip(0), states)
