@@ -49,7 +49,7 @@ _REPTILE = {"num_ways": NUM_WAYS, "inner_lr": 3e-3, "num_inner_steps": 3, "num_i
 _WHOLE_SUPPORT = {"inner_batch_size_test": 2 * NUM_WAYS}  # else batches are drawn by the images' positions
 _METAGAN = {**_MAML, "generator_width": 4}
 _METAGAN_RELATION = {"classifier": "relation_net", "backbone": "conv4-maps", "generator_width": 4}
-_METAGAN_TRAINS = {"falls_with_training": "supervised_loss"}  # the players' losses pull at each other
+_METAGAN_TRAINS = {"falls_with_training": "discriminator_loss"}  # what one player wins, the other loses
 # Reptile's loss is half the squared distance to where training on a task leads, which may be as far from anywhere.
 _REPTILE_TRAINS = {"learning_rate": 1.0, "falls_with_training": "inner_loss"}
 # Where a gradient is zero but for rounding, as before batch norm, Adam's first steps divide that by its epsilon, 1e-8.
@@ -78,14 +78,14 @@ ROWS = {
     "PLATIPUS-group": Row(PLATIPUS, {**_PLATIPUS, "norm": "group", "num_inner_steps_test": 3}),
     "PLATIPUS-first-order": Row(PLATIPUS, {**_PLATIPUS, "first_order": True, "backbone": "conv4-32-strided"}),
     "MetaGAN": Row(MetaGAN, _METAGAN, **_METAGAN_TRAINS),
-    "MetaGAN-running": Row(MetaGAN, {**_METAGAN, "norm": "running", "first_order": True}, **_METAGAN_TRAINS),
+    "MetaGAN-running": Row(
+        MetaGAN, {**_METAGAN, "norm": "running", "first_order": True}, learning_rate=0.01, **_METAGAN_TRAINS
+    ),
     "MetaGAN-support": Row(MetaGAN, {**_METAGAN, "norm": "support", "num_inner_steps_test": 3}, **_METAGAN_TRAINS),
     "MetaGAN-group": Row(MetaGAN, {**_METAGAN, "norm": "group", "real_weight": 0}, **_METAGAN_TRAINS),
     "MetaGAN-relation": Row(MetaGAN, _METAGAN_RELATION, **_METAGAN_TRAINS),
     "MetaGAN-relation-running": Row(MetaGAN, {**_METAGAN_RELATION, "norm": "running"}, **_METAGAN_TRAINS),
-    "MetaGAN-relation-support": Row(
-        MetaGAN, {**_METAGAN_RELATION, "norm": "support"}, learning_rate=0.01, **_METAGAN_TRAINS
-    ),
+    "MetaGAN-relation-support": Row(MetaGAN, {**_METAGAN_RELATION, "norm": "support"}, **_METAGAN_TRAINS),
     "Reptile": Row(Reptile, {**_REPTILE, **_WHOLE_SUPPORT}, **_REPTILE_ADAM),
     "Reptile-batches": Row(
         Reptile, {**_REPTILE, "inner_batch_size_test": 4}, support_order_matters=True, **_REPTILE_ADAM

@@ -79,6 +79,7 @@ def test_algorithm_and_data_compose_in_either_order(algorithm, data, made):
             assert section.get("class_path", type(chosen).__name__) == type(chosen).__name__
             assert section["init_args"].items() <= dict(chosen.hparams).items()
     assert tuple(cli.model.hparams["image_shape"]) == cli.datamodule.image_shape
+    assert cli.model.hparams.get("pixel_range", cli.datamodule.pixel_range) == cli.datamodule.pixel_range
     other_way_round = made(f"--config={data}", f"--config={algorithm}").config
     assert (other_way_round.model, other_way_round.data) == (cli.config.model, cli.config.data)
 
