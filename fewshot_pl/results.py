@@ -70,7 +70,7 @@ def print_result(result: dict[str, Any]) -> None:
     """Print the table of a result."""
     title = f"{result['algorithm']} on {result['data']}, {result['split']} split"
     caption = f"{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {result['norm']}"
-    table = Table(title=title, caption=caption)
+    table = Table(title=title, caption=caption, min_width=len(title))  # so that the title is one line
     cells = _cells(result)
     for name in cells:
         table.add_column(name)
