@@ -7,7 +7,7 @@ import torch
 from fewshot_pl.algorithms import Reptile
 from fewshot_pl.benchmarks import Sinusoid
 
-NUM_ITERATIONS = 200
+NUM_ITERATIONS = 350
 
 
 def test_eight_steps_fit_a_sinusoid_after_training_and_not_before():
