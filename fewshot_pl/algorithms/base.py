@@ -1,8 +1,6 @@
 """FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from random import Random
 from typing import Any, Literal
 
 import torch
@@ -11,9 +9,10 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot_pl.backbones.normalization import episodic_norms, vectorised_pass
+from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
+from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
@@ -32,6 +31,7 @@ class FewShotAlgorithm(LightningModule, ABC):
     """
 
     num_ways: int | None = None  # set by algorithms whose head has so many outputs and no other number
+    max_gradient_norm = 0.0  # set by algorithms whose paper clips, before what --trainer.gradient_clip_val does
     regresses = False  # whether targets may be real numbers
     carries_statistics = False  # whether norm episode is possible: the algorithm has to hold a task's statistics
 
@@ -128,32 +128,27 @@ class FewShotAlgorithm(LightningModule, ABC):
 
         return self.map_tasks(task_logits, episode.support_x, episode.support_y, episode.query_x)[0]
 
-    def map_tasks(self, function: Callable[..., Tensor | tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """A one-task function applied to each of T tasks: its outputs, stacked to [T, ...].
+    def map_tasks(self, function: OneTask, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...]."""
+        vmap = self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
+        return mapped(self, function, inputs, vmap=vmap, chunk=self.task_chunk)
 
-        Running statistics that the tasks observed in training are averaged and folded in once.
+    # Random numbers ----------------------------------------------------------------------------------
+
+    def task_seeds(self, num_tasks: int) -> list[str]:
+        """A seed for each task of a training step, a function of the training's seed and of the task's number alone.
+
+        So a resumed training goes on as if never stopped, and devices and accumulation change nothing. Without a
+        Trainer they come from torch's random state.
         """
-        norms = [layer for layer in episodic_norms(self) if layer.mode == "running" and self.training]
+        if self._trainer is None:
+            return [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]
+        number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
+        return [f"{torch.initial_seed()}/{number * num_tasks + task}" for task in range(num_tasks)]
 
-        def with_statistics(*task: Tensor) -> tuple[Tensor, ...]:
-            outputs = function(*task)
-            statistics = [values for layer in norms for values in layer.take_observed()]
-            return (outputs, *statistics) if isinstance(outputs, Tensor) else (*outputs, *statistics)
-
-        mapped = self._vmapped(with_statistics, inputs) if self._use_vmap() else _looped(with_statistics, inputs)
-        num_outputs = len(mapped) - 2 * len(norms)
-        for index, layer in enumerate(norms):
-            mean, variance = mapped[num_outputs + 2 * index : num_outputs + 2 * index + 2]
-            layer.update_running(mean.mean(0), variance.mean(0))
-        return mapped[:num_outputs]
-
-    def _use_vmap(self) -> bool:
-        return self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
-
-    def _vmapped(self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with vectorised_pass(self):
-            mapped = torch.func.vmap(function, randomness="different", chunk_size=self.task_chunk)(*inputs)
-        return tuple(mapped)
+    def task_noise(self, num_tasks: int, *shape: int) -> Tensor:
+        """Standard normal numbers [T, *shape] for the tasks of a training step, seeded as ``task_seeds`` says."""
+        return torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)]).to(self.device)
 
     # Lightning's hooks -------------------------------------------------------------------------------
 
@@ -195,24 +190,24 @@ class FewShotAlgorithm(LightningModule, ABC):
         assert isinstance(measures, EpisodeMeasures)
         return measures
 
-    def task_seeds(self, num_tasks: int) -> list[str]:
-        """A seed for each task of a training step, a function of the training's seed and of the task's number alone.
-
-        So a resumed training goes on as if never stopped, and devices and accumulation change nothing. Without a
-        Trainer they come from torch's random state.
-        """
-        if self._trainer is None:
-            return [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]
-        number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
-        return [f"{torch.initial_seed()}/{number * num_tasks + task}" for task in range(num_tasks)]
-
-    def task_noise(self, num_tasks: int, *shape: int) -> Tensor:
-        """Standard normal numbers [T, *shape] for the tasks of a training step, seeded as ``task_seeds`` says."""
-        return torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)]).to(self.device)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
         return self.halving(optimizer) if self.lr_halve_every else optimizer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if self.max_gradient_norm:
+            for network in self.clipped_networks():
+                nn.utils.clip_grad_norm_(network.parameters(), self.max_gradient_norm)
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def clipped_networks(self) -> list[nn.Module]:
+        """The networks whose gradients are each scaled down to ``max_gradient_norm``."""
+        return [self]
 
     def halving(self, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
         """The optimiser with its learning rate halved every ``lr_halve_every`` training steps."""
@@ -230,14 +225,3 @@ class FewShotAlgorithm(LightningModule, ABC):
 def training_accuracy(logits: Tensor, query_y: Tensor) -> dict[str, Tensor]:
     """The mean accuracy of a training step by name, to log; nothing where targets are real numbers."""
     return {} if query_y.is_floating_point() else {"accuracy": episode_accuracy(logits.detach(), query_y).mean()}
-
-
-def normal_noise(seed: str, *shape: int) -> Tensor:
-    """Standard normal numbers of a shape, a function of the seed alone."""
-    generator = torch.Generator().manual_seed(Random(seed).getrandbits(63))
-    return torch.randn(*shape, generator=generator)
-
-
-def _looped(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    outputs = [function(*task) for task in zip(*inputs, strict=True)]
-    return tuple(torch.stack(values) for values in zip(*outputs, strict=True))

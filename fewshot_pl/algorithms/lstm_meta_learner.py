@@ -5,7 +5,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import Optimizer
 
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.backbones import Norm
@@ -130,16 +129,6 @@ class LSTMMetaLearner(GradientAlgorithm):
             return self.logits_at(parameters, support_x, query_x)
         with given_statistics(self.learner, stop.statistics):
             return self.logits_at(parameters, support_x, query_x)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        if self.max_gradient_norm:
-            nn.utils.clip_grad_norm_(self.parameters(), self.max_gradient_norm)
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
 
 class _MetaLSTM(nn.Module):

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fewshot_pl.algorithms.base import normal_noise, training_accuracy
+from fewshot_pl.algorithms.base import training_accuracy
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.gaussians import gaussian_kl
 from fewshot_pl.functional.inner_loop import Parameters
+from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.precision import at_least_float32
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from fewshot_pl.algorithms.metric import MetricAlgorithm
 from fewshot_pl.backbones import Conv4Maps, Norm, RelationHead
@@ -73,13 +72,5 @@ class RelationNet(MetricAlgorithm):
         # The paper gives no distribution: the scores, divided by their sum.
         return F.log_softmax(F.logsigmoid(at_least_float32(logits)), -1)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        if self.max_gradient_norm:
-            for network in (self.backbone, self.head):
-                nn.utils.clip_grad_norm_(network.parameters(), self.max_gradient_norm)
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def clipped_networks(self) -> list[nn.Module]:
+        return [self.backbone, self.head]
