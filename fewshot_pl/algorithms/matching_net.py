@@ -28,7 +28,8 @@ class MatchingNet(MetricAlgorithm):
 
     With ``full_context``, what the paper leaves open: g reads the support sorted by class, and within a class as given
     (the order in which the sampler draws it), in training and at test; so the order within a class, and which class has
-    which label, move the result. f and g share the backbone. The first read-out r_0 is zero.
+    which label, move the result. f and g share the backbone. The first read-out r_0 is zero. Recurrent weights start
+    near zero, so that training starts from the plain embeddings.
 
     Args:
         backbone: name of the embedding network, see ``build_backbone``.
@@ -57,6 +58,10 @@ class MatchingNet(MetricAlgorithm):
         self.query_context = (
             _QueryContext(self.num_features, num_context_steps, first_read_out) if full_context else None
         )
+        for context in (self.support_context, self.query_context):
+            if context is not None:
+                for weight in context.parameters():
+                    nn.init.uniform_(weight, -0.01, 0.01)  # with weights of zero f and g are the plain embeddings
 
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
         with torch.autocast(query_f.device.type, enabled=False):  # dot products of long vectors, a recurrence
