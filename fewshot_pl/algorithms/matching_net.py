@@ -24,7 +24,7 @@ class MatchingNet(MetricAlgorithm):
     As in the paper there is no temperature, so that no probability exceeds e^2 / (e^2 + N - 1); where the backbone
     ends in a ReLU cosines are not negative, and no 1-shot probability exceeds e / (e + N - 1): a 5-way loss does not
     fall below 0.90. Hence conv4-signed. Differs from the paper: its last block may end in a ReLU, as its text does not
-    except it (``conv4``: after the same 2,400 training steps on Omniglot that is 83 % right, and this 96 %).
+    except it; with one (``conv4``) training is far slower.
 
     With ``full_context``, what the paper leaves open: g reads the support sorted by class, and within a class as given
     (the order in which the sampler draws it), in training and at test; so the order within a class, and which class has
