@@ -2,6 +2,8 @@
 
 import fewshot_pl  # noqa: F401, I001  (before pytorch_lightning)
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -47,6 +49,23 @@ class TinyModel(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Recorder:
+    """A Trainer that only has a TensorBoardLogger, and counts the pictures that are added."""
+
+    def __init__(self, folder, **changes):
+        logger = TensorBoardLogger(folder)
+        logger._experiment = SimpleNamespace(add_image=lambda *_, **__: self.added.append(1))
+        self.added = []
+        self.current_epoch, self.global_step, self.loggers = 0, 0, [logger]
+        self.sanity_checking, self.is_global_zero = False, True
+        vars(self).update(changes)
+
+
+@pytest.fixture
+def recorder():
+    return Recorder
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 import random
 from io import BytesIO
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger
 from torch.nn import functional as F
 
 from fewshot_pl.callbacks import EpisodePicture, episode_figure
@@ -134,23 +133,11 @@ def test_training_is_not_disturbed(fit):
         assert torch.equal(ours, theirs)
 
 
-class Recorder:
-    """A Trainer that only has a TensorBoardLogger, and counts the pictures that are added."""
-
-    def __init__(self, folder, **changes):
-        logger = TensorBoardLogger(folder)
-        logger._experiment = SimpleNamespace(add_image=lambda *_, **__: self.added.append(1))
-        self.added = []
-        self.current_epoch, self.global_step, self.loggers = 0, 0, [logger]
-        self.sanity_checking, self.is_global_zero = False, True
-        vars(self).update(changes)
-
-
-def test_only_looks(episode, tmp_path):
+def test_only_looks(episode, recorder, tmp_path):
     task, module = episode(), torch.nn.BatchNorm2d(1)
     state = {name: value.clone() for name, value in module.state_dict().items()}
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    trainer = Recorder(tmp_path)
+    trainer = recorder(tmp_path)
     EpisodePicture().on_validation_batch_end(trainer, module, {"logits": perfect_logits(task, 3)}, task, 0)
     assert trainer.added == [1]
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -159,13 +146,13 @@ def test_only_looks(episode, tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
 
 
-def test_nothing_where_there_is_nothing_to_draw(episode, tmp_path):
+def test_nothing_where_there_is_nothing_to_draw(episode, recorder, tmp_path):
     task = episode()
     outputs = {"logits": perfect_logits(task, 3)}
     sinusoids = task._replace(support_y=torch.randn(2, 6, 1), query_y=torch.randn(2, 12, 1))
 
     def num_pictures(outputs=outputs, batch=task, batch_idx=0, dataloader_idx=0, **changes):
-        trainer = Recorder(tmp_path, **changes)
+        trainer = recorder(tmp_path, **changes)
         EpisodePicture().on_validation_batch_end(trainer, None, outputs, batch, batch_idx, dataloader_idx)
         return len(trainer.added)
 

@@ -1,12 +1,11 @@
 from io import BytesIO
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import LightningModule
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger
 
 from fewshot_pl.callbacks import GeneratedImages
 from fewshot_pl.callbacks.generated_images import TAG, generated_images_figure
@@ -48,18 +47,6 @@ class Drawing:
         return support_x.mean(0) + torch.linspace(0, 1, support_x.numel()).view_as(support_x)
 
 
-class Recorder:
-    """A Trainer that only has a TensorBoardLogger, and counts the pictures that are added."""
-
-    def __init__(self, folder, **changes):
-        logger = TensorBoardLogger(folder)
-        logger._experiment = SimpleNamespace(add_image=lambda *_, **__: self.added.append(1))
-        self.added = []
-        self.current_epoch, self.global_step, self.loggers = 0, 0, [logger]
-        self.sanity_checking, self.is_global_zero = False, True
-        vars(self).update(changes)
-
-
 def test_is_written_once_per_validation_for_models_that_draw(fit, events, monkeypatch):
     monkeypatch.setattr(LightningModule, "generated_images", Drawing.generated_images, raising=False)
     fit(GeneratedImages(), max_epochs=2)
@@ -68,11 +55,11 @@ def test_is_written_once_per_validation_for_models_that_draw(fit, events, monkey
     assert Image.open(BytesIO(pictures[0].encoded_image_string)).mode == "RGB"
 
 
-def test_nothing_for_other_models_and_where_there_is_nothing_to_draw(episode, tmp_path):
+def test_nothing_for_other_models_and_where_there_is_nothing_to_draw(episode, recorder, tmp_path):
     task, drawing, before = episode(), Drawing(), torch.get_rng_state()
 
     def num_pictures(model=drawing, batch=task, batch_idx=0, every_n_epochs=1, **changes):
-        trainer = Recorder(tmp_path, **changes)
+        trainer = recorder(tmp_path, **changes)
         GeneratedImages(every_n_epochs).on_validation_batch_end(trainer, model, {"logits": None}, batch, batch_idx)
         return len(trainer.added)
 
