@@ -84,7 +84,11 @@ def test_training_commands_parse(arguments, monkeypatch):
 
 
 # Beside those of images, a Sinusoid has its own backbone; and there is no sense in a test's 50 steps here.
-SMALLEST = {"Sinusoid": ["--model.backbone=mlp-4", "--model.norm=none"], "Reptile": ["--model.num_inner_steps_test=1"]}
+SMALLEST = {
+    "Sinusoid": ["--model.backbone=mlp-4", "--model.norm=none"],
+    "Reptile": ["--model.num_inner_steps_test=1"],
+    "MetaGAN": ["--model.generator_width=4"],
+}
 
 
 @pytest.mark.parametrize("arguments", command_lines("evaluate.py"))
