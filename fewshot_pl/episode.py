@@ -20,6 +20,8 @@ class Episode(NamedTuple):
 
     In regression a point x is an image [1, 1, 1], a target is [D] real numbers, and a task counts as one class.
     A task without any label, which semi-supervised training may hold, has support_y and query_y -100 throughout.
+    Where an image's features depend on no other image, an evaluation may hold features, [T, N*K, D] and [T, N*Q, D],
+    in place of images.
     """
 
     support_x: Tensor  # [T, N*K, C, H, W] float, normalised
@@ -28,6 +30,7 @@ class Episode(NamedTuple):
     query_y: Tensor  # [T, N*Q] class within the task, -100 where unknown; of regression [T, N*Q, D] float
     support_u: Tensor | None = None  # [T, U, C, H, W] images of the same classes that come without labels,
     query_u: Tensor | None = None  # [T, U, C, H, W] to adapt with and to measure with
+    known_ways: int | None = None  # N, of tasks that are all known to have labels; reading labels makes a GPU wait
 
     @property
     def num_tasks(self) -> int:
@@ -40,8 +43,15 @@ class Episode(NamedTuple):
 
     @property
     def num_ways(self) -> int:
-        """Number of classes per task, counted from the support labels; of regression D, the numbers of a target."""
-        return self.support_y.shape[-1] if self.is_regression else int(self.support_y.max()) + 1
+        """Number of classes per task, known or counted from the support labels; of regression D, a target's numbers."""
+        if self.is_regression:
+            return self.support_y.shape[-1]
+        return int(self.support_y.max()) + 1 if self.known_ways is None else self.known_ways
+
+    @property
+    def holds_features(self) -> bool:
+        """Whether x are features in place of images."""
+        return self.support_x.ndim == 3
 
     @property
     def is_labelled(self) -> Tensor:
@@ -50,5 +60,5 @@ class Episode(NamedTuple):
 
     def tasks(self, which: slice | Tensor) -> "Episode":
         """The Episode of some of the tasks."""
-        given = {name: tensor[which] for name, tensor in self._asdict().items() if tensor is not None}
-        return Episode(**given)
+        given = {name: field[which] for name, field in self._asdict().items() if isinstance(field, Tensor)}
+        return Episode(**given, known_ways=self.known_ways)

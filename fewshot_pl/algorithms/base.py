@@ -96,7 +96,7 @@ class FewShotAlgorithm(LightningModule, ABC):
         """
         if episode.is_regression and not self.regresses:
             raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
-        if not episode.is_labelled.all():
+        if episode.known_ways is None and not episode.is_labelled.all():
             raise InputError(
                 f"{type(self).__name__} cannot use tasks without labels: leave out --data.unlabelled_tasks, "
                 "or train MetaGAN"
@@ -123,10 +123,15 @@ class FewShotAlgorithm(LightningModule, ABC):
         """The query logits [T, N*Q, N] of T tasks."""
         num_ways = self.checked_ways(episode)
 
-        def task_logits(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-            return self.query_logits(support_x, support_y, query_x, num_ways)
+        def task_logits(support_x: Tensor, support_y: Tensor, query_x: Tensor, *more: Tensor) -> Tensor:
+            return self.query_logits(support_x, support_y, query_x, num_ways, *more)
 
-        return self.map_tasks(task_logits, episode.support_x, episode.support_y, episode.query_x)[0]
+        inputs = episode.support_x, episode.support_y, episode.query_x, *self.more_inputs(episode)
+        return self.map_tasks(task_logits, *inputs)[0]
+
+    def more_inputs(self, episode: Episode) -> tuple[Tensor, ...]:
+        """What else of an Episode, [T, ...] each, ``query_logits`` takes after the number of ways."""
+        return ()
 
     def map_tasks(self, function: OneTask, *inputs: Tensor) -> tuple[Tensor, ...]:
         """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...]."""

@@ -193,14 +193,8 @@ class MetaGAN(FewShotAlgorithm):
         """How many steps a task is given now: in training, or else in validation and test."""
         return self.num_inner_steps if self.training else self.num_inner_steps_test
 
-    def forward(self, episode: Episode) -> Tensor:
-        num_ways = self.checked_ways(episode)
-
-        def task_logits(support_x: Tensor, support_y: Tensor, query_x: Tensor, *support_u: Tensor) -> Tensor:
-            return self.query_logits(support_x, support_y, query_x, num_ways, *support_u)
-
-        unlabelled = () if episode.support_u is None else (episode.support_u,)
-        return self.map_tasks(task_logits, episode.support_x, episode.support_y, episode.query_x, *unlabelled)[0]
+    def more_inputs(self, episode: Episode) -> tuple[Tensor, ...]:
+        return () if episode.support_u is None else (episode.support_u,)
 
     def query_logits(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int, support_u: Tensor | None = None

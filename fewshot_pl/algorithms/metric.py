@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
-from fewshot_pl.backbones.normalization import support_rows
+from fewshot_pl.backbones.normalization import episodic_norms, support_rows
 
 
 class MetricAlgorithm(FewShotAlgorithm):
@@ -43,12 +43,50 @@ class MetricAlgorithm(FewShotAlgorithm):
         features: Tensor = self.backbone(images)
         return features
 
+    @property
+    def embeds_alone(self) -> bool:
+        """Whether an image's features in an evaluation depend on no other image."""
+        return all(layer.mode == "running" for layer in episodic_norms(self.backbone))
+
     @abstractmethod
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
         """The logits [N*Q, N] from features [N*K, D], labels [N*K] and features [N*Q, D] of one task."""
 
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        if support_x.ndim == 2:  # features already, see Episode
+            return self.logits_from_features(support_x, support_y, query_x, num_ways)
         num_support = support_x.shape[0]
         with support_rows(self, num_support):
             features = self.encode(torch.cat([support_x, query_x]))
         return self.logits_from_features(features[:num_support], support_y, features[num_support:], num_ways)
+
+    # Lightning's hooks: an evaluation embeds each image once, where the data module can ------------------
+
+    def on_validation_epoch_start(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._embed_split("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._embed_split("test")
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self._forget_features()
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self._forget_features()
+
+    def _embed_split(self, split: str) -> None:
+        embed_split = getattr(self._datamodule, "embed_split", None)
+        if embed_split and self.embeds_alone:
+            with self.trainer.precision_plugin.forward_context():
+                embed_split(split, self.encode, self.device)
+
+    def _forget_features(self) -> None:
+        if hasattr(self._datamodule, "forget_features"):
+            self._datamodule.forget_features()
+
+    @property
+    def _datamodule(self) -> Any:
+        return getattr(self.trainer, "datamodule", None)

@@ -51,6 +51,8 @@ class ValidationPicture(Callback, ABC):
             return
         if not isinstance(outputs, Mapping) or "logits" not in outputs:
             return
+        if batch.holds_features:  # the images behind them: the first validation batch holds the first of the list
+            batch = trainer.datamodule.fixed_episodes("val", 0, batch.num_tasks)  # type: ignore[attr-defined]
         figure = self.figure(pl_module, batch, outputs["logits"])
         if figure is not None:
             pixels = figure_pixels(figure)

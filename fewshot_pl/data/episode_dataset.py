@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
@@ -57,8 +56,7 @@ class EpisodeDataset(Dataset[IndexBatch | ImageBatch]):
         indices = self._sampler(*episodes)
         if self._store is None:
             return IndexBatch(self._split, indices)
-        images = self._store.images
-        return gathered(self._split, indices, lambda numbers: torch.from_numpy(images[numbers.numpy()]))
+        return gathered(self._split, indices, self._store.images_at)
 
 
 class TrainingEpisodes(DistributedSampler[EpisodeRange]):

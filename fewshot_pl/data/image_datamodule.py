@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from fewshot_pl.errors import InputError
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
+_EMBEDDED_AT_ONCE = 128  # images; always the same, so that features depend on no other setting
 
 
 class ImageDataModule(EpisodicDataModule):
@@ -72,7 +73,9 @@ class ImageDataModule(EpisodicDataModule):
         self.store_place = store
         self.augment = augment
         self.stores: dict[str, ImageStore] = {}
+        self._on_device: dict[str, bool] = {}
         self._device_images: dict[tuple[str, torch.device], Tensor] = {}
+        self._features: dict[str, Tensor] = {}  # of a split, [num_images, R, D]; R is its number of rotations
 
     # What a benchmark states -----------------------------------------------------------------------
 
@@ -114,7 +117,11 @@ class ImageDataModule(EpisodicDataModule):
             self.sampler(split)  # says now, not in a worker, when the classes are too few or too small
 
     def on_after_batch_transfer(self, batch: IndexBatch | ImageBatch | Episode, dataloader_idx: int) -> Episode:
-        return batch if isinstance(batch, Episode) else self.episode(batch)
+        if isinstance(batch, Episode):
+            return batch
+        if isinstance(batch, IndexBatch) and batch.split in self._features:
+            return self._episode_of_features(batch)
+        return self.episode(batch)
 
     # From indices to an Episode ------------------------------------------------------------------------
 
@@ -128,26 +135,46 @@ class ImageDataModule(EpisodicDataModule):
         """The Episode of a batch, on the batch's device; training images are augmented."""
         if isinstance(batch, IndexBatch):
             batch = self._gathered(batch)
-        support_y, query_y = (
-            class_major_labels(images).masked_fill(~batch.is_labelled[:, None], UNKNOWN)
-            for images in (batch.support, batch.query)
+        episode = Episode(
+            support_x=self._pixels(batch.split, batch.quarter_turns, batch.support),
+            support_y=self._labels(batch.support, batch),
+            query_x=self._pixels(batch.split, batch.quarter_turns, batch.query),
+            query_y=self._labels(batch.query, batch),
+            known_ways=self._known_ways(batch.split),
         )
-        support_x, query_x = self._pixels(batch, batch.support), self._pixels(batch, batch.query)
         if batch.support_u.shape[2] == 0:
-            return Episode(support_x, support_y, query_x, query_y)
-        unlabelled = self._pixels(batch, batch.support_u), self._pixels(batch, batch.query_u)
-        return Episode(support_x, support_y, query_x, query_y, *unlabelled)
+            return episode
+        support_u, query_u = (
+            self._pixels(batch.split, batch.quarter_turns, images) for images in (batch.support_u, batch.query_u)
+        )
+        return episode._replace(support_u=support_u, query_u=query_u)
 
-    def _pixels(self, batch: ImageBatch, images: Tensor) -> Tensor:
-        """Some of a batch's images, uint8 [T, N, n, C, H, W], as an algorithm sees them, [T, N*n, C, H, W]."""
-        augmentation = self.augmentation if self.augment and batch.split == "train" else None
-        turned = rotated(images, batch.quarter_turns) if self.num_rotations(batch.split) > 1 else images
+    def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
+        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
+        return self.episode(IndexBatch(split, self.sampler(split)(0, first, count)))
+
+    def _pixels(self, split: str, quarter_turns: Tensor, images: Tensor) -> Tensor:
+        """Stored images, uint8 [T, N, n, C, H, W], as an algorithm sees them, [T, N*n, C, H, W]."""
+        augmentation = self.augmentation if self.augment and split == "train" else None
+        turned = rotated(images, quarter_turns) if self.num_rotations(split) > 1 else images
         seen = normalised(turned.flatten(0, 2), self.mean, self.std, augmentation)
         return seen.reshape(len(images), -1, *seen.shape[1:])
 
+    def _labels(self, images: Tensor, batch: ImageBatch) -> Tensor:
+        labels = class_major_labels(images)
+        unlabelled = self._known_ways(batch.split) is None
+        return labels.masked_fill(~batch.is_labelled[:, None], UNKNOWN) if unlabelled else labels
+
+    def _known_ways(self, split: str) -> int | None:
+        """N of a split's tasks, where none can be without labels."""
+        return None if split == "train" and self.unlabelled_tasks else self.size(split).num_ways
+
     def _gathered(self, batch: IndexBatch) -> ImageBatch:
-        images = self._images_on(batch.split, batch.indices.support.device)
-        return gathered(batch.split, batch.indices, images.__getitem__)
+        device = batch.indices.support.device
+        if self._store_on_device(batch.split):
+            return gathered(batch.split, batch.indices, self._images_on(batch.split, device).__getitem__)
+        store = self.stores[batch.split]
+        return gathered(batch.split, batch.indices, lambda numbers: store.images_at(numbers.cpu()).to(device))
 
     def _images_on(self, split: str, device: torch.device) -> Tensor:
         key = (split, device)
@@ -155,16 +182,67 @@ class ImageDataModule(EpisodicDataModule):
             self._device_images[key] = torch.from_numpy(self.stores[split].images).to(device)
         return self._device_images[key]
 
+    # Episodes of features ------------------------------------------------------------------------------
+
+    def embed_split(self, split: str, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        """Embed every image of a split once, and from then on give its episodes as features in place of images.
+
+        Only where that is less work than to embed the images of each episode.
+
+        Args:
+            split: ``val`` or ``test``.
+            encode: images [n, C, H, W] to features [n, D].
+            device: where to embed.
+        """
+        if not self.embedding_pays(split):
+            return
+        turns = torch.arange(self.num_rotations(split), device=device)[None]  # [1, R]
+
+        def embedded(images: Tensor) -> Tensor:
+            every_turn = images.to(device).expand(1, turns.shape[1], *images.shape)
+            features = encode(self._pixels(split, turns, every_turn)[0])
+            return features.view(turns.shape[1], len(images), -1).transpose(0, 1)
+
+        blocks = torch.split(torch.from_numpy(self.stores[split].images), _EMBEDDED_AT_ONCE)
+        self._features[split] = torch.cat([embedded(block) for block in blocks])
+
+    def forget_features(self) -> None:
+        """Give episodes as images again."""
+        self._features.clear()
+
+    def embedding_pays(self, split: str) -> bool:
+        """Whether the fixed episodes of a split hold more images than the split does."""
+        size = self.size(split)
+        drawn = self.num_episodes[split] * size.num_ways * (size.num_shots + size.num_queries)
+        return drawn > len(self.stores[split].images) * self.num_rotations(split)
+
+    def _episode_of_features(self, batch: IndexBatch) -> Episode:
+        features, indices = self._features[batch.split], batch.indices
+        turns = indices.quarter_turns[..., None]
+        support_x, query_x = (features[numbers, turns].flatten(1, 2) for numbers in (indices.support, indices.query))
+        support_y, query_y = class_major_labels(indices.support), class_major_labels(indices.query)
+        return Episode(support_x, support_y, query_x, query_y, known_ways=self._known_ways(batch.split))
+
     # Datasets and caches -------------------------------------------------------------------------------
 
     def episode_dataset(self, split: Split) -> Dataset[IndexBatch | ImageBatch]:
-        on_device = self._store_on_device(split)
-        return EpisodeDataset(split, self.sampler(split), None if on_device else self.stores[split])
+        return EpisodeDataset(split, self.sampler(split), None if self._indices_do(split) else self.stores[split])
 
     def workers(self, split: Split) -> int:
-        return 0 if self._store_on_device(split) else self.num_workers
+        return 0 if self._indices_do(split) else self.num_workers
 
-    def _store_on_device(self, split: Split) -> bool:
+    def _indices_do(self, split: Split) -> bool:
+        """Whether a loader need not read a split's images."""
+        algorithm = self.trainer.lightning_module if self.trainer else None
+        will_embed = split != "train" and getattr(algorithm, "embeds_alone", False) and self.embedding_pays(split)
+        return will_embed or self._store_on_device(split)
+
+    def _store_on_device(self, split: str) -> bool:
+        if split not in self._on_device:  # asked once: later there is less memory
+            self._on_device[split] = self._fits_on_device(split)
+        return self._on_device[split]
+
+    def _fits_on_device(self, split: str) -> bool:
         if self.store_place != "auto":
             return self.store_place == "device"
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

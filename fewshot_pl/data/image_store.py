@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewshot_pl.errors import InputError
 
@@ -46,6 +48,10 @@ class ImageStore:
     def class_images(self, index: int) -> NDArray[np.uint8]:
         """The images ``[n, C, H, W]`` of one class."""
         return self.images[self.class_starts[index] : self.class_starts[index + 1]]
+
+    def images_at(self, numbers: Tensor) -> Tensor:
+        """Copies of the images with these numbers [...]: uint8 [..., C, H, W]."""
+        return torch.from_numpy(self.images[numbers.numpy()])
 
 
 def open_store(path: Path) -> ImageStore:

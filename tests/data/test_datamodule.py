@@ -68,7 +68,7 @@ def episodes(data, loader, epoch=0):
 
 def same(one, other):
     return len(one) == len(other) and all(
-        (a is None and b is None) or torch.equal(a, b)
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
         for left, right in zip(one, other, strict=True)
         for a, b in zip(left, right, strict=True)
     )
@@ -268,7 +268,7 @@ def test_a_share_of_the_training_tasks_has_no_labels(made, store):
     for half, whole in zip(some, plain, strict=True):
         known = half.is_labelled
         assert torch.equal(half.support_x, whole.support_x) and torch.equal(half.query_x, whole.query_x)
-        assert same([half.tasks(known)], [whole.tasks(known)])
+        assert same([half.tasks(known)[:4]], [whole.tasks(known)[:4]])
         assert (half.support_y[~known] == -100).all() and (half.query_y[~known] == -100).all()
     assert same(episodes(data, data.val_dataloader()), episodes(labelled, labelled.val_dataloader()))
     one_by_one = made(unlabelled_tasks=0.3, **{**settings, "tasks_per_batch": 1, "batches_per_epoch": 240})

@@ -1,0 +1,133 @@
+"""An evaluation that embeds each image of a split once gives the figures of one that embeds the images of each episode."""
+
+import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from fewshot_pl.algorithms import MAML, MatchingNet, ProtoNet, RelationNet
+from fewshot_pl.callbacks import EpisodePicture
+from fewshot_pl.data.image_datamodule import ImageDataModule
+
+SHAPE = (1, 16, 16)
+METRIC = {
+    "ProtoNet": (ProtoNet, {}),
+    "ProtoNet, group norm": (ProtoNet, {"norm": "group"}),
+    "MatchingNet": (MatchingNet, {}),
+    "MatchingNet, full context": (MatchingNet, {"full_context": True}),
+    "RelationNet": (RelationNet, {"norm": "running"}),
+}
+
+
+class Noise(ImageDataModule):
+    """5 classes of 6 images, each quarter turn a class of its own."""
+
+    image_shape = SHAPE
+    mean, std = (0.5,), (0.3,)
+
+    def class_images(self, split):
+        random = np.random.default_rng(["train", "val", "test"].index(split))
+        for index in range(5):
+            pattern = random.integers(0, 180, SHAPE)
+            yield str(index), (pattern + random.integers(0, 75, (6, *SHAPE))).astype(np.uint8)
+
+    def source_fingerprint(self):
+        return {"benchmark": "noise"}
+
+    def num_rotations(self, split):
+        return 4
+
+
+@pytest.fixture
+def data(tmp_path):
+    def data(**settings):
+        sizes = {"num_ways": 3, "num_shots": 2, "num_queries": 3, "num_test_episodes": 40, "num_val_episodes": 40}
+        return Noise(cache_dir=str(tmp_path / "cache"), batches_per_epoch=3, **(sizes | settings))
+
+    return data
+
+
+def trainer(**settings):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    return Trainer(accelerator="cpu", **{"logger": False, **quiet, **settings})
+
+
+def counted(model, monkeypatch):
+    """The sizes of the batches that the model embeds from now on."""
+    sizes, encode = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda images: sizes.append(len(images)) or encode(images))
+    return sizes
+
+
+def evaluated(model, module):
+    return trainer().test(model, datamodule=module, verbose=False)[0]
+
+
+@pytest.mark.parametrize("store", ["device", "host"])
+@pytest.mark.parametrize("name", METRIC)
+def test_the_figures_are_those_of_episodes_of_images(data, monkeypatch, name, store):
+    algorithm, settings = METRIC[name]
+    seed_everything(0, verbose=False)
+    model = algorithm(image_shape=SHAPE, **settings)
+    sizes = counted(model, monkeypatch)
+    once = evaluated(model, data(store=store))
+    assert sum(sizes) == 5 * 6 * 4  # every image in every turn
+    monkeypatch.setattr(algorithm, "embeds_alone", False)
+    each = evaluated(model, data(store=store))
+    assert sum(sizes) == 120 + 40 * 3 * (2 + 3)
+    assert once.keys() == each.keys()
+    for figure, value in each.items():
+        assert once[figure] == pytest.approx(value, abs=1e-5), figure
+
+
+@pytest.mark.parametrize("tasks", [1, 7, 40])
+def test_tasks_per_batch_and_the_place_of_the_images_change_no_digit(data, tasks):
+    model = ProtoNet(image_shape=SHAPE)
+    figures, others = evaluated(model, data()), evaluated(model, data(eval_tasks_per_batch=tasks, store="host"))
+    for figure in figures.keys() - {"test/loss"}:  # which Lightning averages over batches in single precision
+        assert figures[figure] == others[figure], figure
+
+
+def test_images_are_embedded_with_each_episode_where_that_is_less_work(data, monkeypatch):
+    model = ProtoNet(image_shape=SHAPE)
+    sizes = counted(model, monkeypatch)
+    evaluated(model, data(num_test_episodes=8))
+    assert sizes == [15] * 8
+
+
+@pytest.mark.parametrize("norm", ["transductive", "support"])
+def test_features_that_depend_on_the_episode_are_made_with_it(data, monkeypatch, norm):
+    model = ProtoNet(image_shape=SHAPE, norm=norm)
+    sizes = counted(model, monkeypatch)
+    evaluated(model, data())
+    assert sizes == [15] * 40
+
+
+def test_methods_that_adapt_the_network_are_given_images(data):
+    model = MAML(image_shape=SHAPE, num_ways=3)
+    assert 0 <= evaluated(model, data())["test/accuracy"] <= 1
+
+
+def test_training_is_as_before_and_its_pictures_show_images(data, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(EpisodePicture, "figure", lambda self, module, episode, logits: shown.append(episode))
+
+    def trained():
+        seed_everything(0, verbose=False)
+        model, module = ProtoNet(image_shape=SHAPE), data(num_queries=2)
+        fitting = trainer(max_epochs=2, logger=TensorBoardLogger(tmp_path), callbacks=[EpisodePicture()])
+        fitting.fit(model, datamodule=module)
+        return model, module, fitting.callback_metrics["val/accuracy"].item()
+
+    model, module, accuracy = trained()
+    monkeypatch.setattr(ProtoNet, "embeds_alone", False)
+    plain, _, plain_accuracy = trained()
+    assert accuracy == pytest.approx(plain_accuracy, abs=1e-5)
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    for with_features, with_images in zip(shown[:2], shown[2:], strict=True):
+        assert torch.equal(with_features.support_x, with_images.support_x)
+        assert torch.equal(with_features.query_y, with_images.query_y)
+    assert not module.fixed_episodes("val").holds_features
