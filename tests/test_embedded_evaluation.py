@@ -1,4 +1,4 @@
-"""An evaluation that embeds each image of a split once gives the figures of one that embeds the images of each episode."""
+"""An evaluation that embeds each image of a split once gives the figures of one that embeds those of each episode."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 

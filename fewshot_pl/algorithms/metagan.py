@@ -128,18 +128,14 @@ class MetaGAN(FewShotAlgorithm):
             return super().training_losses(batch)
         noise = self.task_noise(batch.num_tasks, batch.support_x.shape[1] + batch.query_x.shape[1], _NUM_NOISE)
         noise = noise.to(batch.support_x)
-        labelled = batch.is_labelled
-        rounds = [
-            self._round(batch.tasks(some), noise[some], has_labels)
-            for some, has_labels in ((labelled, True), (~labelled, False))
-            if some.any()
-        ]
+        parts = _by_labels(batch, noise)
+        rounds = [self._round(*part) for part in parts]
         real = torch.cat([real_losses(played.on_real) for played in rounds]).mean()
         fake = torch.cat([fake_losses(played.on_fakes) for played in rounds]).mean()
         generator = torch.cat([generator_losses(played.to_generator) for played in rounds]).mean()
         figures: dict[str, Tensor] = {}
-        if labelled.any():
-            queries, query_y = rounds[0].on_queries, batch.query_y[labelled]
+        if parts[0].has_labels:
+            queries, query_y = rounds[0].on_queries, parts[0].tasks.query_y
             figures = {"supervised_loss": self.query_loss(queries, query_y), **training_accuracy(queries, query_y)}
         discriminator = self.weights.total(figures.get("supervised_loss"), real, fake)
         # Each loss is a constant to the other player: one step on the sum is a step of both.
@@ -208,6 +204,23 @@ class MetaGAN(FewShotAlgorithm):
         """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], from the same noise always."""
         images: Tensor = self.generator(_fixed_noise(len(support_x)).to(support_x), self.task_encoder(support_x))
         return images
+
+
+class _Part(NamedTuple):
+    """Tasks that all have labels, or all have none."""
+
+    tasks: Episode
+    noise: Tensor  # [T, N*K + N*Q, Z]
+    has_labels: bool
+
+
+def _by_labels(batch: Episode, noise: Tensor) -> list[_Part]:
+    """The tasks of a batch that have labels, if any, and then those that have none, if any."""
+    if batch.known_ways is not None:
+        return [_Part(batch, noise, True)]
+    labelled = batch.is_labelled
+    masks = ((labelled, True), (~labelled, False))
+    return [_Part(batch.tasks(some), noise[some], has_labels) for some, has_labels in masks if some.any()]
 
 
 class _Round(NamedTuple):
