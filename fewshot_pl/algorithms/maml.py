@@ -7,6 +7,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.backbones.learner import draws_random_numbers
+from fewshot_pl.backbones.normalization import same_pass
+from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters
 from fewshot_pl.functional.objectives import prediction_loss
 
@@ -27,6 +30,8 @@ class MAML(GradientAlgorithm):
         inner_loss_reduction: the inner loss is the cross-entropy summed over the support and divided by the shots
             (``sum_over_shots``, the paper's code, which ``inner_lr`` = 0.4 belongs to) or its ``mean``, N times
             smaller. In regression both are the mean squared error.
+        recompute_inner_steps: make each inner step again in the backward pass in place of keeping its intermediate
+            results: memory no longer grows by a network's activations with each step, for a third more time.
     """
 
     def __init__(
@@ -34,12 +39,19 @@ class MAML(GradientAlgorithm):
         inner_lr: float = 0.4,
         first_order: bool = False,
         inner_loss_reduction: Literal["sum_over_shots", "mean"] = "sum_over_shots",
+        recompute_inner_steps: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.inner_lr = inner_lr
         self.first_order = first_order
         self.inner_loss_reduction = inner_loss_reduction
+        self.recompute_inner_steps = recompute_inner_steps
+        if recompute_inner_steps and draws_random_numbers(self.learner):
+            raise InputError(
+                f"{self.hparams['backbone']} drops parts of itself at random and cannot be computed again: "
+                "leave out --model.recompute_inner_steps"
+            )
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         return self.adapted_from(dict(self.learner.named_parameters()), support_x, support_y, num_steps)
@@ -47,11 +59,22 @@ class MAML(GradientAlgorithm):
     def adapted_from(self, parameters: Parameters, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         """What becomes of the learner's ``parameters`` in so many steps on one task's support."""
 
-        def support_loss(parameters: Parameters) -> Tensor:
-            return self.inner_loss(functional_call(self.learner, parameters, (support_x,)), support_y)
+        pass_of_now = same_pass(self.learner)
+
+        def support_loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+            with pass_of_now():
+                return self.inner_loss(functional_call(self.learner, parameters, (x,)), y)
 
         with torch.autocast(support_x.device.type, enabled=False):  # half precision spoils second derivatives
-            return adapted_parameters(support_loss, parameters, self.inner_lr, num_steps, self.first_order)
+            return adapted_parameters(
+                support_loss,
+                parameters,
+                self.inner_lr,
+                num_steps,
+                self.first_order,
+                data=(support_x, support_y),
+                recompute=self.recompute_inner_steps,
+            )
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What inner steps descend, of outputs [n, N] for the labels [n] of one task."""

@@ -66,6 +66,12 @@ def query_logits_at(
     return logits[num_support:]
 
 
+def draws_random_numbers(module: nn.Module) -> bool:
+    """Whether a training pass drops parts of the network at random."""
+    dropping = (layer for layer in module.modules() if "Drop" in type(layer).__name__)
+    return any(getattr(layer, "p", getattr(layer, "drop_prob", 1)) for layer in dropping)
+
+
 def initialise_xavier(module: nn.Module) -> None:
     """Xavier-uniform weights and zero biases in every convolution and linear layer."""
     for layer in module.modules():

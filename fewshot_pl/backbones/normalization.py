@@ -10,8 +10,8 @@ Which images a batch norm takes its statistics from decides much of a few-shot r
     none          no normalisation
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -165,7 +165,7 @@ def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:
 def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
     """Within, the first ``num_support`` rows of a batch are its support images (matters to norm ``support``)."""
     layers = episodic_norms(module)
-    with _attribute("num_support", layers, [num_support] * len(layers), otherwise=None):
+    with _attribute("num_support", layers, [num_support] * len(layers)):
         yield
 
 
@@ -173,15 +173,22 @@ def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
 def vectorised_pass(module: nn.Module) -> Iterator[None]:
     """Within, forward passes run under vmap."""
     layers = episodic_norms(module)
-    with _attribute("vectorised", layers, [True] * len(layers), otherwise=False):
+    with _attribute("vectorised", layers, [True] * len(layers)):
         yield
+
+
+def same_pass(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+    """What to enter to be, later on, under vmap if we are now: a backward pass does not know what the forward was."""
+    layers = episodic_norms(module)
+    vectorised = [layer.vectorised for layer in layers]
+    return lambda: _attribute("vectorised", layers, vectorised)
 
 
 @contextmanager
 def observing(module: nn.Module) -> Iterator[None]:
     """Within, passes are those of a task's support, whose statistics are to be taken (matters to norm ``episode``)."""
     layers = episodic_norms(module)
-    with _attribute("observing", layers, [True] * len(layers), otherwise=False):
+    with _attribute("observing", layers, [True] * len(layers)):
         yield
 
 
@@ -190,7 +197,7 @@ def given_statistics(module: nn.Module, statistics: Statistics) -> Iterator[None
     """Within, batch norms normalise by these statistics."""
     layers = episodic_norms(module)
     pairs = list(zip(statistics[::2], statistics[1::2], strict=True))
-    with _attribute("given", layers, pairs, otherwise=None):
+    with _attribute("given", layers, pairs):
         yield
 
 
@@ -201,14 +208,13 @@ def observed_statistics(module: nn.Module, mode: str) -> Statistics:
 
 
 @contextmanager
-def _attribute(
-    name: str, layers: list[EpisodicBatchNorm2d], values: Sequence[object], otherwise: object
-) -> Iterator[None]:
+def _attribute(name: str, layers: list[EpisodicBatchNorm2d], values: Sequence[object]) -> Iterator[None]:
     """Within, layers have an attribute of these values, one each."""
+    before = [getattr(layer, name) for layer in layers]
     for layer, value in zip(layers, values, strict=True):
         setattr(layer, name, value)
     try:
         yield
     finally:
-        for layer in layers:
-            setattr(layer, name, otherwise)
+        for layer, value in zip(layers, before, strict=True):
+            setattr(layer, name, value)

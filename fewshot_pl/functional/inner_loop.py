@@ -5,25 +5,45 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from fewshot_pl.functional.recomputed import recomputed
+
 Parameters = dict[str, Tensor]
 
 
 def adapted_parameters(
-    loss: Callable[[Parameters], Tensor],
+    loss: Callable[..., Tensor],
     parameters: Mapping[str, Tensor],
     inner_lr: float,
     num_steps: int,
     first_order: bool = False,
+    *,
+    data: tuple[Tensor, ...] = (),
+    recompute: bool = False,
 ) -> Parameters:
     """The parameters after ``num_steps`` of gradient descent on ``loss`` (Finn et al. 2017, equation 1).
 
     The result is differentiable with respect to ``parameters``; with ``first_order`` every inner gradient counts
     as a constant. ``torch.func.grad`` takes the gradients, so this also works where autograd is off, as in
     Lightning's validation and test.
+
+    Args:
+        loss: of the parameters and ``data``.
+        parameters: where to start.
+        inner_lr: of the descent.
+        num_steps: of the descent.
+        first_order: see above.
+        data: what ``loss`` takes after the parameters; with ``recompute`` it must hold all tensors it depends on.
+        recompute: keep only the parameters of each step for the backward pass, and make the step again there.
     """
-    adapted = dict(parameters)
+    names = list(parameters)
+
+    def stepped(*inputs: Tensor) -> tuple[Tensor, ...]:
+        values, data = inputs[: len(names)], inputs[len(names) :]
+        point = [value.detach() for value in values] if first_order else values
+        gradients = torch.func.grad(loss)(dict(zip(names, point, strict=True)), *data)
+        return tuple(value - inner_lr * gradients[name] for name, value in zip(names, values, strict=True))
+
+    values = tuple(parameters.values())
     for _ in range(num_steps):
-        point = {name: value.detach() for name, value in adapted.items()} if first_order else adapted
-        gradients = torch.func.grad(loss)(point)
-        adapted = {name: value - inner_lr * gradients[name] for name, value in adapted.items()}
-    return adapted
+        values = recomputed(stepped, *values, *data) if recompute else stepped(*values, *data)
+    return dict(zip(names, values, strict=True))

@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fewshot_pl.algorithms import MAML
+from fewshot_pl.algorithms import MAML, PLATIPUS
 from fewshot_pl.backbones import EpisodicBatchNorm2d
 from fewshot_pl.errors import InputError
 
@@ -15,11 +15,11 @@ TOLERANCE = {"rtol": 1e-6, "atol": 1e-8}  # the second is the rounding of losses
 NORMS = ["transductive", "running", "support", "group", "layer"]
 
 
-def build(**arguments):
+def build(algorithm=MAML, **arguments):
     """A MAML of three mild inner steps, with the same weights at every call."""
     torch.manual_seed(0)
     defaults = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "backbone": "conv4-32", "inner_lr": 0.05}
-    return MAML(**{**defaults, "num_inner_steps": 3, **arguments}).double()
+    return algorithm(**{**defaults, "num_inner_steps": 3, **arguments}).double()
 
 
 @pytest.fixture
@@ -217,3 +217,35 @@ def test_inner_gradients_are_float32_in_mixed_precision():
         for phi in (adapted, exact)
     )
     assert torch.cosine_similarity(steps, exact_steps, dim=0) > 0.9
+
+
+# Steps made again in the backward pass -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [MAML, PLATIPUS])
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_steps_made_again_have_the_meta_gradient_of_steps_kept(algorithm, task_parallel, norm, episode):
+    def trained(again):
+        model = build(algorithm, norm=norm, task_parallel=task_parallel, recompute_inner_steps=again)
+        torch.manual_seed(1)  # of PLATIPUS's samples
+        loss = model.training_losses(episode)["loss"]
+        return loss, flat_gradient(loss, model), torch.cat([torch.zeros(0), *(b.flatten() for b in model.buffers())])
+
+    for value, reference in zip(trained(True), trained(False), strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-12)
+
+
+def test_steps_made_again_train_through_autocast(episode):
+    def gradient(again):
+        model = build(recompute_inner_steps=again).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.training_losses(random_episode())["loss"]
+        return flat_gradient(loss, model)
+
+    torch.testing.assert_close(gradient(True), gradient(False), rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_that_drops_parts_of_itself_cannot_be_computed_again():
+    with pytest.raises(InputError, match="resnet12 drops parts of itself at random.*recompute_inner_steps"):
+        MAML(image_shape=(3, 32, 32), backbone="resnet12", recompute_inner_steps=True)

@@ -1,0 +1,50 @@
+"""Work that is done again in the backward pass in place of keeping its intermediate results."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def recomputed(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """``function(*inputs)``, of which a backward pass keeps nothing but the inputs (Chen et al. 2016).
+
+    Unlike ``torch.utils.checkpoint`` it takes functions that use torch.func, and works under vmap. It is
+    differentiable once.
+
+    Args:
+        function: of tensors alone, to tensors; all that gradients shall reach is among its inputs. It must give the
+            same again: no random numbers.
+        inputs: of the function; those of integers have no gradient.
+    """
+    outputs: tuple[Tensor, ...] = _Recomputed.apply(function, *inputs)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+class _Recomputed(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        return function(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.function = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = list(ctx.saved_tensors)
+        real = [index for index, value in enumerate(inputs) if value.is_floating_point()]
+
+        def of_real(*values: Tensor) -> tuple[Tensor, ...]:
+            given = dict(zip(real, values, strict=True))
+            outputs: tuple[Tensor, ...] = ctx.function(*(given.get(i, value) for i, value in enumerate(inputs)))
+            return outputs
+
+        pull_back: Callable[..., tuple[Tensor, ...]]
+        _, pull_back, *_ = torch.func.vjp(of_real, *(inputs[index] for index in real))
+        of_inputs = dict(zip(real, pull_back(gradients), strict=True))
+        return None, *(of_inputs.get(index) for index in range(len(inputs)))
