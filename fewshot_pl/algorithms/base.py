@@ -1,10 +1,12 @@
 """FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,6 +30,8 @@ class FewShotAlgorithm(LightningModule, ABC):
         lr_halve_every: halve the learning rate every so many training steps; 0 keeps it.
         task_parallel: map over tasks by a ``loop``, by ``vmap``, or (``auto``) by vmap on CUDA and a loop elsewhere.
         task_chunk: how many tasks vmap takes at once, to bound memory; default all.
+        compile: let torch.compile make one program of what training does with a task; this takes minutes at first,
+            and where it cannot be done training goes on without, with a warning.
     """
 
     num_ways: int | None = None  # set by algorithms whose head has so many outputs and no other number
@@ -41,6 +45,7 @@ class FewShotAlgorithm(LightningModule, ABC):
         lr_halve_every: int = 0,
         task_parallel: TaskParallel = "auto",
         task_chunk: int | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
@@ -50,6 +55,7 @@ class FewShotAlgorithm(LightningModule, ABC):
         self.lr_halve_every = lr_halve_every
         self.task_parallel = task_parallel
         self.task_chunk = task_chunk
+        self.compiles_tasks = compile
         self.measures = nn.ModuleDict({"val": EpisodeMeasures(), "test": EpisodeMeasures()})
 
     # What an algorithm implements --------------------------------------------------------------------
@@ -136,7 +142,15 @@ class FewShotAlgorithm(LightningModule, ABC):
     def map_tasks(self, function: OneTask, *inputs: Tensor) -> tuple[Tensor, ...]:
         """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...]."""
         vmap = self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
-        return mapped(self, function, inputs, vmap=vmap, chunk=self.task_chunk)
+        map_with = partial(mapped, self, function, inputs, vmap=vmap, chunk=self.task_chunk)
+        if self.compiles_tasks and self.training:
+            try:
+                return map_with(compiled=True)
+            except Exception as error:  # compilers raise what they like; what is wrong without them shows below
+                self.compiles_tasks = False
+                reason = str(error).strip().partition("\n")[0]
+                rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
+        return map_with()
 
     # Random numbers ----------------------------------------------------------------------------------
 

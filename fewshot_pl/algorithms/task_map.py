@@ -11,7 +11,13 @@ OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def mapped(
-    network: nn.Module, function: OneTask, inputs: tuple[Tensor, ...], *, vmap: bool, chunk: int | None
+    network: nn.Module,
+    function: OneTask,
+    inputs: tuple[Tensor, ...],
+    *,
+    vmap: bool,
+    chunk: int | None,
+    compiled: bool = False,
 ) -> tuple[Tensor, ...]:
     """The outputs of a one-task function for each of T tasks, stacked to [T, ...].
 
@@ -23,6 +29,7 @@ def mapped(
         inputs: [T, ...] each.
         vmap: all tasks at once, or else one after another.
         chunk: how many tasks vmap takes at once; None for all.
+        compiled: by torch.compile, for the shapes at hand.
     """
     norms = [layer for layer in episodic_norms(network) if layer.mode == "running" and network.training]
 
@@ -31,11 +38,16 @@ def mapped(
         statistics = [values for layer in norms for values in layer.take_observed()]
         return (outputs, *statistics) if isinstance(outputs, Tensor) else (*outputs, *statistics)
 
+    run: Callable[..., tuple[Tensor, ...]] = with_statistics
+    if vmap:
+        run = torch.func.vmap(with_statistics, randomness="different", chunk_size=chunk)
+    if compiled:
+        run = torch.compile(run, dynamic=False)
     if vmap:
         with vectorised_pass(network):
-            stacked = tuple(torch.func.vmap(with_statistics, randomness="different", chunk_size=chunk)(*inputs))
+            stacked = tuple(run(*inputs))
     else:
-        stacked = _looped(with_statistics, inputs)
+        stacked = _looped(run, inputs)
     num_outputs = len(stacked) - 2 * len(norms)
     for index, layer in enumerate(norms):
         mean, variance = stacked[num_outputs + 2 * index : num_outputs + 2 * index + 2]

@@ -1,0 +1,80 @@
+"""``--model.compile``: one program of a task changes no loss and no gradient, and where it fails training goes on."""
+
+from functools import partial
+
+import pytest
+import torch
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+
+from fewshot_pl.algorithms import MAML, MatchingNet, ProtoNet
+
+SMALL = {"image_shape": IMAGE_SHAPE, "backbone": "conv4-32"}
+ADAPTS = {**SMALL, "num_ways": NUM_WAYS, "num_inner_steps": 2, "inner_lr": 0.05}
+ALGORITHMS = {
+    "ProtoNet": (ProtoNet, SMALL),
+    "MatchingNet": (MatchingNet, {"image_shape": IMAGE_SHAPE, "full_context": True}),
+    "MAML": (MAML, ADAPTS),
+}
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile that traces all and leaves out the C++ compiler, which takes minutes."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+def step(algorithm, settings, **changes):
+    """Loss, gradient and buffers of a training step, always from the same weights and tasks."""
+    torch.manual_seed(0)
+    model = algorithm(**{**settings, **changes}).double()
+    torch.manual_seed(1)
+    loss = model.training_losses(random_episode(dtype=torch.float64))["loss"]
+    return model, [loss, flat_gradient(loss, model), *model.buffers()]
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_losses_gradients_and_statistics_are_the_same(name, task_parallel, traced, recwarn):
+    algorithm, settings = ALGORITHMS[name]
+    model, compiled = step(algorithm, settings, task_parallel=task_parallel, compile=True)
+    warned = [str(warning.message) for warning in recwarn if "torch.compile" in str(warning.message)]
+    assert model.compiles_tasks, warned
+    for value, reference in zip(compiled, step(algorithm, settings, task_parallel=task_parallel)[1], strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-11)
+
+
+def test_steps_made_again_train_without(traced):
+    with pytest.warns(UserWarning, match="MAML trains without torch.compile, which failed"):
+        model, again = step(MAML, ADAPTS, compile=True, recompute_inner_steps=True)
+    assert not model.compiles_tasks
+    for value, reference in zip(again, step(MAML, ADAPTS)[1], strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-11)
+
+
+def test_what_cannot_be_compiled_trains_without(monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here\nlong story")
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    with pytest.warns(UserWarning, match="MAML trains without torch.compile, which failed"):
+        model, compiled = step(MAML, ADAPTS, compile=True)
+    assert not model.compiles_tasks
+    for value, reference in zip(compiled, step(MAML, ADAPTS)[1], strict=True):
+        assert torch.equal(value, reference)
+
+
+def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(traced):
+    model = ProtoNet(**SMALL, compile=True)
+    episode = random_episode()
+    with (
+        pytest.raises(RuntimeError, match="Sizes of tensors must match"),
+        pytest.warns(UserWarning, match="without torch.compile"),
+    ):
+        model.training_losses(episode._replace(support_x=episode.support_x.repeat(1, 1, 2, 1, 1)))
+
+
+def test_evaluation_is_not_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    assert ProtoNet(**SMALL, compile=True).eval()(random_episode()).shape == (2, 9, NUM_WAYS)
