@@ -247,5 +247,5 @@ def test_steps_made_again_train_through_autocast(episode):
 
 
 def test_a_network_that_drops_parts_of_itself_cannot_be_computed_again():
-    with pytest.raises(InputError, match="resnet12 drops parts of itself at random.*recompute_inner_steps"):
+    with pytest.raises(InputError, match="resnet12 drops parts of itself at random"):
         MAML(image_shape=(3, 32, 32), backbone="resnet12", recompute_inner_steps=True)

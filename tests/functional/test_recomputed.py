@@ -40,7 +40,9 @@ def test_outputs_and_gradients_are_the_same(weight, tasks, vmap):
         def loss(images, labels):
             return task_loss(weight, images, labels, again)
 
-        losses = torch.func.vmap(loss)(*tasks) if vmap else torch.stack([loss(*task) for task in zip(*tasks)])
+        losses = (
+            torch.func.vmap(loss)(*tasks) if vmap else torch.stack([loss(*task) for task in zip(*tasks, strict=True)])
+        )
         return losses, torch.autograd.grad(losses.sum(), weight)[0]
 
     for value, reference in zip(result(True), result(False), strict=True):
