@@ -1,0 +1,72 @@
+"""The arithmetic and the report of the throughput comparison; its timings are for people to run."""
+
+import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from throughput.learn2learn_way import _halves
+from throughput.report import circumstances, write
+from throughput.setting import Task
+from throughput.timing import Comparison, compared, rate
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_both_sides_take_turns_and_the_medians_of_what_counts_are_told():
+    turns = []
+
+    def side(name, rates):
+        given = iter(rates)
+        return lambda: turns.append(name) or next(given)
+
+    found = compared("work", "tasks/s", side("ours", [1, 20, 40, 30]), side("peer", [1, 10, 10, 20]), repeats=3)
+    assert turns == ["ours", "peer"] * 4
+    assert found == Comparison("work", "tasks/s", ours=30, peer=10, ratio=2.0, spread=(1.5, 4.0), repeats=3)
+
+
+def test_a_rate_is_work_over_seconds(monkeypatch):
+    clock = iter([5.0, 7.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    assert rate(lambda: None, 10, torch.device("cpu")) == 5
+
+
+def test_the_report_holds_every_comparison(tmp_path):
+    found = [
+        Comparison(name, "tasks/s", 30, 10, ratio, (0.5, 4.0), 5) for name, ratio in (("fast", 3.0), ("slow", 0.7))
+    ]
+    about = circumstances(torch.device("cpu"))
+    assert about["threads"] == torch.get_num_threads() and about["torch"] == torch.__version__
+    write(tmp_path / "out", found, about)
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(row["name"], row["ratio"], row["spread"]) for row in rows] == [
+        ("fast", 3.0, [0.5, 4.0]),
+        ("slow", 0.7, [0.5, 4.0]),
+    ]
+    assert {"name", "ours", "peer", "unit", "ratio", "spread"} <= rows[0].keys()
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "| fast | 30 | 10 | tasks/s | 3.00 | 0.50 to 4.00 |" in table
+    with Image.open(tmp_path / "out" / "results.png") as picture:
+        assert picture.width > 500
+    assert json.loads((tmp_path / "out" / "circumstances.json").read_text()) == about
+
+
+def test_their_tasks_are_split_as_ours():
+    labels = torch.tensor([2, 0, 1, 0, 2, 1, 1, 0, 2])
+    (support, support_y), (query, query_y) = _halves(torch.arange(9), labels, Task("Omniglot", 3, 1, 2))
+    assert support.tolist() == [1, 2, 0] and support_y.tolist() == [0, 1, 2]
+    assert query.tolist() == [3, 7, 5, 6, 4, 8] and query_y.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--sections", "nothing"]])
+def test_the_command_tells_its_flags(flags):
+    command = [sys.executable, "-m", "throughput", *flags]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert run.returncode == (0 if flags == ["--help"] else 2)
+    assert "data_path" in run.stdout + run.stderr

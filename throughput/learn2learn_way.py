@@ -1,0 +1,126 @@
+"""Training and sampling as learn2learn's examples do them."""
+
+import contextlib
+import io
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from throughput.image_files import image_dataset
+from throughput.setting import Setting, Task
+
+Batch = tuple[Tensor, Tensor]  # images [N*(K+Q), C, H, W] and labels [N*(K+Q)] of a task, in any order
+
+
+def learn2learn() -> Any:
+    """The package, imported without its notices."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        import learn2learn  # seconds to import, so only here
+    return learn2learn
+
+
+def taskset(setting: Setting, task: Task, on_device: bool = False) -> Any:
+    """learn2learn's Taskset over image files, as its benchmarks build it; ``on_device``: over its OnDeviceDataset."""
+    l2l = learn2learn()
+    images: Any = image_dataset(setting, task)
+    if on_device:
+        images = l2l.data.OnDeviceDataset(images, device=setting.device)
+    else:
+        setting.work.mkdir(parents=True, exist_ok=True)
+        images._bookkeeping_path = str(setting.work / f"{task.benchmark}-bookkeeping.pkl")
+    dataset = l2l.data.MetaDataset(images)
+    transforms = [
+        l2l.data.transforms.FusedNWaysKShots(dataset, n=task.num_ways, k=task.num_shots + task.num_queries),
+        l2l.data.transforms.LoadData(dataset),
+        l2l.data.transforms.RemapLabels(dataset),
+        l2l.data.transforms.ConsecutiveLabels(dataset),
+    ]
+    if task.benchmark == "Omniglot":
+        transforms.append(l2l.vision.transforms.RandomClassRotation(dataset, [0.0, 90.0, 180.0, 270.0]))
+    return l2l.data.Taskset(dataset, task_transforms=transforms, num_tasks=-1)
+
+
+def samples(tasks: Any) -> Iterator[Batch]:
+    """Fresh tasks without end."""
+    while True:
+        images, labels = tasks.sample()
+        yield images, labels
+
+
+def maml_network(task: Task) -> nn.Module:
+    """The Conv4-64 of its MAML examples: strided for Omniglot, pooled for colour images."""
+    models = learn2learn().vision.models
+    colour = models.CNN4(task.num_ways, hidden_size=64, embedding_size=64 * 4)
+    network: nn.Module = models.OmniglotCNN(task.num_ways) if task.benchmark == "Omniglot" else colour
+    return network
+
+
+def maml_step(
+    network: nn.Module, inner_lr: float, num_steps: int, first_order: bool, task: Task, device: torch.device
+) -> Callable[[list[Batch]], None]:
+    """One optimisation step on a list of tasks, as examples/vision/maml_omniglot.py makes it."""
+    maml = learn2learn().algorithms.MAML(network.to(device), lr=inner_lr, first_order=first_order)
+    optimizer = torch.optim.Adam(maml.parameters(), lr=0.003)
+
+    def step(batches: list[Batch]) -> None:
+        optimizer.zero_grad()
+        for images, labels in batches:
+            learner = maml.clone()
+            support, query = _halves(images.to(device), labels.to(device), task)
+            for _ in range(num_steps):
+                learner.adapt(F.cross_entropy(learner(support[0]), support[1]))
+            torch.autograd.backward(F.cross_entropy(learner(query[0]), query[1]))
+        for parameter in maml.parameters():
+            parameter.grad.data.mul_(1.0 / len(batches))
+        optimizer.step()
+
+    return step
+
+
+def protonet_step(network: nn.Module, task: Task, device: torch.device) -> Callable[[Batch], None]:
+    """One optimisation step on a task, as examples/vision/protonet_miniimagenet.py makes it."""
+    network.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
+    logits_of = protonet_logits(network, task)
+
+    def step(batch: Batch) -> None:
+        images, labels = batch
+        logits, query_y = logits_of(images.to(device), labels.to(device))
+        loss = F.cross_entropy(logits, query_y)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return step
+
+
+def protonet_logits(network: nn.Module, task: Task) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The logits [N*Q, N] and labels [N*Q] of a task's queries, all of whose images are embedded for it alone."""
+    learn2learn()
+    from learn2learn.nn import PrototypicalClassifier
+
+    def logits(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        (support, support_y), (query, query_y) = _halves(images, labels, task)
+        features = network(torch.cat([support, query]))
+        classifier = PrototypicalClassifier(features[: len(support)], support_y)
+        outputs: Tensor = classifier(features[len(support) :])
+        return outputs, query_y
+
+    return logits
+
+
+def _halves(images: Tensor, labels: Tensor, task: Task) -> tuple[Batch, Batch]:
+    """Support and queries: the first K images of each class, and the others."""
+    order = torch.argsort(labels, stable=True).view(task.num_ways, -1)
+    support, query = order[:, : task.num_shots].flatten(), order[:, task.num_shots :].flatten()
+    return (images[support], labels[support]), (images[query], labels[query])
+
+
+def seed(number: int) -> None:
+    """learn2learn draws from Python's and torch's global random states."""
+    random.seed(number)
+    torch.manual_seed(number)

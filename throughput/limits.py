@@ -1,0 +1,84 @@
+"""How close training comes to its limits: the bare step, and the network on the same images in one batch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.backbones import build_backbone
+from throughput.maml import INNER_LR, TASKS_PER_STEP
+from throughput.our_way import bare_step, episodes, maml, protonet, trained_rate
+from throughput.setting import Setting, Task
+from throughput.timing import Comparison, compared, rate
+
+_PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations a second, from the vendor's data sheets
+
+
+def comparisons(setting: Setting) -> Iterator[Comparison]:
+    omniglot, colour = Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)
+    adapted = Task("Omniglot", 5, 1, 15)
+    yield from _trainer(setting, "ProtoNet", omniglot, protonet(omniglot), 1)
+    yield from _trainer(setting, "ProtoNet", colour, protonet(colour), 1)
+    yield from _trainer(setting, "MAML, 1 inner step", adapted, maml(adapted, INNER_LR, 1, False), TASKS_PER_STEP)
+    for task in (omniglot, colour):
+        yield _network(setting, task)
+    if setting.device.type == "cuda":
+        yield _peak(setting, colour)
+
+
+def _trainer(
+    setting: Setting, name: str, task: Task, model: FewShotAlgorithm, tasks_per_step: int
+) -> Iterator[Comparison]:
+    """A step under the Trainer beside the same step in a bare loop over the same data module."""
+    count = setting.amount(max(4, 4000 // (task.num_images * tasks_per_step)), 2)
+    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+    batches, step = episodes(data, setting.device), bare_step(model.to(setting.device))
+
+    def ours() -> float:
+        return trained_rate(model, data, count, setting)
+
+    def bare() -> float:
+        model.to(setting.device).train()
+        return rate(lambda: [step(next(batches)) for _ in range(count)], count * tasks_per_step, setting.device)
+
+    yield compared(f"{name}, {task}, Trainer against the bare loop", "tasks/s", ours, bare, setting.repeats)
+
+
+def _network(setting: Setting, task: Task) -> Comparison:
+    """ProtoNet's step beside forward and backward of its network on as many random images."""
+    count = setting.amount(max(4, 1600 // task.num_images), 2)
+    data = setting.data(task, batches_per_epoch=1_000_000)
+    episode, step = next(episodes(data, setting.device)), bare_step(protonet(task).to(setting.device))
+    network = build_backbone("conv4", task.image_shape, "running").to(setting.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(task.num_images, *task.image_shape, device=setting.device)
+
+    def bare() -> None:
+        for _ in range(count):
+            network.zero_grad()
+            network(images).square().mean().backward()
+
+    def ours() -> float:
+        return rate(lambda: [step(episode) for _ in range(count)], count * task.num_images, setting.device)
+
+    def limit() -> float:
+        return rate(bare, count * task.num_images, setting.device)
+
+    return compared(f"ProtoNet, {task}, against its bare network", "images/s", ours, limit, setting.repeats)
+
+
+def _peak(setting: Setting, task: Task) -> Comparison:
+    """ProtoNet's operations a second beside the most that the GPU is said to do in float32."""
+    name = torch.cuda.get_device_name(setting.device)
+    peak = next((most for part, most in _PEAK.items() if part in name), float("nan"))
+    data = setting.data(task, tasks_per_batch=16, batches_per_epoch=1_000_000)
+    episode, step = next(episodes(data, setting.device)), bare_step(protonet(task).to(setting.device))
+    with FlopCounterMode(display=False) as counter:
+        step(episode)
+    operations, count = counter.get_total_flops(), setting.amount(20, 2)
+
+    def ours() -> float:
+        return rate(lambda: [step(episode) for _ in range(count)], count * operations, setting.device)
+
+    return compared(f"ProtoNet, {task}, against the peak of {name}", "FLOP/s", ours, lambda: peak, setting.repeats)

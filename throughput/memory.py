@@ -1,0 +1,71 @@
+"""The most memory that a MAML training step takes, each way in a process of its own."""
+
+import multiprocessing
+import resource
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from throughput.learn2learn_way import maml_network, maml_step
+from throughput.maml import INNER_LR
+from throughput.our_way import bare_step, episodes, maml
+from throughput.setting import Setting, Task
+from throughput.timing import Comparison
+
+_TASK = Task("CIFARFS", 5, 5, 15)
+_TASKS_PER_STEP = 4
+
+
+def comparisons(setting: Setting) -> Iterator[Comparison]:
+    """Rates are steps that would fit a GiB, so that more is better as everywhere."""
+    for num_steps in (1, 5, 20)[: setting.amount(3, 2)]:
+        kept = [_peak(setting, _ours, num_steps, False) for _ in range(setting.repeats)]
+        again = [_peak(setting, _ours, num_steps, True) for _ in range(setting.repeats)]
+        theirs = [_peak(setting, _theirs, num_steps, False) for _ in range(setting.repeats)]
+        what = f"memory of MAML, {_TASK}, {num_steps} inner steps, {_TASKS_PER_STEP} tasks"
+        yield _compared(f"{what}, against learn2learn", kept, theirs)
+        yield _compared(f"{what}, steps made again, against steps kept", again, kept)
+
+
+def _compared(name: str, ours: list[float], peer: list[float]) -> Comparison:
+    ratios = [their / our for our, their in zip(ours, peer, strict=True)]
+    medians = [1024 / statistics.median(side) for side in (ours, peer)]
+    spread = min(ratios), max(ratios)
+    return Comparison(name, "steps/GiB", medians[0], medians[1], statistics.median(ratios), spread, len(ours))
+
+
+def _peak(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: int, again: bool) -> float:
+    """MiB that a step takes beyond what was there before the first."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (setting, side, num_steps, again))
+
+
+def _measured(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: int, again: bool) -> float:
+    step = side(setting, num_steps, again)
+    if setting.device.type == "cuda":
+        before = torch.cuda.memory_allocated(setting.device)
+        torch.cuda.reset_peak_memory_stats(setting.device)
+        step()
+        return (torch.cuda.max_memory_allocated(setting.device) - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 1) / 2**10
+
+
+def _ours(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
+    model = maml(_TASK, INNER_LR, num_steps, False, recompute_inner_steps=again, task_chunk=1)
+    step = bare_step(model.to(setting.device))
+    episode = next(episodes(setting.data(_TASK, tasks_per_batch=_TASKS_PER_STEP), setting.device))
+    return lambda: step(episode)
+
+
+def _theirs(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
+    step = maml_step(maml_network(_TASK), INNER_LR, num_steps, False, _TASK, setting.device)
+    episode = next(episodes(setting.data(_TASK, tasks_per_batch=_TASKS_PER_STEP), setting.device))
+    tasks = [
+        (torch.cat([support_x, query_x]), torch.cat([support_y, query_y]))
+        for support_x, support_y, query_x, query_y in zip(*episode[:4], strict=True)
+    ]
+    return lambda: step(tasks)

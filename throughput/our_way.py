@@ -1,0 +1,103 @@
+"""Training and evaluation as train.py does them, and the bare loops within."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from fewshot_pl.algorithms import MAML, FewShotAlgorithm, ProtoNet
+from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.episode import Episode
+from throughput.setting import Setting, Task
+from throughput.timing import synchronise
+
+
+def maml(task: Task, inner_lr: float, num_steps: int, first_order: bool, **settings: Any) -> MAML:
+    """Our MAML with the network and the inner loss that ``learn2learn_way.maml_network`` is trained with."""
+    return MAML(
+        num_ways=task.num_ways,
+        image_shape=task.image_shape,
+        backbone=conv4(task),
+        inner_lr=inner_lr,
+        inner_loss_reduction="mean",
+        num_inner_steps=num_steps,
+        first_order=first_order,
+        **settings,
+    )
+
+
+def protonet(task: Task) -> ProtoNet:
+    """Our ProtoNet with the pooled Conv4-64 on every benchmark."""
+    return ProtoNet(image_shape=task.image_shape, backbone="conv4")
+
+
+def conv4(task: Task) -> str:
+    """The Conv4-64 of the MAML papers for a benchmark."""
+    return "conv4-strided" if task.benchmark == "Omniglot" else "conv4"
+
+
+def trained_rate(model: FewShotAlgorithm, data: ImageDataModule, num_steps: int, setting: Setting) -> float:
+    """Training tasks a second through Lightning's Trainer, from the second step on, logged to TensorBoard."""
+    watch = _Watch(setting.device)
+    trainer = Trainer(
+        accelerator=setting.accelerator,
+        devices=1,
+        max_steps=num_steps + 1,
+        limit_val_batches=0,
+        logger=TensorBoardLogger(setting.work / "logs", name="", version="throughput"),
+        callbacks=[watch],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=data)
+    return num_steps * data.tasks_per_batch / watch.seconds
+
+
+def bare_step(model: FewShotAlgorithm) -> Callable[[Episode], None]:
+    """One optimisation step on an Episode without the Trainer."""
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+
+    def step(episode: Episode) -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(model.training_losses(episode)["loss"])
+        optimizer.step()
+
+    return step
+
+
+def episodes(data: ImageDataModule, device: torch.device) -> Iterator[Episode]:
+    """Training episodes on the device, without end."""
+    loader = data.train_dataloader()
+    while True:
+        for batch in loader:
+            yield data.on_after_batch_transfer(moved(batch, device), 0)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch of a data module on the device."""
+    return batch._replace(indices=type(batch.indices)(*(part.to(device) for part in batch.indices)))
+
+
+class _Watch(Callback):
+    """The seconds from the end of the first training step to the end of the last."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._started = 0.0
+        self.seconds = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 1:
+            synchronise(self._device)
+            self._started = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        synchronise(self._device)
+        self.seconds = time.perf_counter() - self._started

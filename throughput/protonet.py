@@ -1,0 +1,52 @@
+"""ProtoNet's training episodes a second."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import nn
+
+from throughput.learn2learn_way import learn2learn, protonet_step, samples, taskset
+from throughput.our_way import bare_step, episodes, protonet, trained_rate
+from throughput.setting import Setting, Task
+from throughput.timing import Comparison, compared, rate
+
+TASKS = (Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15), Task("Omniglot", 5, 1, 15), Task("CIFARFS", 5, 1, 15))
+
+
+def comparisons(setting: Setting) -> Iterator[Comparison]:
+    for task in TASKS:
+        yield from _of(setting, task)
+
+
+def network(task: Task) -> nn.Module:
+    """learn2learn's pooled Conv4-64 without head."""
+    backbone: nn.Module = learn2learn().vision.models.CNN4Backbone(hidden_size=64, channels=task.image_shape[0])
+    return backbone
+
+
+def _of(setting: Setting, task: Task) -> Iterator[Comparison]:
+    count = setting.amount(max(4, 1600 // task.num_images), 2)
+    data = setting.data(task, batches_per_epoch=1_000_000)
+    theirs = protonet_step(network(task), task, setting.device)
+    sampled = samples(taskset(setting, task))
+
+    def ours_whole() -> float:
+        return trained_rate(protonet(task), data, count, setting)
+
+    def theirs_whole() -> float:
+        return rate(lambda: [theirs(batch) for batch in islice(sampled, count)], count, setting.device)
+
+    yield compared(f"ProtoNet, {task}, end to end", "episodes/s", ours_whole, theirs_whole, setting.repeats)
+
+    episode = next(episodes(data, setting.device))
+    ours = bare_step(protonet(task).to(setting.device))
+    batch = torch.cat([episode.support_x, episode.query_x], 1)[0], torch.cat([episode.support_y, episode.query_y], 1)[0]
+
+    def ours_bare() -> float:
+        return rate(lambda: [ours(episode) for _ in range(count)], count, setting.device)
+
+    def theirs_bare() -> float:
+        return rate(lambda: [theirs(batch) for _ in range(count)], count, setting.device)
+
+    yield compared(f"ProtoNet, {task}, given the same tensors", "episodes/s", ours_bare, theirs_bare, setting.repeats)

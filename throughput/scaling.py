@@ -1,0 +1,63 @@
+"""How the cost of a MAML step grows: each cost beside the straight line through all of them."""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from fewshot_pl.algorithms import MAML
+from fewshot_pl.episode import Episode
+from throughput.our_way import bare_step
+from throughput.setting import Setting
+from throughput.timing import Comparison, stopwatch
+
+
+def comparisons(setting: Setting) -> Iterator[Comparison]:
+    batches = (1, 4, 16, 64, 256)[: setting.amount(5, 3)]
+    steps = (1, 2, 5, 10, 20)[: setting.amount(5, 3)]
+    sides = (28, 42, 56, 84)[: setting.amount(4, 3)]
+    yield from _line(setting, "tasks of a step", batches, batches, lambda tasks: _step(setting, tasks, 1, 28))
+    yield from _line(setting, "inner steps", steps, steps, lambda number: _step(setting, 4, number, 28))
+    pixels = [side * side for side in sides]
+    yield from _line(setting, "pixels of an image's side", sides, pixels, lambda side: _step(setting, 4, 1, side))
+
+
+def _step(setting: Setting, num_tasks: int, num_steps: int, side: int) -> Callable[[], None]:
+    """A second-order step of 5-way 1-shot tasks with 15 queries per class on random images."""
+    model = MAML(image_shape=(1, side, side), backbone="conv4-strided", inner_lr=0.1, num_inner_steps=num_steps)
+    support_y, query_y = (torch.arange(5).repeat_interleave(count).expand(num_tasks, -1) for count in (1, 15))
+    support_x, query_x = (torch.randn(*labels.shape, 1, side, side) for labels in (support_y, query_y))
+    on = setting.device
+    episode = Episode(support_x.to(on), support_y.to(on), query_x.to(on), query_y.to(on), known_ways=5)
+    step = bare_step(model.to(on))
+    return lambda: step(episode)
+
+
+def _line(
+    setting: Setting,
+    name: str,
+    values: Sequence[int],
+    amounts: Sequence[int],
+    step_of: Callable[[int], Callable[[], None]],
+) -> Iterator[Comparison]:
+    """A comparison for each value: the rate of steps, and the rate on the line through the costs of all values."""
+    rates = [_rates(setting, step_of(value)) for value in values]
+    costs = [1 / statistics.median(of_value) for of_value in rates]
+    slope, start = np.polyfit(amounts, costs, 1, w=1 / np.asarray(costs))  # so that errors are relative
+    for value, amount, of_value in zip(values, amounts, rates, strict=True):
+        line = 1 / (start + slope * amount)
+        median = statistics.median(of_value)
+        spread = min(of_value) / line, max(of_value) / line
+        what = f"MAML's cost by {name}: {value}, against a straight line"
+        yield Comparison(what, "steps/s", median, line, median / line, spread, setting.repeats)
+
+
+def _rates(setting: Setting, step: Callable[[], None]) -> list[float]:
+    step()
+    rates = []
+    for _ in range(setting.repeats):
+        with stopwatch(setting.device) as elapsed:
+            step()
+        rates.append(1 / elapsed[0])
+    return rates

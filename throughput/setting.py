@@ -1,0 +1,72 @@
+"""What a run of the comparison was asked for, and the data it works on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot_pl.benchmarks import CIFARFS, Omniglot
+from fewshot_pl.data.image_datamodule import ImageDataModule
+
+BENCHMARKS: dict[str, type[ImageDataModule]] = {"Omniglot": Omniglot, "CIFARFS": CIFARFS}
+
+
+@dataclass(frozen=True)
+class Task:
+    """The size of a training task; evaluation is 5-way, and otherwise alike."""
+
+    benchmark: str
+    num_ways: int
+    num_shots: int
+    num_queries: int
+
+    @property
+    def num_images(self) -> int:
+        """All images of the task."""
+        return self.num_ways * (self.num_shots + self.num_queries)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (1, 28, 28) if self.benchmark == "Omniglot" else (3, 32, 32)
+
+    def __str__(self) -> str:
+        return f"{self.benchmark} {self.num_ways}-way {self.num_shots}-shot {self.num_queries}-query"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The flags of the command.
+
+    Attributes:
+        device: where all networks run.
+        root: folder with the archives of Omniglot and CIFAR-100.
+        work: folder for image files, caches and logs; kept for the next run.
+        repeats: rates taken of each side.
+        quick: a few seconds of each kind of work, to see that all of it runs; the figures mean little.
+    """
+
+    device: torch.device
+    root: Path
+    work: Path
+    repeats: int
+    quick: bool
+
+    @cached_property
+    def accelerator(self) -> str:
+        return "gpu" if self.device.type == "cuda" else "cpu"
+
+    def amount(self, full: int, quick: int = 1) -> int:
+        """How much work a rate is taken from: so much, or less of it on a ``quick`` run."""
+        return quick if self.quick else full
+
+    def data(self, task: Task, **settings: Any) -> ImageDataModule:
+        """The data module of a task's benchmark, set up, without augmentation."""
+        settings |= {"train_num_ways": task.num_ways, "num_shots": task.num_shots, "num_queries": task.num_queries}
+        cache = str(self.work / "cache")
+        module = BENCHMARKS[task.benchmark](root=str(self.root), cache_dir=cache, augment=False, **settings)
+        module.prepare_data()
+        module.setup("fit")
+        module.setup("test")
+        return module
