@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -24,6 +25,11 @@ from fewshot_pl.guard import guarded
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
 
+_TF32: dict[str, Any] = {
+    "type": bool | None,
+    "help": "whether recent GPUs may round float32 products to 10 bits (TensorFloat-32), which is faster; "
+    "default as in torch: in convolutions alone",
+}
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 
 
@@ -51,6 +57,7 @@ class TrainCLI(LightningCLI):
             "--ckpt_path", type=str | None, help="resume from this checkpoint; 'last': the newest run's"
         )
         parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
+        parser.add_argument("--tf32", **_TF32)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -70,6 +77,7 @@ class TrainCLI(LightningCLI):
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
 
     def before_instantiate_classes(self) -> None:
+        _allow_tf32(self.config.tf32)
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         runs = Path(self.config.runs)
         self.resume_from: Path | None = None
@@ -129,6 +137,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     started = time.monotonic()
     args = list(sys.argv[1:] if args is None else args)
     config, parser = _evaluation_config(args)
+    _allow_tf32(config.tf32)
     seed_everything(0, verbose=False)
     made = parser.instantiate_classes(config)
     data, trainer = made.data, Trainer(**made.trainer)
@@ -158,6 +167,7 @@ def _evaluation_config(args: list[str]) -> tuple[Any, LightningArgumentParser]:
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="which classes to evaluate on")
     parser.add_argument("--num_inner_steps", type=int | None, help="steps of adaptation to a task; default as trained")
     parser.add_argument("--output", type=str | None, help="JSON file to write the result to")
+    parser.add_argument("--tf32", **_TF32)
     parser.add_lightning_class_args(EpisodicDataModule, "data", subclass_mode=True, required=False)
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.set_defaults({"trainer.logger": False, "trainer.enable_checkpointing": False})
@@ -169,6 +179,12 @@ def _evaluation_config(args: list[str]) -> tuple[Any, LightningArgumentParser]:
         name = f"num_{config.split}_episodes"
         config.data.init_args[name] = config.num_episodes
     return config, parser
+
+
+def _allow_tf32(allowed: bool | None) -> None:
+    if allowed is not None:
+        torch.backends.cudnn.allow_tf32 = allowed
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _check_image_shape(model: FewShotAlgorithm, data: EpisodicDataModule) -> None:

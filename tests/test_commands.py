@@ -181,6 +181,18 @@ def test_maml_trains_and_says_why_it_cannot_take_other_ways(
     assert "cannot take 4-way tasks" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tensor_float_32_is_a_flag(flags: list[str], allowed: bool) -> None:
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        assert train([*flags, "--trainer.fast_dev_run=1", f"--tf32={str(allowed).lower()}"]) == 0
+        assert [switch.allow_tf32 for switch in switches] == [allowed, allowed]
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+
+
 def test_lightnings_optimiser_flags_replace_the_default(flags: list[str]) -> None:
     more = ["--optimizer", "SGD", "--optimizer.lr", "0.05", "--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"]
     assert train([*flags, *more]) == 0
