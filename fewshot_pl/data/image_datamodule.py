@@ -5,7 +5,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,12 @@ from fewshot_pl.data.episode_dataset import EpisodeDataset, ImageBatch, IndexBat
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
+from fewshot_pl.data.split_features import SplitFeatures
 from fewshot_pl.episode import UNKNOWN, Episode
 from fewshot_pl.errors import InputError
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
-_EMBEDDED_AT_ONCE = 128  # images; always the same, so that features depend on no other setting
 
 
 class ImageDataModule(EpisodicDataModule):
@@ -75,7 +75,7 @@ class ImageDataModule(EpisodicDataModule):
         self.stores: dict[str, ImageStore] = {}
         self._on_device: dict[str, bool] = {}
         self._device_images: dict[tuple[str, torch.device], Tensor] = {}
-        self._features: dict[str, Tensor] = {}  # of a split, [num_images, R, D]; R is its number of rotations
+        self._features: dict[str, SplitFeatures] = {}
 
     # What a benchmark states -----------------------------------------------------------------------
 
@@ -196,15 +196,8 @@ class ImageDataModule(EpisodicDataModule):
         """
         if not self.embedding_pays(split):
             return
-        turns = torch.arange(self.num_rotations(split), device=device)[None]  # [1, R]
-
-        def embedded(images: Tensor) -> Tensor:
-            every_turn = images.to(device).expand(1, turns.shape[1], *images.shape)
-            features = encode(self._pixels(split, turns, every_turn)[0])
-            return features.view(turns.shape[1], len(images), -1).transpose(0, 1)
-
-        blocks = torch.split(torch.from_numpy(self.stores[split].images), _EMBEDDED_AT_ONCE)
-        self._features[split] = torch.cat([embedded(block) for block in blocks])
+        images, pixels = torch.from_numpy(self.stores[split].images), partial(self._pixels, split)
+        self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
 
     def forget_features(self) -> None:
         """Give episodes as images again."""
@@ -218,8 +211,7 @@ class ImageDataModule(EpisodicDataModule):
 
     def _episode_of_features(self, batch: IndexBatch) -> Episode:
         features, indices = self._features[batch.split], batch.indices
-        turns = indices.quarter_turns[..., None]
-        support_x, query_x = (features[numbers, turns].flatten(1, 2) for numbers in (indices.support, indices.query))
+        support_x, query_x = (features.at(part, indices.quarter_turns) for part in (indices.support, indices.query))
         support_y, query_y = class_major_labels(indices.support), class_major_labels(indices.query)
         return Episode(support_x, support_y, query_x, query_y, known_ways=self._known_ways(batch.split))
 
