@@ -12,9 +12,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.episode_sampler import EpisodeSampler
-from fewshot_pl.data.image_datamodule import ClassImages, ImageDataModule
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.square_image import Channels, read_square
+from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.errors import InputError
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

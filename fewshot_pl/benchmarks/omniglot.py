@@ -12,8 +12,9 @@ from torchvision import datasets
 from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
-from fewshot_pl.data.image_datamodule import ClassImages, ImageDataModule
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import ImageFile, ImageTree, ZipTree, find_tree
+from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.errors import InputError
 
 _ARCHIVES = ("images_background", "images_evaluation")

@@ -1,47 +1,32 @@
 """ImageDataModule: the base of the benchmarks of images."""
 
-import hashlib
-import json
-import os
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from fewshot_pl.data.augment import Augmentation
-from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
-from fewshot_pl.data.episode_dataset import EpisodeDataset, ImageBatch, IndexBatch, gathered
+from fewshot_pl.data.datamodule import Split
+from fewshot_pl.data.episode_dataset import EpisodeDataset, ImageBatch, IndexBatch
 from fewshot_pl.data.episode_sampler import EpisodeSampler
-from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
+from fewshot_pl.data.stored_datamodule import StoredDataModule
 from fewshot_pl.episode import UNKNOWN, Episode
 from fewshot_pl.errors import InputError
 
-ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
-_DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
 
-
-class ImageDataModule(EpisodicDataModule):
+class ImageDataModule(StoredDataModule):
     """Episodes of images, drawn from packed stores and assembled on the device.
 
     A benchmark says what it is through ``image_shape``, ``mean``, ``std``, ``num_rotations``, and hands over its
     images in ``class_images``; everything else is written here once.
 
     Args:
-        root: folder with the images as downloaded or as placed by hand.
-        cache_dir: where packed images are kept; default ``$FEWSHOT_PL_CACHE`` or ``~/.cache/fewshot_pl``.
-        store: keep the images on the ``device``, on the ``host``, or (``auto``) on the device when they fit.
         augment: random changes of training images, where the benchmark has any.
-        num_workers: processes that read images when the store is on the host.
         num_unlabelled: images per class that come without labels, to adapt with, and as many to measure with
             (Episode's ``support_u`` and ``query_u``): semi-supervised tasks.
         unlabelled_tasks: share of the training tasks that have no label at all.
@@ -53,43 +38,21 @@ class ImageDataModule(EpisodicDataModule):
 
     def __init__(
         self,
-        root: str = "data",
-        cache_dir: str | None = None,
-        store: Literal["auto", "device", "host"] = "auto",
         augment: bool = True,
-        num_workers: int = 0,
         num_unlabelled: int = 0,
         unlabelled_tasks: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_workers=num_workers, **kwargs)
+        super().__init__(**kwargs)
         if not 0 <= unlabelled_tasks <= 1:
             raise InputError(f"--data.unlabelled_tasks is a share, 0 to 1, not {unlabelled_tasks}")
         self.eval_size = self.eval_size._replace(num_unlabelled=num_unlabelled)
         self.train_size = self.train_size._replace(num_unlabelled=num_unlabelled)
         self.unlabelled_tasks = unlabelled_tasks
-        self.root = Path(root).expanduser()
-        self.cache_dir = _cache_folder(cache_dir)
-        self.store_place = store
         self.augment = augment
-        self.stores: dict[str, ImageStore] = {}
-        self._on_device: dict[str, bool] = {}
-        self._device_images: dict[tuple[str, torch.device], Tensor] = {}
         self._features: dict[str, SplitFeatures] = {}
 
     # What a benchmark states -----------------------------------------------------------------------
-
-    @abstractmethod
-    def class_images(self, split: Split) -> ClassImages:
-        """The classes of a split with their images, read from the source; called once, then cached.
-
-        Raises:
-            InputError: a folder, class or image is missing or broken.
-        """
-
-    @abstractmethod
-    def source_fingerprint(self) -> dict[str, Any]:
-        """Plain values that change whenever ``class_images`` would give other images; names the cache."""
 
     def num_rotations(self, split: str) -> int:
         """4 where each quarter turn of a class counts as a class of its own."""
@@ -103,18 +66,6 @@ class ImageDataModule(EpisodicDataModule):
         return darkest, brightest
 
     # Lightning's hooks -------------------------------------------------------------------------------
-
-    def prepare_data(self) -> None:
-        for split in SPLITS:
-            self._stored(split)
-
-    def setup(self, stage: str) -> None:
-        stages: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        needed = stages.get(stage, SPLITS)
-        for split in needed:
-            if split not in self.stores:
-                self.stores[split] = self._stored(split)
-            self.sampler(split)  # says now, not in a worker, when the classes are too few or too small
 
     def on_after_batch_transfer(self, batch: IndexBatch | ImageBatch | Episode, dataloader_idx: int) -> Episode:
         if isinstance(batch, Episode):
@@ -169,19 +120,6 @@ class ImageDataModule(EpisodicDataModule):
         """N of a split's tasks, where none can be without labels."""
         return None if split == "train" and self.unlabelled_tasks else self.size(split).num_ways
 
-    def _gathered(self, batch: IndexBatch) -> ImageBatch:
-        device = batch.indices.support.device
-        if self._store_on_device(batch.split):
-            return gathered(batch.split, batch.indices, self._images_on(batch.split, device).__getitem__)
-        store = self.stores[batch.split]
-        return gathered(batch.split, batch.indices, lambda numbers: store.images_at(numbers.cpu()).to(device))
-
-    def _images_on(self, split: str, device: torch.device) -> Tensor:
-        key = (split, device)
-        if key not in self._device_images:
-            self._device_images[key] = torch.from_numpy(self.stores[split].images).to(device)
-        return self._device_images[key]
-
     # Episodes of features ------------------------------------------------------------------------------
 
     def embed_split(self, split: str, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
@@ -228,34 +166,3 @@ class ImageDataModule(EpisodicDataModule):
         algorithm = self.trainer.lightning_module if self.trainer else None
         will_embed = split != "train" and getattr(algorithm, "embeds_alone", False) and self.embedding_pays(split)
         return will_embed or self._store_on_device(split)
-
-    def _store_on_device(self, split: str) -> bool:
-        if split not in self._on_device:  # asked once: later there is less memory
-            self._on_device[split] = self._fits_on_device(split)
-        return self._on_device[split]
-
-    def _fits_on_device(self, split: str) -> bool:
-        if self.store_place != "auto":
-            return self.store_place == "device"
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if device.type != "cuda":
-            return True  # the memory map is the device's memory: nothing is copied
-        return self.stores[split].images.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
-
-    def _stored(self, split: Split) -> ImageStore:
-        path = self.cache_dir / f"{type(self).__name__}-{self._cache_key}" / split
-        try:
-            return open_store(path)
-        except BrokenStoreError:
-            rank_zero_info(f"Packing the {split} images of {type(self).__name__} into {path} (once)")
-            write_store(path, self.class_images(split))
-            return open_store(path)
-
-    @cached_property
-    def _cache_key(self) -> str:  # once: listing a large folder takes a second
-        return hashlib.sha256(json.dumps(self.source_fingerprint(), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _cache_folder(cache_dir: str | None) -> Path:
-    default = os.environ.get("FEWSHOT_PL_CACHE") or Path.home() / ".cache" / "fewshot_pl"
-    return Path(cache_dir or default).expanduser()

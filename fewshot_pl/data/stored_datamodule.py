@@ -1,0 +1,129 @@
+"""StoredDataModule: the base of the benchmarks whose images are packed into stores, and where the stores are kept."""
+
+import hashlib
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+
+from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
+from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch, gathered
+from fewshot_pl.data.episode_sampler import EpisodeSampler
+from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
+
+ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
+_DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
+
+
+class StoredDataModule(EpisodicDataModule):
+    """Reads a benchmark's images once, keeps them packed, and looks them up on the device or in main memory.
+
+    Args:
+        root: folder with the images as downloaded or as placed by hand.
+        cache_dir: where packed images are kept; default ``$FEWSHOT_PL_CACHE`` or ``~/.cache/fewshot_pl``.
+        store: keep the images on the ``device``, on the ``host``, or (``auto``) on the device when they fit.
+        num_workers: processes that read images when the store is on the host.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        cache_dir: str | None = None,
+        store: Literal["auto", "device", "host"] = "auto",
+        num_workers: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_workers=num_workers, **kwargs)
+        self.root = Path(root).expanduser()
+        self.cache_dir = _cache_folder(cache_dir)
+        self.store_place = store
+        self.stores: dict[str, ImageStore] = {}
+        self._on_device: dict[str, bool] = {}
+        self._device_images: dict[tuple[str, torch.device], Tensor] = {}
+
+    # What a benchmark states -----------------------------------------------------------------------
+
+    @abstractmethod
+    def class_images(self, split: Split) -> ClassImages:
+        """The classes of a split with their images, read from the source; called once, then cached.
+
+        Raises:
+            InputError: a folder, class or image is missing or broken.
+        """
+
+    @abstractmethod
+    def source_fingerprint(self) -> dict[str, Any]:
+        """Plain values that change whenever ``class_images`` would give other images; names the cache."""
+
+    @abstractmethod
+    def sampler(self, split: str) -> EpisodeSampler:
+        """The sampler of a split's episodes, of the size that training or evaluation asks for."""
+
+    # Lightning's hooks -------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        for split in SPLITS:
+            self._stored(split)
+
+    def setup(self, stage: str) -> None:
+        stages: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        needed = stages.get(stage, SPLITS)
+        for split in needed:
+            if split not in self.stores:
+                self.stores[split] = self._stored(split)
+            self.sampler(split)  # says now, not in a worker, when the classes are too few or too small
+
+    # Where images are --------------------------------------------------------------------------------
+
+    def _gathered(self, batch: IndexBatch) -> ImageBatch:
+        device = batch.indices.support.device
+        if self._store_on_device(batch.split):
+            return gathered(batch.split, batch.indices, self._images_on(batch.split, device).__getitem__)
+        store = self.stores[batch.split]
+        return gathered(batch.split, batch.indices, lambda numbers: store.images_at(numbers.cpu()).to(device))
+
+    def _images_on(self, split: str, device: torch.device) -> Tensor:
+        key = (split, device)
+        if key not in self._device_images:
+            self._device_images[key] = torch.from_numpy(self.stores[split].images).to(device)
+        return self._device_images[key]
+
+    def _store_on_device(self, split: str) -> bool:
+        if split not in self._on_device:  # asked once: later there is less memory
+            self._on_device[split] = self._fits_on_device(split)
+        return self._on_device[split]
+
+    def _fits_on_device(self, split: str) -> bool:
+        if self.store_place != "auto":
+            return self.store_place == "device"
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type != "cuda":
+            return True  # the memory map is the device's memory: nothing is copied
+        return self.stores[split].images.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+    def _stored(self, split: Split) -> ImageStore:
+        path = self.cache_dir / f"{type(self).__name__}-{self._cache_key}" / split
+        try:
+            return open_store(path)
+        except BrokenStoreError:
+            rank_zero_info(f"Packing the {split} images of {type(self).__name__} into {path} (once)")
+            write_store(path, self.class_images(split))
+            return open_store(path)
+
+    @cached_property
+    def _cache_key(self) -> str:  # once: listing a large folder takes a second
+        return hashlib.sha256(json.dumps(self.source_fingerprint(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _cache_folder(cache_dir: str | None) -> Path:
+    default = os.environ.get("FEWSHOT_PL_CACHE") or Path.home() / ".cache" / "fewshot_pl"
+    return Path(cache_dir or default).expanduser()
