@@ -70,8 +70,9 @@ def test_the_two_commands_are_there_word_for_word(then):
     assert f"python -m pip install --use-pep517 -r requirements.txt && {then}\n" in "".join(blocks("bash"))
 
 
-def test_every_shell_command_is_one_that_is_tested():
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_every_shell_command_is_one_that_is_tested(page):
+    lines = [line for block in blocks("bash", PAGES[page]) for line in block.splitlines()]
     starts = ("python train.py", "python evaluate.py", "python -m pip install --use-pep517 -r requirements.txt && ")
     assert lines and all(line.startswith((*starts, "# (")) for line in lines)  # "# (2)" numbers a row of the results
 
@@ -91,7 +92,7 @@ SMALLEST = {
 }
 
 
-@pytest.mark.parametrize("arguments", command_lines("evaluate.py"))
+@pytest.mark.parametrize("arguments", [line for page in PAGES.values() for line in command_lines("evaluate.py", page)])
 def test_evaluation_commands_run(arguments, workplace, capsys):
     # The checkpoints of the results table took up to an hour each: their flags are tried on small ones.
     match = re.match(r"--ckpt_path runs/(\w+)/(\w+)/0/checkpoints/best\.ckpt", arguments)
