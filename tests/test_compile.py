@@ -29,7 +29,8 @@ def step(algorithm, settings, **changes):
     torch.manual_seed(0)
     model = algorithm(**{**settings, **changes}).double()
     torch.manual_seed(1)
-    loss = model.training_losses(random_episode(dtype=torch.float64))["loss"]
+    episode = random_episode(dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+    loss = model.training_losses(episode)["loss"]
     return model, [loss, flat_gradient(loss, model), *model.buffers()]
 
 

@@ -327,3 +327,17 @@ def test_trains_and_tests_in_mixed_precision(row):
     metrics = trainer(precision="bf16-mixed").test(model, loader(1), verbose=False)[0]
     assert torch.tensor(list(metrics.values())).isfinite().all()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_gradients_taken_task_by_task_are_those_of_all_tasks_together(row):
+    """Where it is known that all tasks have labels, a loop keeps no more than one task in memory."""
+    episode = random_episode(num_tasks=3, dtype=torch.float64)
+
+    def step(batch):
+        model = build(row, task_parallel="loop").double()
+        torch.manual_seed(1)  # of generated images and of samples
+        loss = model.training_losses(batch)["loss"]
+        return [loss, flat_gradient(loss, model), *model.buffers()]
+
+    for value, reference in zip(step(episode._replace(known_ways=NUM_WAYS)), step(episode), strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-12)

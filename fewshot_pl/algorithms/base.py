@@ -1,28 +1,22 @@
 """FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
 
 from abc import ABC, abstractmethod
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot_pl.algorithms.task_map import OneTask, mapped
+from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
-from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
 
-TaskParallel = Literal["auto", "loop", "vmap"]
 
-
-class FewShotAlgorithm(LightningModule, ABC):
+class FewShotAlgorithm(TaskMapping, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
@@ -47,15 +41,12 @@ class FewShotAlgorithm(LightningModule, ABC):
         task_chunk: int | None = None,
         compile: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(task_parallel, task_chunk, compile)
         self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
         if self.hparams.get("norm") == "episode" and not self.carries_statistics:
             raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
-        self.task_parallel = task_parallel
-        self.task_chunk = task_chunk
-        self.compiles_tasks = compile
         self.measures = nn.ModuleDict({"val": EpisodeMeasures(), "test": EpisodeMeasures()})
 
     # What an algorithm implements --------------------------------------------------------------------
@@ -73,8 +64,8 @@ class FewShotAlgorithm(LightningModule, ABC):
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         """Scalars to log, ``loss`` among them: the one that is minimised."""
-        outputs = self(batch)
-        return {"loss": self.query_loss(outputs, batch.query_y), **training_accuracy(outputs, batch.query_y)}
+        loss, outputs = self._losses_one_by_one(batch) if self._takes_one_by_one(batch) else self._losses_at_once(batch)
+        return {"loss": loss, **training_accuracy(outputs, batch.query_y)}
 
     def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
         """The mean loss of logits [T, N*Q, N] for labels [T, N*Q], in training and evaluation; -100 is left out.
@@ -139,35 +130,30 @@ class FewShotAlgorithm(LightningModule, ABC):
         """What else of an Episode, [T, ...] each, ``query_logits`` takes after the number of ways."""
         return ()
 
-    def map_tasks(self, function: OneTask, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...]."""
-        vmap = self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
-        map_with = partial(mapped, self, function, inputs, vmap=vmap, chunk=self.task_chunk)
-        if self.compiles_tasks and self.training:
-            try:
-                return map_with(compiled=True)
-            except Exception as error:  # compilers raise what they like; what is wrong without them shows below
-                self.compiles_tasks = False
-                reason = str(error).strip().partition("\n")[0]
-                rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
-        return map_with()
+    def _losses_at_once(self, batch: Episode) -> tuple[Tensor, Tensor]:
+        """The mean loss [] and the outputs [T, N*Q, N] of T tasks."""
+        outputs = self(batch)
+        return self.query_loss(outputs, batch.query_y), outputs
 
-    # Random numbers ----------------------------------------------------------------------------------
+    def _losses_one_by_one(self, batch: Episode) -> tuple[Tensor, Tensor]:
+        """The same, where each task's gradient is taken before the next task, so that memory holds one task."""
+        num_ways = self.checked_ways(batch)
 
-    def task_seeds(self, num_tasks: int) -> list[str]:
-        """A seed for each task of a training step, a function of the training's seed and of the task's number alone.
+        def task_loss(
+            support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, *more: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            outputs = self.query_logits(support_x, support_y, query_x, num_ways, *more)
+            return self.query_loss(outputs[None], query_y[None]), outputs
 
-        So a resumed training goes on as if never stopped, and devices and accumulation change nothing. Without a
-        Trainer they come from torch's random state.
-        """
-        if self._trainer is None:
-            return [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]
-        number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
-        return [f"{torch.initial_seed()}/{number * num_tasks + task}" for task in range(num_tasks)]
+        inputs = *batch[:4], *self.more_inputs(batch)
+        loss, outputs = self.map_tasks(task_loss, *inputs, loss_first=True)
+        return loss, outputs
 
-    def task_noise(self, num_tasks: int, *shape: int) -> Tensor:
-        """Standard normal numbers [T, *shape] for the tasks of a training step, seeded as ``task_seeds`` says."""
-        return torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)]).to(self.device)
+    def _takes_one_by_one(self, batch: Episode) -> bool:
+        # Half precision with 5 bits of exponent needs the loss scaled before its gradient is taken.
+        scaled = torch.is_autocast_enabled() and torch.get_autocast_dtype(self.device.type) == torch.float16
+        known = batch.is_regression or batch.known_ways is not None  # else tasks may differ in their numbers of labels
+        return batch.num_tasks > 1 and known and torch.is_grad_enabled() and not (self.vectorises or scaled)
 
     # Lightning's hooks -------------------------------------------------------------------------------
 
