@@ -7,7 +7,7 @@ from pytorch_lightning import Trainer
 
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
-from throughput.learn2learn_way import protonet_logits
+from throughput.learn2learn_way import batches_of, protonet_logits
 from throughput.our_way import protonet
 from throughput.protonet import network
 from throughput.setting import Setting, Task
@@ -46,12 +46,11 @@ def _ours(setting: Setting, task: Task, data: ImageDataModule) -> Rate:
 def _theirs(setting: Setting, task: Task, part: Episode) -> Rate:
     """A part of the episodes, as each costs the same; accuracy is read after each, as easyfsl and learn2learn do."""
     model = network(task).to(setting.device).eval()
-    logits_of = protonet_logits(model, task)
+    logits_of, batches = protonet_logits(model, task), batches_of(part)
 
     def one_by_one() -> None:
         with torch.no_grad():
-            for support_x, support_y, query_x, query_y in zip(*part[:4], strict=True):
-                images, labels = torch.cat([support_x, query_x]), torch.cat([support_y, query_y])
+            for images, labels in batches:
                 logits, answers = logits_of(images.to(setting.device), labels.to(setting.device))
                 (logits.argmax(-1) == answers).float().mean().item()
 

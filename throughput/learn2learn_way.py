@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.episode import Episode
 from throughput.image_files import image_dataset
 from throughput.setting import Setting, Task
 
@@ -49,6 +50,13 @@ def samples(tasks: Any) -> Iterator[Batch]:
     while True:
         images, labels = tasks.sample()
         yield images, labels
+
+
+def batches_of(episode: Episode) -> list[Batch]:
+    """The tasks of an Episode, each with the support first."""
+    images = torch.cat([episode.support_x, episode.query_x], 1)
+    labels = torch.cat([episode.support_y, episode.query_y], 1)
+    return list(zip(images, labels, strict=True))
 
 
 def maml_network(task: Task) -> nn.Module:

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice, product
 
-import torch
-
-from throughput.learn2learn_way import Batch, maml_network, maml_step, samples, taskset
+from throughput.learn2learn_way import batches_of, maml_network, maml_step, samples, taskset
 from throughput.our_way import bare_step, episodes, maml, trained_rate
 from throughput.setting import Setting, Task
 from throughput.timing import Comparison, compared, rate
@@ -45,10 +43,7 @@ def _of(setting: Setting, task: Task, num_steps: int, first_order: bool) -> Iter
     episode = next(episodes(data, setting.device))
     model = maml(task, INNER_LR, num_steps, first_order).to(setting.device)
     ours = bare_step(model)
-    batches: list[Batch] = [
-        (torch.cat([support_x, query_x]), torch.cat([support_y, query_y]))
-        for support_x, support_y, query_x, query_y in zip(*episode[:4], strict=True)
-    ]
+    batches = batches_of(episode)
 
     def ours_bare() -> float:
         return rate(lambda: [ours(episode) for _ in range(count)], count * tasks_per_step, setting.device)

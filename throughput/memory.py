@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from throughput.learn2learn_way import maml_network, maml_step
+from throughput.learn2learn_way import batches_of, maml_network, maml_step
 from throughput.maml import INNER_LR
 from throughput.our_way import bare_step, episodes, maml
 from throughput.setting import Setting, Task
@@ -64,8 +64,5 @@ def _ours(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
 def _theirs(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
     step = maml_step(maml_network(_TASK), INNER_LR, num_steps, False, _TASK, setting.device)
     episode = next(episodes(setting.data(_TASK, tasks_per_batch=_TASKS_PER_STEP), setting.device))
-    tasks = [
-        (torch.cat([support_x, query_x]), torch.cat([support_y, query_y]))
-        for support_x, support_y, query_x, query_y in zip(*episode[:4], strict=True)
-    ]
+    tasks = batches_of(episode)
     return lambda: step(tasks)

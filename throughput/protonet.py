@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from itertools import islice
 
-import torch
 from torch import nn
 
-from throughput.learn2learn_way import learn2learn, protonet_step, samples, taskset
+from throughput.learn2learn_way import batches_of, learn2learn, protonet_step, samples, taskset
 from throughput.our_way import bare_step, episodes, protonet, trained_rate
 from throughput.setting import Setting, Task
 from throughput.timing import Comparison, compared, rate
@@ -41,7 +40,7 @@ def _of(setting: Setting, task: Task) -> Iterator[Comparison]:
 
     episode = next(episodes(data, setting.device))
     ours = bare_step(protonet(task).to(setting.device))
-    batch = torch.cat([episode.support_x, episode.query_x], 1)[0], torch.cat([episode.support_y, episode.query_y], 1)[0]
+    (batch,) = batches_of(episode)
 
     def ours_bare() -> float:
         return rate(lambda: [ours(episode) for _ in range(count)], count, setting.device)

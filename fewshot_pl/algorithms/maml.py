@@ -31,7 +31,7 @@ class MAML(GradientAlgorithm):
             (``sum_over_shots``, the paper's code, which ``inner_lr`` = 0.4 belongs to) or its ``mean``, N times
             smaller. In regression both are the mean squared error.
         recompute_inner_steps: make each inner step again in the backward pass in place of keeping its intermediate
-            results: memory no longer grows by a network's activations with each step, for a third more time.
+            results: memory no longer grows by a network's activations with each step, and steps take longer.
     """
 
     def __init__(

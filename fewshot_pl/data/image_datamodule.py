@@ -134,7 +134,9 @@ class ImageDataModule(StoredDataModule):
         """
         if not self.embedding_pays(split):
             return
-        images, pixels = torch.from_numpy(self.stores[split].images), partial(self._pixels, split)
+        here = self._store_on_device(split)  # else block by block, as it may not fit
+        images = self._images_on(split, device) if here else torch.from_numpy(self.stores[split].images)
+        pixels = partial(self._pixels, split)
         self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
 
     def forget_features(self) -> None:
