@@ -121,9 +121,17 @@ def row(request):
     return request.param
 
 
-@pytest.fixture(params=["loop", "vmap"])
+@pytest.fixture(params=["auto", "vmap"])  # auto is a loop, on a CPU of several cores on threads
 def task_parallel(request):
     return request.param
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def build(row, **arguments):
@@ -144,7 +152,8 @@ class StopAfterAnEpoch(Callback):
 
 
 def loader(num_batches, **arguments):
-    return DataLoader([random_episode(seed=seed, **arguments) for seed in range(num_batches)], batch_size=None)
+    episodes = [random_episode(seed=seed, **arguments)._replace(known_ways=NUM_WAYS) for seed in range(num_batches)]
+    return DataLoader(episodes, batch_size=None)
 
 
 def state_hash(model):
@@ -252,7 +261,7 @@ def test_training_leaves_nothing_of_a_pass_behind(row, task_parallel):
     trainer(max_steps=2).fit(model, loader(2))
     for layer in episodic_norms(model):
         assert (layer.num_support, layer.vectorised, layer.observed) == (None, False, None)
-        assert (layer.observing, layer.given) == (False, None)
+        assert (layer.observing, layer.given, layer.twice_differentiated) == (False, None, False)
     twin = copy.deepcopy(model)  # fails where a tensor of vmap, or of a graph, is still attached to a module
     assert state_hash(twin) == state_hash(model)
 
@@ -329,15 +338,32 @@ def test_trains_and_tests_in_mixed_precision(row):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def test_gradients_taken_task_by_task_are_those_of_all_tasks_together(row):
-    """Where it is known that all tasks have labels, a loop keeps no more than one task in memory."""
+@pytest.mark.parametrize("task_parallel", ["loop", "threads"])
+def test_gradients_taken_task_by_task_are_those_of_all_tasks_together(row, task_parallel, two_threads):
+    """Where it is known that all tasks have labels, a loop keeps no more than one task in memory, threads a few."""
     episode = random_episode(num_tasks=3, dtype=torch.float64)
 
-    def step(batch):
-        model = build(row, task_parallel="loop").double()
+    def step(batch, task_parallel):
+        model = build(row, task_parallel=task_parallel).double()
         torch.manual_seed(1)  # of generated images and of samples
         loss = model.training_losses(batch)["loss"]
-        return [loss, flat_gradient(loss, model), *model.buffers()]
+        gradient = flat_gradient(loss, model)
+        with torch.inference_mode():
+            return [loss, gradient, *model.buffers(), model.eval()(batch)]
 
-    for value, reference in zip(step(episode._replace(known_ways=NUM_WAYS)), step(episode), strict=True):
+    one_by_one = step(episode._replace(known_ways=NUM_WAYS), task_parallel)
+    for value, reference in zip(one_by_one, step(episode, "loop"), strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-12)
+
+
+def test_threads_repeat_themselves_to_the_bit(row, two_threads):
+    episode = random_episode(num_tasks=5)._replace(known_ways=NUM_WAYS)
+
+    def step():
+        model = build(row, task_parallel="threads")
+        torch.manual_seed(1)
+        gradient = flat_gradient(model.training_losses(episode)["loss"], model)
+        with torch.inference_mode():
+            return gradient, model.eval()(episode)
+
+    torch.testing.assert_close(step(), step(), rtol=0, atol=0)

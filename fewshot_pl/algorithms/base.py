@@ -22,8 +22,10 @@ class FewShotAlgorithm(TaskMapping, ABC):
     Args:
         learning_rate: of Adam, which trains all learned parameters.
         lr_halve_every: halve the learning rate every so many training steps; 0 keeps it.
-        task_parallel: map over tasks by a ``loop``, by ``vmap``, or (``auto``) by vmap on CUDA and a loop elsewhere.
-        task_chunk: how many tasks vmap takes at once, to bound memory; default all.
+        task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
+            vmap on CUDA, on threads where images have more than one pixel, and else by a loop.
+        task_chunk: how many tasks vmap or threads take at once, to bound memory; default all, and of threads as many
+            as torch has, up to 8.
         compile: let torch.compile make one program of what training does with a task; this takes minutes at first,
             and where it cannot be done training goes on without, with a warning.
     """
@@ -120,8 +122,10 @@ class FewShotAlgorithm(TaskMapping, ABC):
         """The query logits [T, N*Q, N] of T tasks."""
         num_ways = self.checked_ways(episode)
 
-        def task_logits(support_x: Tensor, support_y: Tensor, query_x: Tensor, *more: Tensor) -> Tensor:
-            return self.query_logits(support_x, support_y, query_x, num_ways, *more)
+        def task_logits(
+            model: FewShotAlgorithm, support_x: Tensor, support_y: Tensor, query_x: Tensor, *more: Tensor
+        ) -> Tensor:
+            return model.query_logits(support_x, support_y, query_x, num_ways, *more)
 
         inputs = episode.support_x, episode.support_y, episode.query_x, *self.more_inputs(episode)
         return self.map_tasks(task_logits, *inputs)[0]
@@ -140,10 +144,15 @@ class FewShotAlgorithm(TaskMapping, ABC):
         num_ways = self.checked_ways(batch)
 
         def task_loss(
-            support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, *more: Tensor
+            model: FewShotAlgorithm,
+            support_x: Tensor,
+            support_y: Tensor,
+            query_x: Tensor,
+            query_y: Tensor,
+            *more: Tensor,
         ) -> tuple[Tensor, Tensor]:
-            outputs = self.query_logits(support_x, support_y, query_x, num_ways, *more)
-            return self.query_loss(outputs[None], query_y[None]), outputs
+            outputs = model.query_logits(support_x, support_y, query_x, num_ways, *more)
+            return model.query_loss(outputs[None], query_y[None]), outputs
 
         inputs = *batch[:4], *self.more_inputs(batch)
         loss, outputs = self.map_tasks(task_loss, *inputs, loss_first=True)

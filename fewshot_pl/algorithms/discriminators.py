@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fewshot_pl.algorithms.adaptation import adapted_learner
 from fewshot_pl.backbones import Conv4Maps, ImageShape, Learner, Norm, RelationHead
 from fewshot_pl.backbones.learner import query_logits_at
 from fewshot_pl.backbones.normalization import support_rows
 from fewshot_pl.backbones.relation_head import initialise_relation
 from fewshot_pl.functional.adversarial import fake_losses, real_losses
-from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters
+from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.prototypes import class_sums
 
@@ -73,13 +74,14 @@ class AdaptedLearner(Discriminator):
         self.inner_loss_reduction = inner_loss_reduction
 
     def adapted(self, support: SupportSet, num_steps: int) -> Parameters:
-        def inner_loss(parameters: Parameters) -> Tensor:
+        def inner_loss(parameters: Parameters, *_: Tensor) -> Tensor:
             loss = self._support_loss(parameters, support)
             return loss * self.learner.head.out_features if self.inner_loss_reduction == "sum_over_shots" else loss
 
         parameters = dict(self.learner.named_parameters())
-        with torch.autocast(support.x.device.type, enabled=False):  # half precision spoils second derivatives
-            return adapted_parameters(inner_loss, parameters, self.inner_lr, num_steps, self.first_order)
+        return adapted_learner(
+            self.learner, inner_loss, parameters, (support.x,), self.inner_lr, num_steps, self.first_order
+        )
 
     def _support_loss(self, parameters: Parameters, support: SupportSet) -> Tensor:
         """L_D on the support; real and generated images pass apart, so that batch norm tells nothing of the two."""

@@ -2,15 +2,14 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fewshot_pl.algorithms.adaptation import adapted_learner
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.backbones.learner import draws_random_numbers
-from fewshot_pl.backbones.normalization import same_pass
 from fewshot_pl.errors import InputError
-from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters
+from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.objectives import prediction_loss
 
 
@@ -59,22 +58,11 @@ class MAML(GradientAlgorithm):
     def adapted_from(self, parameters: Parameters, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         """What becomes of the learner's ``parameters`` in so many steps on one task's support."""
 
-        pass_of_now = same_pass(self.learner)
-
         def support_loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-            with pass_of_now():
-                return self.inner_loss(functional_call(self.learner, parameters, (x,)), y)
+            return self.inner_loss(functional_call(self.learner, parameters, (x,)), y)
 
-        with torch.autocast(support_x.device.type, enabled=False):  # half precision spoils second derivatives
-            return adapted_parameters(
-                support_loss,
-                parameters,
-                self.inner_lr,
-                num_steps,
-                self.first_order,
-                data=(support_x, support_y),
-                recompute=self.recompute_inner_steps,
-            )
+        descent = self.inner_lr, num_steps, self.first_order, self.recompute_inner_steps
+        return adapted_learner(self.learner, support_loss, parameters, (support_x, support_y), *descent)
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What inner steps descend, of outputs [n, N] for the labels [n] of one task."""

@@ -147,15 +147,15 @@ class MetaGAN(FewShotAlgorithm):
         num_ways = self.checked_ways(tasks) if has_labels else 0
         unlabelled = [images for images in (tasks.support_u, tasks.query_u) if images is not None]
 
-        def played(x: Tensor, y: Tensor, query_x: Tensor, z: Tensor, *unlabelled: Tensor) -> "_Round":
+        def played(model: MetaGAN, x: Tensor, y: Tensor, query_x: Tensor, z: Tensor, *unlabelled: Tensor) -> "_Round":
             support_u, query_u = unlabelled or (None, None)
-            code = self.task_encoder(x)
+            code = model.task_encoder(x)
             z_support, z_query = z[: len(x)], z[len(x) :]
-            support_fakes = self.generator(z_support, code).detach()
+            support_fakes = model.generator(z_support, code).detach()
             support = SupportSet(x, y if has_labels else None, num_ways, support_u, support_fakes)
-            fakes = self.generator(z_query, code)
-            phi = self.discriminator.adapted(support, self.num_steps)
-            return self._answers(phi, support, query_x, query_u, fakes)
+            fakes = model.generator(z_query, code)
+            phi = model.discriminator.adapted(support, model.num_steps)
+            return model._answers(phi, support, query_x, query_u, fakes)
 
         return _Round(*self.map_tasks(played, tasks.support_x, tasks.support_y, tasks.query_x, noise, *unlabelled))
 

@@ -87,7 +87,7 @@ class PLATIPUS(MAML):
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         self.checked_ways(batch)
         noise = self.task_noise(batch.num_tasks, self.num_training_samples, len(self.log_variance_q))
-        outputs, divergences = self.map_tasks(self._sampled_from_q, *batch[:4], noise)  # [T, S, N*Q, N], [T]
+        outputs, divergences = self.map_tasks(PLATIPUS._sampled_from_q, *batch[:4], noise)  # [T, S, N*Q, N], [T]
         targets = batch.query_y.unsqueeze(1).expand(-1, self.num_training_samples, *batch.query_y.shape[1:])
         query_loss, kl = self.query_loss(outputs, targets), divergences.mean()
         accuracy = training_accuracy(outputs.detach().mean(1), batch.query_y)

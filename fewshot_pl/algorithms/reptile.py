@@ -113,11 +113,11 @@ class Reptile(GradientAlgorithm):
         """
         start = self._left if self.sequential and self._left is not None else self._inner_state()
 
-        def trained(images: Tensor, labels: Tensor, batches: Tensor) -> tuple[Tensor, ...]:
-            phi, state, figures = self._descended(images, labels, batches, start)
-            if self.norm == "running":  # a plain pass, as what is observed within torch.func.grad stays there
+        def trained(model: Reptile, images: Tensor, labels: Tensor, batches: Tensor) -> tuple[Tensor, ...]:
+            phi, state, figures = model._descended(images, labels, batches, start)
+            if model.norm == "running":  # a plain pass, as what is observed within torch.func.grad stays there
                 with torch.no_grad():
-                    functional_call(self.learner, self.learner.parameters_at(phi), (images[batches[-1]],))
+                    functional_call(model.learner, model.learner.parameters_at(phi), (images[batches[-1]],))
             return phi, state.num_steps.expand(1), state.second_moment, torch.stack(figures).mean(0)
 
         phi, num_steps, second_moments, figures = self.map_tasks(trained, *inputs)

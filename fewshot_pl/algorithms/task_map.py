@@ -1,11 +1,12 @@
-"""One-task functions applied to many tasks, by a loop or by vmap."""
+"""One-task functions applied to many tasks, by a loop, on threads or by vmap."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from fewshot_pl.backbones.normalization import episodic_norms, vectorised_pass
+from fewshot_pl.algorithms.task_threads import one_by_one
+from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms, vectorised_pass
 from fewshot_pl.functional.known_gradient import with_known_gradient
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -17,7 +18,7 @@ def mapped(
     inputs: tuple[Tensor, ...],
     *,
     vmap: bool,
-    chunk: int | None,
+    at_once: int | None,
     compiled: bool = False,
     loss_first: bool = False,
 ) -> tuple[Tensor, ...]:
@@ -27,31 +28,33 @@ def mapped(
 
     Args:
         network: whose passes the function makes.
-        function: of the inputs of one task.
+        function: of the network, or a copy of its structure, and the inputs of one task.
         inputs: [T, ...] each.
-        vmap: all tasks at once, or else one after another.
-        chunk: how many tasks vmap takes at once; None for all.
-        compiled: by torch.compile, for the shapes at hand.
+        vmap: the tasks in one pass, or else a loop over them.
+        at_once: how many tasks vmap takes together, None for all; or on how many threads the loop runs.
+        compiled: by torch.compile, for the shapes at hand; a loop then has one thread.
         loss_first: the first output is a loss, and nothing else is differentiated. A loop then takes the gradient of
             each task at once, so that memory holds the results of one task; the losses' mean [] is in their place.
     """
-    norms = [layer for layer in episodic_norms(network) if layer.mode == "running" and network.training]
 
-    def with_statistics(*task: Tensor) -> tuple[Tensor, ...]:
-        outputs = function(*task)
-        statistics = [values for layer in norms for values in layer.take_observed()]
+    def with_statistics(network: nn.Module, *task: Tensor) -> tuple[Tensor, ...]:
+        outputs = function(network, *task)
+        statistics = [values for layer in _observing(network) for values in layer.take_observed()]
         return (outputs, *statistics) if isinstance(outputs, Tensor) else (*outputs, *statistics)
 
     run: Callable[..., tuple[Tensor, ...]] = with_statistics
     if vmap:
-        run = torch.func.vmap(with_statistics, randomness="different", chunk_size=chunk)
+        in_dims = None, *(0 for _ in inputs)
+        run = torch.func.vmap(with_statistics, in_dims, randomness="different", chunk_size=at_once)
     if compiled:
-        run = torch.compile(run, dynamic=False)
+        run, at_once = torch.compile(run, dynamic=False), 1
     if vmap:
         with vectorised_pass(network):
-            stacked = tuple(run(*inputs))
+            stacked = tuple(run(network, *inputs))
     else:
-        stacked = _looped_losses(network, run, inputs) if loss_first else _looped(run, inputs)
+        loop = _looped_losses if loss_first else _looped
+        stacked = loop(network, run, list(zip(*inputs, strict=True)), at_once or 1)
+    norms = _observing(network)
     num_outputs = len(stacked) - 2 * len(norms)
     for index, layer in enumerate(norms):
         mean, variance = stacked[num_outputs + 2 * index : num_outputs + 2 * index + 2]
@@ -59,27 +62,36 @@ def mapped(
     return stacked[:num_outputs]
 
 
-def _looped(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    outputs = [function(*task) for task in zip(*inputs, strict=True)]
+def _observing(network: nn.Module) -> list[EpisodicBatchNorm2d]:
+    return [layer for layer in episodic_norms(network) if layer.mode == "running" and network.training]
+
+
+def _looped(
+    network: nn.Module, function: Callable[..., tuple[Tensor, ...]], tasks: list[tuple[Tensor, ...]], num_threads: int
+) -> tuple[Tensor, ...]:
+    outputs = one_by_one(network, function, tasks, num_threads)
     return tuple(torch.stack(values) for values in zip(*outputs, strict=True))
 
 
 def _looped_losses(
-    network: nn.Module, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]
+    network: nn.Module, function: Callable[..., tuple[Tensor, ...]], tasks: list[tuple[Tensor, ...]], num_threads: int
 ) -> tuple[Tensor, ...]:
     """The mean of the tasks' losses, and their other outputs, stacked to [T, ...]."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    losses, others = [], []
-    sums: list[Tensor | None] = [None] * len(parameters)
-    for task in zip(*inputs, strict=True):
-        loss, *rest = function(*task)
+
+    def with_gradients(network: nn.Module, *task: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        loss, *others = function(network, *task)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return tuple(values.detach() for values in (loss, *others)), gradients
+
+    found = []
+    sums: list[Tensor | None] = [None] * len(parameters)
+    for outputs, gradients in one_by_one(network, with_gradients, tasks, num_threads):
         sums = [_sum(total, gradient) for total, gradient in zip(sums, gradients, strict=True)]
-        losses.append(loss.detach())
-        others.append([values.detach() for values in rest])
-    means = [None if total is None else total / len(losses) for total in sums]
-    loss = with_known_gradient(torch.stack(losses).mean(), parameters, means)
-    return loss, *(torch.stack(values) for values in zip(*others, strict=True))
+        found.append(outputs)
+    means = [None if total is None else total / len(tasks) for total in sums]
+    losses, *others = (torch.stack(values) for values in zip(*found, strict=True))
+    return with_known_gradient(losses.mean(), parameters, means), *others
 
 
 def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:

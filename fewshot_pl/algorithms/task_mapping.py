@@ -9,17 +9,21 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from fewshot_pl.algorithms.task_map import OneTask, mapped
+from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.functional.noise import normal_noise
 
-TaskParallel = Literal["auto", "loop", "vmap"]
+TaskParallel = Literal["auto", "loop", "threads", "vmap"]
+_MOST_THREADS = 8  # of a loop over tasks, each of which holds the activations of one
 
 
 class TaskMapping(LightningModule):
     """Maps one-task functions over tasks as flags say.
 
     Args:
-        task_parallel: map over tasks by a ``loop``, by ``vmap``, or (``auto``) by vmap on CUDA and a loop elsewhere.
-        task_chunk: how many tasks vmap takes at once, to bound memory; default all.
+        task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
+            vmap on CUDA, on threads where images have more than one pixel, and else by a loop.
+        task_chunk: how many tasks vmap or threads take at once, to bound memory; default all, and of threads as many
+            as torch has, up to 8.
         compile: in training, by torch.compile.
     """
 
@@ -37,10 +41,12 @@ class TaskMapping(LightningModule):
     def map_tasks(self, function: OneTask, *inputs: Tensor, loss_first: bool = False) -> tuple[Tensor, ...]:
         """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...].
 
-        ``loss_first``: see ``mapped``; only for a loop.
+        The function takes the model, which may be a copy that shares the parameters, before the inputs of a task.
+        ``loss_first``: see ``mapped``; not for vmap.
         """
         vmap = self.vectorises
-        map_with = partial(mapped, self, function, inputs, vmap=vmap, chunk=self.task_chunk, loss_first=loss_first)
+        at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
+        map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:
             try:
                 return map_with(compiled=True)
@@ -49,6 +55,16 @@ class TaskMapping(LightningModule):
                 reason = str(error).strip().partition("\n")[0]
                 rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
         return map_with()
+
+    def _num_threads(self, inputs: tuple[Tensor, ...], loss_first: bool) -> int:
+        """How many tasks a loop takes at a time."""
+        of_pixels = inputs[0].ndim == 5 and inputs[0][0, 0, 0].numel() > 1
+        wanted = self.task_parallel == "threads" or (self.task_parallel == "auto" and of_pixels)
+        # In a graph built by several threads, a sum of gradients has no fixed order; nor have random draws.
+        repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
+        if not wanted or not repeats or self.device.type != "cpu":
+            return 1
+        return max(1, min(len(inputs[0]), torch.get_num_threads(), self.task_chunk or _MOST_THREADS))
 
     # Random numbers ----------------------------------------------------------------------------------
 

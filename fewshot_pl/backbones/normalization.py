@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.backbones.batch_norm import batch_norm
 from fewshot_pl.errors import InputError
 
 Norm = Literal["transductive", "running", "support", "episode", "group", "layer", "none"]
@@ -54,6 +55,7 @@ class EpisodicBatchNorm2d(nn.Module):
             self.register_buffer("running_var", torch.ones(num_features))
         self.num_support: int | None = None  # leading rows that are support images; set by support_rows()
         self.vectorised = False  # whether the pass runs under vmap; set by vectorised_pass()
+        self.twice_differentiated = False  # by autograd itself; set by second_order_pass()
         self.observing = False  # whether a pass in mode episode is one of the support; set by observing()
         self.given: Statistics | None = None  # to normalise by, mean [C] and variance [C]; set by given_statistics()
         self.observed: tuple[Tensor, Tensor] | None = None
@@ -89,13 +91,14 @@ class EpisodicBatchNorm2d(nn.Module):
         return self.mode == "running" or (self.mode == "episode" and self.observing)
 
     def _fused(self, maps: Tensor) -> Tensor:
-        if not self._observes:
-            return F.batch_norm(maps, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        # With momentum 1 the "running" statistics that come back are the batch's own.
-        mean, variance = torch.zeros_like(self.weight.detach()), torch.ones_like(self.weight.detach())
-        normed = F.batch_norm(maps, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
-        self.observed = (mean, variance)
-        return normed
+        mean = variance = None
+        if self._observes:
+            # With momentum 1 the "running" statistics that come back are the batch's own.
+            mean, variance = torch.zeros_like(self.weight.detach()), torch.ones_like(self.weight.detach())
+            self.observed = mean, variance
+        if self.twice_differentiated:
+            return batch_norm(maps, self.weight, self.bias, self.eps, mean, variance)
+        return F.batch_norm(maps, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
 
     def _observe(self, mean: Tensor, variance: Tensor, sources: Tensor) -> None:
         if self._observes:
@@ -171,9 +174,17 @@ def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
 
 @contextmanager
 def vectorised_pass(module: nn.Module) -> Iterator[None]:
-    """Within, forward passes run under vmap."""
-    layers = episodic_norms(module)
+    """Within, forward passes run under vmap, as every part of the module that has to know is told."""
+    layers = [part for part in module.modules() if hasattr(part, "vectorised")]
     with _attribute("vectorised", layers, [True] * len(layers)):
+        yield
+
+
+@contextmanager
+def second_order_pass(module: nn.Module) -> Iterator[None]:
+    """Within, autograd will differentiate the gradients of forward passes, without torch.func."""
+    layers = episodic_norms(module)
+    with _attribute("twice_differentiated", layers, [True] * len(layers)):
         yield
 
 
@@ -208,7 +219,7 @@ def observed_statistics(module: nn.Module, mode: str) -> Statistics:
 
 
 @contextmanager
-def _attribute(name: str, layers: list[EpisodicBatchNorm2d], values: Sequence[object]) -> Iterator[None]:
+def _attribute(name: str, layers: Sequence[nn.Module], values: Sequence[object]) -> Iterator[None]:
     """Within, layers have an attribute of these values, one each."""
     before = [getattr(layer, name) for layer in layers]
     for layer, value in zip(layers, values, strict=True):

@@ -291,7 +291,7 @@ def curves(num_shots, num_tasks=100, num_queries=100):
 def predicted_deviations(model, episode):
     """How far the sampled functions of each task spread at its support points and at its queries: [T, K], [T, Q]."""
 
-    def deviations(support_x, support_y, query_x):
+    def deviations(model, support_x, support_y, query_x):
         return model.sampled_outputs(support_x, support_y, torch.cat([support_x, query_x])).std(0).squeeze(-1)
 
     with torch.no_grad():

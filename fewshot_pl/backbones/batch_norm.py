@@ -1,0 +1,95 @@
+"""Batch normalisation whose second derivatives take a quarter of the passes over memory that torch's take."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def batch_norm(
+    maps: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+) -> Tensor:
+    """Maps [n, C, H, W] normalised by their own statistics, as ``F.batch_norm`` in training, twice differentiable.
+
+    Torch differentiates the gradient of batch norm by some forty operations on maps; of second-order MAML on 32x32
+    images that is a third. What they come to is a sum of three maps with a factor per channel each. Not for
+    functions under torch.func, which make a Python function of autograd slower than all it saves.
+
+    Args:
+        maps: [n, C, H, W].
+        weight: [C].
+        bias: [C].
+        eps: added to the variance.
+        running_mean: [C], overwritten by the maps' own.
+        running_var: [C], overwritten by the maps' own, which is unbiased.
+    """
+    normed: Tensor = _BatchNorm.apply(maps, weight, bias, eps, running_mean, running_var)  # type: ignore[no-untyped-call]
+    return normed
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float, *running: Tensor | None) -> Tensor:
+        mean, variance = running
+        normed, mean, rstd = torch.native_batch_norm(maps, weight, bias, mean, variance, True, 1.0, eps)
+        ctx.save_for_backward(maps, weight, mean, rstd)
+        ctx.eps = eps
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, of_normed: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight, mean, rstd = ctx.saved_tensors
+        gradients = _BatchNormBackward.apply(of_normed, maps, weight, mean, rstd, ctx.eps)  # type: ignore[no-untyped-call]
+        return *gradients, None, None, None
+
+
+class _BatchNormBackward(torch.autograd.Function):
+    """dx = w r (v - mean v - h mean(v h)) of v, the gradient of the output, where h = r (x - mean x), r = 1 / std x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, of_normed: Tensor, maps: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        gradients = _backward(of_normed, maps, weight, mean, rstd, eps)
+        _, of_weight, of_bias = gradients
+        ctx.save_for_backward(of_normed, maps, weight, mean, rstd, of_weight, of_bias)
+        ctx.eps = eps
+        return gradients
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, u: Tensor, u_weight: Tensor, u_bias: Tensor) -> tuple[Tensor | None, ...]:
+        v, x, weight, mean, r, of_weight, of_bias = ctx.saved_tensors
+        count = x.numel() // x.shape[1]
+        # Of u, what dx is of v, and its sums; mean(v h) and mean v are known from the first backward pass.
+        du, u_times_h, u_sum = _backward(u, x, weight, mean, r, ctx.eps)
+        vh, uh = of_weight / count, u_times_h / count
+        covariance = (u * v).sum((0, 2, 3)) / count - (u_sum / count) * (of_bias / count) - uh * vh
+        of_h = u_weight - weight * r * uh  # how much of v is in the derivative by h
+        # By x, through h and through r: a sum of x, v and du.
+        by_h = -r * (of_h * vh + weight * r * covariance)
+        of_x = torch.addcmul(_per_channel(-by_h * r * mean - r * of_h * of_bias / count), x, _per_channel(by_h * r))
+        of_x.addcmul_(v, _per_channel(r * of_h)).addcmul_(du, _per_channel(-r * vh))
+        # By v: du, and what the gradients of weight and bias say.
+        of_v = du.addcmul_(x, _per_channel(u_weight * r)).add_(_per_channel(u_bias - u_weight * r * mean))
+        return of_v, of_x, count * r * covariance, None, None, None
+
+
+def _backward(
+    of_normed: Tensor, maps: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by maps, weight and bias."""
+    mask = [True, True, True]
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+        of_normed, maps, weight, None, None, mean, rstd, True, eps, mask
+    )
+    return gradients
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
