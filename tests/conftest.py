@@ -1,5 +1,10 @@
 """Fixtures of every test."""
 
+import os
+
+# Networks of tests are so small that threads only wait for each other; must come before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 from pathlib import Path
