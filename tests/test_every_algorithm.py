@@ -121,7 +121,7 @@ def row(request):
     return request.param
 
 
-@pytest.fixture(params=["auto", "vmap"])  # auto is a loop, on a CPU of several cores on threads
+@pytest.fixture(params=["loop", "vmap"])
 def task_parallel(request):
     return request.param
 
@@ -305,7 +305,7 @@ def test_checkpoint_loads_without_arguments(row, tmp_path):
     torch.testing.assert_close(loaded.eval()(episode), model.eval()(episode), rtol=0, atol=0)
 
 
-def test_resumed_training_goes_on_as_if_never_stopped(row, tmp_path):
+def test_resumed_training_goes_on_as_if_never_stopped(row, tmp_path, two_threads):
     episodes = loader(2)
     in_one_go, first_half = build(row), build(row)
     trainer(max_epochs=2).fit(in_one_go, episodes)
@@ -330,7 +330,7 @@ def test_bfloat16_gives_about_the_gradient_of_float32(row, task_parallel):
     assert torch.cosine_similarity(exact, rounded, dim=0) > 0.6
 
 
-def test_trains_and_tests_in_mixed_precision(row):
+def test_trains_and_tests_in_mixed_precision(row, two_threads):
     model = build(row)
     trainer(max_steps=2, precision="bf16-mixed").fit(model, loader(2), loader(1))
     metrics = trainer(precision="bf16-mixed").test(model, loader(1), verbose=False)[0]

@@ -16,10 +16,10 @@ def adapted_learner(
     learner: Learner,
     loss: Callable[..., Tensor],
     parameters: Mapping[str, Tensor],
-    data: tuple[Tensor, ...],
     inner_lr: float,
     num_steps: int,
     first_order: bool,
+    data: tuple[Tensor, ...] = (),
     recompute: bool = False,
 ) -> Parameters:
     """What becomes of a learner's parameters in so many steps of descent on ``loss(parameters, *data)``.
@@ -34,9 +34,9 @@ def adapted_learner(
         with pass_of_now():
             return loss(parameters, *data)
 
-    if not learner.vectorised:
+    if num_steps and not learner.vectorised:
         parameters = channels_last(parameters)
-    with torch.autocast(data[0].device.type, enabled=False):
+    with torch.autocast(learner.head.weight.device.type, enabled=False):
         return adapted_parameters(
             loss_in_pass, parameters, inner_lr, num_steps, first_order, data=data, recompute=recompute, plain=plain
         )

@@ -74,14 +74,12 @@ class AdaptedLearner(Discriminator):
         self.inner_loss_reduction = inner_loss_reduction
 
     def adapted(self, support: SupportSet, num_steps: int) -> Parameters:
-        def inner_loss(parameters: Parameters, *_: Tensor) -> Tensor:
+        def inner_loss(parameters: Parameters) -> Tensor:
             loss = self._support_loss(parameters, support)
             return loss * self.learner.head.out_features if self.inner_loss_reduction == "sum_over_shots" else loss
 
         parameters = dict(self.learner.named_parameters())
-        return adapted_learner(
-            self.learner, inner_loss, parameters, (support.x,), self.inner_lr, num_steps, self.first_order
-        )
+        return adapted_learner(self.learner, inner_loss, parameters, self.inner_lr, num_steps, self.first_order)
 
     def _support_loss(self, parameters: Parameters, support: SupportSet) -> Tensor:
         """L_D on the support; real and generated images pass apart, so that batch norm tells nothing of the two."""

@@ -61,8 +61,16 @@ class MAML(GradientAlgorithm):
         def support_loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
             return self.inner_loss(functional_call(self.learner, parameters, (x,)), y)
 
-        descent = self.inner_lr, num_steps, self.first_order, self.recompute_inner_steps
-        return adapted_learner(self.learner, support_loss, parameters, (support_x, support_y), *descent)
+        return adapted_learner(
+            self.learner,
+            support_loss,
+            parameters,
+            self.inner_lr,
+            num_steps,
+            self.first_order,
+            data=(support_x, support_y),
+            recompute=self.recompute_inner_steps,
+        )
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What inner steps descend, of outputs [n, N] for the labels [n] of one task."""

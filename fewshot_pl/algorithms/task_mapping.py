@@ -64,7 +64,7 @@ class TaskMapping(LightningModule):
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":
             return 1
-        return max(1, min(len(inputs[0]), torch.get_num_threads(), self.task_chunk or _MOST_THREADS))
+        return min(len(inputs[0]), torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
 
     # Random numbers ----------------------------------------------------------------------------------
 

@@ -71,9 +71,8 @@ def query_logits_at(
 
 def channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same parameters with the channels of convolutions innermost: they run faster so, tasks in a batch do not."""
-    layouts = {4: torch.channels_last}
     return {
-        name: value.contiguous(memory_format=layouts.get(value.ndim, torch.contiguous_format))
+        name: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
         for name, value in parameters.items()
     }
 
