@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
-    *("checkpoints", "flags", "guard", "results", "runs"),
+    *("checkpoints", "flags", "guard", "prediction", "results", "runs"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -37,6 +37,7 @@ ARROWS = {
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks"},
     "results": {"", "algorithms", "data"},
+    "prediction": {"algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard"},
     "cli": EVERYTHING,
 }
 # Third-party packages of the parts that are pure; the other parts take what they need.

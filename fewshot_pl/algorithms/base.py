@@ -1,6 +1,7 @@
 """FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
+
+Predictor = Callable[[Tensor], Tensor]  # queries [n, C, H, W] -> logits [n, N]
 
 
 class FewShotAlgorithm(TaskMapping, ABC):
@@ -63,6 +66,13 @@ class FewShotAlgorithm(TaskMapping, ABC):
             query_x: [N*Q, C, H, W].
             num_ways: N; of regression D.
         """
+
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+        """What one task's support makes of the model: a function of queries [n, C, H, W] to their logits [n, N].
+
+        It may be called again and again; what the support takes is done once.
+        """
+        return lambda query_x: self.query_logits(support_x, support_y, query_x, num_ways)
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         """Scalars to log, ``loss`` among them: the one that is minimised."""

@@ -1,6 +1,6 @@
 """MetaGAN (Zhang, Che, Ghahramani, Bengio, Song 2018)."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from fewshot_pl.algorithms.base import FewShotAlgorithm, training_accuracy
+from fewshot_pl.algorithms.base import FewShotAlgorithm, Predictor, training_accuracy
 from fewshot_pl.algorithms.discriminators import (
     AdaptedLearner,
     Discriminator,
@@ -192,13 +192,17 @@ class MetaGAN(FewShotAlgorithm):
     def more_inputs(self, episode: Episode) -> tuple[Tensor, ...]:
         return () if episode.support_u is None else (episode.support_u,)
 
+    def predictor(
+        self, support_x: Tensor, support_y: Tensor, num_ways: int, support_u: Tensor | None = None
+    ) -> Predictor:
+        fakes = self.generated_images(support_x).detach() if self.is_game else None
+        support = SupportSet(support_x, support_y, num_ways, support_u, fakes)
+        return partial(self.discriminator.logits_at, self.discriminator.adapted(support, self.num_steps), support)
+
     def query_logits(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int, support_u: Tensor | None = None
     ) -> Tensor:
-        fakes = self.generated_images(support_x).detach() if self.is_game else None
-        support = SupportSet(support_x, support_y, num_ways, support_u, fakes)
-        phi = self.discriminator.adapted(support, self.num_steps)
-        return self.discriminator.logits_at(phi, support, query_x)
+        return self.predictor(support_x, support_y, num_ways, support_u)(query_x)
 
     def generated_images(self, support_x: Tensor) -> Tensor:
         """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], from the same noise always."""
