@@ -127,10 +127,13 @@ def test_the_map_has_no_cycle():
         done |= ready
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
-def test_scripts_only_call_the_cli(script):
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [("train.py", "cli.train"), ("evaluate.py", "cli.evaluate"), ("predict.py", "prediction.command.predict")],
+)
+def test_scripts_only_call_their_command(script, command):
     path = ROOT.parent / script
-    assert {name for name in imports(path) if name != "sys"} == {f"fewshot_pl.cli.{path.stem}"}
+    assert {name for name in imports(path) if name != "sys"} == {f"fewshot_pl.{command}"}
     assert len(path.read_text("utf-8").splitlines()) < 15
 
 

@@ -1,7 +1,6 @@
 """FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,14 +8,13 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
-
-Predictor = Callable[[Tensor], Tensor]  # queries [n, C, H, W] -> logits [n, N]
 
 
 class FewShotAlgorithm(TaskMapping, ABC):

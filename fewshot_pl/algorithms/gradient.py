@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot_pl.algorithms.base import FewShotAlgorithm, Predictor
+from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.learner import query_logits_at
 from fewshot_pl.functional.inner_loop import Parameters

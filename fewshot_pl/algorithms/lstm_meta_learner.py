@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewshot_pl.algorithms.base import Predictor
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import Norm
 from fewshot_pl.backbones.normalization import (
     Statistics,

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from fewshot_pl.algorithms.base import FewShotAlgorithm, Predictor, training_accuracy
+from fewshot_pl.algorithms.base import FewShotAlgorithm, training_accuracy
 from fewshot_pl.algorithms.discriminators import (
     AdaptedLearner,
     Discriminator,
@@ -16,6 +16,7 @@ from fewshot_pl.algorithms.discriminators import (
     SupportSet,
     Weights,
 )
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
 from fewshot_pl.episode import Episode

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot_pl.algorithms.base import FewShotAlgorithm, Predictor
+from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
 from fewshot_pl.backbones.normalization import episodic_norms, support_rows
 

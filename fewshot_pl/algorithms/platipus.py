@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fewshot_pl.algorithms.base import Predictor, training_accuracy
+from fewshot_pl.algorithms.base import training_accuracy
 from fewshot_pl.algorithms.maml import MAML
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.gaussians import gaussian_kl

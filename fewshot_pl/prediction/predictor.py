@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from fewshot_pl.algorithms.base import Predictor
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.errors import InputError
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.rejection import Rejection, nearest_rejection

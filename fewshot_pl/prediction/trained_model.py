@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.algorithms.base import Predictor
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
