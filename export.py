@@ -1,0 +1,8 @@
+"""Export the network of a checkpoint: ``python export.py --help``."""
+
+import sys
+
+from fewshot_pl.exporting.command import export
+
+if __name__ == "__main__":
+    sys.exit(export())

@@ -1,0 +1,1 @@
+"""Trained metric methods for programs without torch."""

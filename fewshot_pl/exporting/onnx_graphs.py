@@ -1,0 +1,144 @@
+"""A metric method as two ONNX graphs: images to features, and features of a support and of queries to logits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.algorithms.metric import MetricAlgorithm
+from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.pixels import normalised
+from fewshot_pl.errors import InputError
+
+TOLERANCE = 1e-4  # of what ONNX Runtime may differ from torch, relative to the largest number
+
+
+class Encoder(nn.Module):
+    """Stored images, uint8 [n, C, H, W] in 0..255, to features [n, D]."""
+
+    scale: Tensor  # [1, C, 1, 1], of the normalisation
+    offset: Tensor  # [1, C, 1, 1]
+
+    def __init__(self, algorithm: MetricAlgorithm, data: ImageDataModule) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        # Numbers of its own: those that ``normalised`` keeps must not meet the exporter's stand-ins for tensors.
+        darkest, brightest = (
+            normalised(torch.full((1, data.image_shape[0], 1, 1), level, dtype=torch.uint8), data.mean, data.std)
+            for level in (0, 255)
+        )
+        self.register_buffer("scale", (brightest - darkest) / 255)
+        self.register_buffer("offset", darkest)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.algorithm.encode(images.float() * self.scale + self.offset)
+
+
+class Head(nn.Module):
+    """Features [S, D] of a support, their classes [S, N], 1 or 0, and features [n, D] of queries to logits [n, N]."""
+
+    def __init__(self, algorithm: MetricAlgorithm) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+
+    def forward(self, support_features: Tensor, support_classes: Tensor, query_features: Tensor) -> Tensor:
+        labels = support_classes.argmax(1)
+        return self.algorithm.logits_from_features(support_features, labels, query_features, support_classes.shape[1])
+
+
+def exportable(algorithm: FewShotAlgorithm) -> MetricAlgorithm:
+    """The algorithm, as one whose images pass each by itself.
+
+    Raises:
+        InputError: it adapts by steps, its images influence each other, or it reads the support one by one.
+    """
+    name = type(algorithm).__name__
+    if not isinstance(algorithm, MetricAlgorithm):
+        raise InputError(
+            f"{name} adapts its weights to each task, which a graph of fixed weights cannot: export a checkpoint of "
+            "ProtoNet, MatchingNet or RelationNet"
+        )
+    if not algorithm.embeds_alone:
+        raise InputError(
+            f"in norm {algorithm.norm_mode} images influence each other's features: export a checkpoint trained with "
+            "--model.norm running, group or layer"
+        )
+    if algorithm.hparams.get("full_context"):
+        raise InputError(
+            "MatchingNet with full_context reads the support image by image, so its graph would be of one number of "
+            "images: export one without full_context"
+        )
+    return algorithm
+
+
+def write_graphs(algorithm: MetricAlgorithm, data: ImageDataModule, folder: Path) -> dict[str, float]:
+    """Write ``encoder.onnx`` and ``head.onnx``, and compare them with torch through ONNX Runtime.
+
+    All numbers of images and of classes may vary.
+
+    Returns:
+        The largest difference of each from torch, relative to its largest number.
+    """
+    any_number = torch.export.Dim.DYNAMIC
+    images = _random_images(4, data.image_shape)
+    encoder, head = Encoder(algorithm, data).eval(), Head(algorithm).eval()
+    _write(encoder, (images,), ({0: any_number},), ["images"], "features", folder / "encoder.onnx")
+    task = _random_task(encoder, 7, 3, 5, data.image_shape)
+    varying: tuple[dict[int, Any], ...] = ({0: any_number}, {0: any_number, 1: any_number}, {0: any_number})
+    names = ["support_features", "support_classes", "query_features"]
+    _write(head, task, varying, names, "logits", folder / "head.onnx")
+    return {
+        # With other numbers of images and classes than the graphs were made from.
+        "encoder.onnx": _difference(folder / "encoder.onnx", encoder, (_random_images(3, data.image_shape),)),
+        "head.onnx": _difference(folder / "head.onnx", head, _random_task(encoder, 9, 4, 2, data.image_shape)),
+    }
+
+
+def _write(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    varying: tuple[dict[int, Any], ...],
+    names: list[str],
+    output: str,
+    path: Path,
+) -> None:
+    with torch.no_grad():
+        torch.onnx.export(
+            module,
+            inputs,
+            path,
+            input_names=names,
+            output_names=[output],
+            dynamic_shapes=varying,
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _difference(path: Path, module: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    import onnxruntime  # takes a second to import
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = (one.name for one in session.get_inputs())
+    found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})[0]
+    with torch.no_grad():
+        expected = module(*inputs).numpy()
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def _random_images(count: int, shape: tuple[int, int, int]) -> Tensor:
+    return torch.randint(0, 256, (count, *shape), generator=torch.Generator().manual_seed(count), dtype=torch.uint8)
+
+
+@torch.no_grad()
+def _random_task(
+    encoder: Encoder, num_support: int, num_ways: int, num_queries: int, shape: tuple[int, int, int]
+) -> tuple[Tensor, ...]:
+    """Features and classes of a task of random images, of unequal shots."""
+    labels = torch.arange(num_support) % num_ways
+    classes = nn.functional.one_hot(labels, num_ways).float()
+    return encoder(_random_images(num_support, shape)), classes, encoder(_random_images(num_queries, shape))
