@@ -51,10 +51,11 @@ class BoxedPhotographs(Photographs):
 
         return square
 
-    def annotated(self, name: str) -> dict[str, str]:
-        """What follows the first word of each line of a file of annotations, by that word."""
-        lines = self.annotation(name).decode().splitlines()
-        return dict(line.strip().split(maxsplit=1) for line in lines if line.strip())
+
+def by_first_word(content: bytes) -> dict[str, str]:
+    """What follows the first word of each line, by that word."""
+    lines = content.decode().splitlines()
+    return dict(line.strip().split(maxsplit=1) for line in lines if line.strip())
 
 
 def _box_of(file: ImageFile, boxes: dict[str, Box]) -> Box:

@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Any
 
-from fewshot_pl.benchmarks.boxed_photographs import Box, BoxedPhotographs
+from fewshot_pl.benchmarks.boxed_photographs import Box, BoxedPhotographs, by_first_word
 from fewshot_pl.data.download import Remote
 
 _PAGE = "https://data.caltech.edu/records/65de6-vp158"
@@ -40,8 +40,15 @@ class CUB(BoxedPhotographs):
         super().__init__(bounding_box=bounding_box, **kwargs)
 
     def boxes(self) -> dict[str, Box]:
-        paths, boxes = self.annotated("images.txt"), {}
-        for number, values in self.annotated("bounding_boxes.txt").items():
-            left, upper, width, height = (round(float(value)) for value in values.split())
-            boxes[PurePosixPath(paths[number]).name] = (left, upper, left + width, upper + height)
-        return boxes
+        boxes = self.annotation("bounding_boxes.txt", _boxes)
+        paths = self.annotation("images.txt", by_first_word)
+        return {PurePosixPath(path).name: boxes[number] for number, path in paths.items() if number in boxes}
+
+
+def _boxes(content: bytes) -> dict[str, Box]:
+    """The box of each image by its number, from the left and upper end, width and height."""
+    boxes = {}
+    for number, values in by_first_word(content).items():
+        left, upper, width, height = (round(float(value)) for value in values.split())
+        boxes[number] = (left, upper, left + width, upper + height)
+    return boxes

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from fewshot_pl.benchmarks.boxed_photographs import Box, BoxedPhotographs
+from fewshot_pl.benchmarks.boxed_photographs import Box, BoxedPhotographs, by_first_word
 from fewshot_pl.data.download import Remote
 
 _PAGE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
@@ -45,12 +45,17 @@ class FGVCAircraft(BoxedPhotographs):
     def class_of(self) -> Callable[[str], str | None]:
         variants: dict[str, str] = {}
         for part in ("train", "val", "test"):
-            variants |= self.annotated(f"images_variant_{part}.txt")
+            variants |= self.annotation(f"images_variant_{part}.txt", by_first_word)
         return lambda path: variants.get(PurePosixPath(path).stem)
 
     def boxes(self) -> dict[str, Box]:
-        boxes = {}
-        for image, corners in self.annotated("images_box.txt").items():
-            left, upper, right, lower = (int(value) for value in corners.split())
-            boxes[f"{image}.jpg"] = (left - 1, upper - 1, right, lower)  # the file counts from 1, and both ends in
-        return boxes
+        return self.annotation("images_box.txt", _boxes)
+
+
+def _boxes(content: bytes) -> dict[str, Box]:
+    """The box of each image by its file's name; the file counts pixels from 1, and both ends in."""
+    boxes = {}
+    for image, corners in by_first_word(content).items():
+        left, upper, right, lower = (int(value) for value in corners.split())
+        boxes[f"{image}.jpg"] = (left - 1, upper - 1, right, lower)
+    return boxes

@@ -50,9 +50,12 @@ class Fungi(Photographs):
     def class_of(self) -> Callable[[str], str | None]:
         # Some species share a name, so that classes go by the number of the category, which starts their names here.
         names = {int(name[:4]): name for split in SPLITS for name in self.class_names(split)}
-        classes: dict[str, str | None] = {}
-        for part in ("train.json", "val.json"):
-            table = json.loads(self.annotation(part))
-            category = {row["image_id"]: row["category_id"] for row in table["annotations"]}
-            classes |= {folder_and_file(row["file_name"]): names.get(category[row["id"]]) for row in table["images"]}
-        return lambda path: classes.get(folder_and_file(path))
+        categories = self.annotation("train.json", _categories) | self.annotation("val.json", _categories)
+        return lambda path: names.get(categories.get(folder_and_file(path), -1))
+
+
+def _categories(content: bytes) -> dict[str, int]:
+    """The number of the category of each image, by its folder and file."""
+    table = json.loads(content)
+    category = {row["image_id"]: row["category_id"] for row in table["annotations"]}
+    return {folder_and_file(row["file_name"]): category[row["id"]] for row in table["images"]}

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from fewshot_pl.benchmarks.published_splits import published_split
 from fewshot_pl.data.datamodule import Split
@@ -13,6 +13,8 @@ from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree
 from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
+
+_Parsed = TypeVar("_Parsed")
 
 
 class PlacedDataModule(ImageDataModule):
@@ -62,16 +64,16 @@ class PlacedDataModule(ImageDataModule):
         """
         return self._trees[0]
 
-    def annotation(self, name: str) -> bytes:
-        """The content of a file of annotations, which lies in the folder or archive or beside it.
+    def annotation(self, name: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
+        """What ``parse`` makes of a file of annotations, which lies in the folder or archive or beside it.
 
         Raises:
-            InputError: it does not.
+            InputError: it is not there, or cannot be parsed.
         """
         for tree in self._trees:
             for path in tree.files:
                 if PurePosixPath(path).name == name:
-                    return tree.read(path)
+                    return _parsed(tree, path, parse)
         raise InputError(f"there is no {name} in {self.tree.path} or beside it: {self._cure()}")
 
     @cached_property
@@ -122,6 +124,14 @@ def folder_name(path: str) -> str:
 def folder_and_file(path: str) -> str:
     """A file's own name after that of the folder that it lies in."""
     return "/".join(path.split("/")[-2:])
+
+
+def _parsed(tree: ImageTree, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
+    content = tree.read(path)
+    try:
+        return parse(content)
+    except Exception as error:  # parsers raise whatever a damaged file makes them stumble over
+        raise InputError(f"{tree.path}/{path} cannot be read ({error!r}): extract or copy it again") from error
 
 
 def _companions(root: Path, names: Iterable[str]) -> Iterator[ImageTree]:

@@ -34,13 +34,18 @@ class VGGFlowers(Photographs):
     by_hand = f"get 102flowers.tgz and imagelabels.mat from {_PAGE}/ and put both into {{root}}"
 
     def class_of(self) -> Callable[[str], str | None]:
-        from scipy.io import loadmat  # takes long to import
-
-        labels = loadmat(io.BytesIO(self.annotation("imagelabels.mat")))["labels"].ravel()
-        names = {number: f"{label:03d}" for number, label in enumerate(labels.tolist(), 1)}
+        names = self.annotation("imagelabels.mat", _names)
 
         def class_of(path: str) -> str | None:
             match = re.fullmatch(r"image_(\d{5})", PurePosixPath(path).stem)
             return names.get(int(match[1])) if match else None
 
         return class_of
+
+
+def _names(content: bytes) -> dict[int, str]:
+    """The class of each image by its number, from 1."""
+    from scipy.io import loadmat  # takes long to import
+
+    labels = loadmat(io.BytesIO(content))["labels"].ravel()
+    return {number: f"{label:03d}" for number, label in enumerate(labels.tolist(), 1)}

@@ -136,6 +136,20 @@ def test_missing_annotations_are_named(benchmark, folder):
         images_of(benchmark, folder.parent, "test", **settings)
 
 
+@pytest.mark.parametrize("benchmark", ["CUB", "FGVCAircraft", "Fungi", "VGGFlowers"], indirect=True)
+def test_damaged_annotations_are_named(benchmark, folder):
+    settings = {"bounding_box": True} if "bounding_box" in benchmark().hparams else {}
+    for path in [path for path in folder.rglob("*") if path.suffix in (".txt", ".json", ".mat")]:
+        whole = path.read_bytes()
+        path.write_bytes(b"damaged\n" + whole[: len(whole) // 2])
+        if path.name in ("classes.txt", "parts.txt", "images_variant_trainval.txt"):  # not needed
+            images_of(benchmark, folder.parent, "test", **settings)
+        else:
+            with pytest.raises(InputError, match=rf"{path.name} cannot be read \(.+\): extract or copy it again"):
+                images_of(benchmark, folder.parent, "test", **settings)
+        path.write_bytes(whole)
+
+
 def test_a_damaged_image_is_named(benchmark, folder):
     for path in folder.rglob("*.[jJ]*[gG]"):
         path.write_bytes(path.read_bytes()[:200])
