@@ -1,5 +1,6 @@
 """The contract of a benchmark: every row of the table passes through every test."""
 
+import importlib
 import inspect
 import itertools
 import json
@@ -28,20 +29,34 @@ class Row(NamedTuple):
 
 ROWS = {
     "CIFARFS": Row("Bertinetto et al. 2019", (3, 32, 32)),
+    "CUB": Row("Wah et al. 2011", (3, 84, 84)),
+    "DTD": Row("Cimpoi et al. 2014", (3, 84, 84)),
     "FC100": Row("Oreshkin et al. 2018", (3, 32, 32)),
+    "FGVCAircraft": Row("Maji et al. 2013", (3, 84, 84)),
+    "Fungi": Row("Schroeder and Cui 2018", (3, 84, 84)),
     "Glyphs": Row("fonts", (1, 28, 28)),
     "ImageFolder": Row("Your own images", (3, 84, 84), needs_users_files=True),
     "MiniImageNet": Row("Ravi and Larochelle 2017", (3, 84, 84)),
     "Omniglot": Row("Lake, Salakhutdinov, Tenenbaum 2015", (1, 28, 28)),
+    "Quickdraw": Row("Ha and Eck 2017", (1, 28, 28)),
     "Sinusoid": Row("Finn et al. 2017", (1, 1, 1), is_regression=True),
+    "TieredImageNet": Row("Ren et al. 2018", (3, 84, 84)),
+    "VGGFlowers": Row("Nilsback and Zisserman 2008", (3, 84, 84)),
 }
 # What the papers print, by splits/<name>.json (the alphabets count alphabets, the others classes).
 PUBLISHED = {
     "cifar_fs": {"train": 64, "val": 16, "test": 20},
+    "cub": {"train": 100, "val": 50, "test": 50},
+    "dtd": {"train": 33, "val": 7, "test": 7},
     "fc100": {"train": 60, "val": 20, "test": 20},
+    "fgvc_aircraft": {"train": 70, "val": 15, "test": 15},
+    "fungi": {"train": 994, "val": 200, "test": 200},
     "mini_imagenet": {"train": 64, "val": 16, "test": 20},
     "omniglot_vinyals": {"train": 1028, "val": 172, "test": 423},
     "omniglot_alphabets": {"train": 25, "val": 5, "test": 20},
+    "quickdraw": {"train": 241, "val": 52, "test": 52},
+    "tiered_imagenet": {"train": 351, "val": 97, "test": 160},
+    "vgg_flowers": {"train": 71, "val": 15, "test": 16},
 }
 
 
@@ -150,9 +165,28 @@ def test_vinyals_split_of_omniglot_is_as_counted_in_the_papers_files():
     assert alphabets["train"] & alphabets["test"] == {"Gurmukhi"}
 
 
-@pytest.mark.parametrize("name", ["cifar_fs", "fc100", "mini_imagenet", "omniglot_vinyals"])
+@pytest.mark.parametrize("name", ["cifar_fs", "cub", "fc100", "mini_imagenet", "omniglot_vinyals", "tiered_imagenet"])
 def test_a_split_is_the_published_one(name, shared_data):
     file = {"mini_imagenet": "mini_imagenet_ravi"}.get(name, name)
     published = json.loads((shared_data / "splits" / f"{file}.json").read_text("utf-8"))
     ours = published_split(name)
     assert {split: sorted(ours[split]) for split in SPLITS} == {split: sorted(published[split]) for split in SPLITS}
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("dtd", "describable_textures"),
+        ("fgvc_aircraft", "fgvc_aircraft"),
+        ("fungi", "fgvc_fungi"),
+        ("quickdraw", "quickdraw"),
+        ("vgg_flowers", "vgg_flowers"),
+    ],
+)
+def test_a_split_of_meta_dataset_is_the_one_that_learn2learn_has(name, module):
+    theirs = importlib.import_module(f"learn2learn.vision.datasets.{module}").SPLITS
+    validation = theirs["validation" if "validation" in theirs else "valid"]
+    named = "{:03d}" if name == "vgg_flowers" else "{}"
+    ours = published_split(name)
+    for split, names in {"train": theirs["train"], "val": validation, "test": theirs["test"]}.items():
+        assert sorted(ours[split]) == sorted(named.format(found) for found in names)

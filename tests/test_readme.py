@@ -96,7 +96,7 @@ SMALLEST = {
 def test_evaluation_commands_run(arguments, workplace, capsys):
     # The checkpoints of the results table took up to an hour each: their flags are tried on small ones.
     match = re.match(r"--ckpt_path runs/(\w+)/(\w+)/0/checkpoints/best\.ckpt", arguments)
-    data, algorithm = "Sinusoid" if match[1] == "Sinusoid" else "Glyphs", match[2]
+    data, algorithm = match[1] if match[1] in ("MiniImageNet", "Sinusoid") else "Glyphs", match[2]
     checkpoint = Path("runs", data, algorithm, "0", "checkpoints", "best.ckpt")
     if not checkpoint.is_file():
         flags = [*SMALLEST.get(data, []), *SMALLEST.get(algorithm, [])]

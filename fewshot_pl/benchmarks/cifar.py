@@ -1,7 +1,6 @@
 """CIFAR-FS and FC100: two divisions of CIFAR-100's classes, 600 images of 32x32 pixels each."""
 
 import pickle
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision import datasets
 
-from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
+from fewshot_pl.benchmarks.placed import files_by_class, folder_name
+from fewshot_pl.benchmarks.published_splits import published_split, whole_classes
 from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
 from fewshot_pl.data.image_datamodule import ImageDataModule
-from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree, find_tree
+from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree
 from fewshot_pl.data.stored_datamodule import ClassImages
+from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 
 _SIDE = 32
@@ -72,18 +73,9 @@ def _find_cifar(root: Path) -> ImageTree | None:
 
 
 def _from_tree(tree: ImageTree, names: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    files = defaultdict(list)
-    for path in tree.names:
-        if len(parts := path.split("/")) >= 3:
-            files[parts[-2]].append(ImageFile(tree, path))
-    warn_of_incomplete({name: len(files[name]) for name in names if name in files}, _IMAGES_PER_CLASS, tree.path)
-    for name in names:
-        if name not in files:
-            raise InputError(
-                f"class '{name}' has no images in {tree.path}: it should hold them in train/{name} and test/{name}, "
-                "extract or copy it again"
-            )
-        pooled = sorted(files[name], key=lambda file: file.name.split("/")[::-1])
+    layout = "it should hold them in train/{name} and test/{name}"
+    files = files_by_class(tree, folder_name)
+    for name, pooled in whole_classes(names, files, tree.path, layout, _IMAGES_PER_CLASS):
         yield name, np.stack([_pixels(file) for file in pooled])
 
 

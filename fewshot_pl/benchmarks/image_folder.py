@@ -14,11 +14,10 @@ from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
-from fewshot_pl.data.square_image import Channels, read_square
+from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, Channels, read_square
 from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.errors import InputError
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SplitRatio = tuple[float, float, float]
 ClassFolders = dict[Split, list[Path]]
 
@@ -55,7 +54,7 @@ class ImageFolder(ImageDataModule):
         self.channels = channels
         self.split_ratio = split_ratio
         self.split_seed = split_seed
-        self.mean, self.std = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
+        self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -1,16 +1,32 @@
-"""Downloads whose failure says what to do by hand."""
+"""Downloads that are checked, that go on where they stopped, and whose failure says what to do by hand."""
 
+import hashlib
 import socket
 import tarfile
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import TypeVar
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeVar
+from urllib.error import HTTPError
+
+from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.errors import InputError
 
 _SILENCE_SECONDS = 30.0  # a server that says nothing for this long will not answer
+_ROUNDS = 3  # how often each mirror is asked, at each for what is still missing
+_CHUNK_BYTES = 1 << 20
 _Dataset = TypeVar("_Dataset")
+
+
+class Remote(NamedTuple):
+    """A published file."""
+
+    name: str
+    md5: str
+    urls: tuple[str, ...]  # mirrors, the best first
 
 
 def downloaded(dataset: Callable[[], _Dataset], by_hand: str) -> _Dataset:
@@ -31,3 +47,77 @@ def downloaded(dataset: Callable[[], _Dataset], by_hand: str) -> _Dataset:
         raise InputError(f"the download failed ({error}): {by_hand}") from error
     finally:
         socket.setdefaulttimeout(timeout)
+
+
+def verified_download(remote: Remote, folder: Path, by_hand: str) -> Path:
+    """The path of a published file in ``folder``, whose checksum was verified; it is downloaded where it is not there.
+
+    What was downloaded of it before is kept beside it, as ``<name>.part``, and only the rest is asked for, where the
+    server can do so. (torchvision's own download starts anew, and takes a cut file without checksum for a whole one.)
+
+    Args:
+        remote: the file.
+        folder: where it is or goes.
+        by_hand: as of ``downloaded``.
+
+    Raises:
+        InputError: as of ``downloaded``; or a file of this name is there and is not the published one.
+    """
+    path = folder / remote.name
+    if not path.exists():
+        downloaded(lambda: _fetch(remote, path), f"run it again to go on where it stopped, or {by_hand}")
+    elif _md5(path) != remote.md5:
+        raise InputError(
+            f"{path} is not the published file (MD5 {remote.md5}): remove it to have it downloaded, or {by_hand}"
+        )
+    return path
+
+
+def _fetch(remote: Remote, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    failures = []
+    for url in remote.urls * _ROUNDS:
+        rank_zero_info(f"Downloading {url} to {path}")
+        try:
+            _fetch_rest(url, part)
+        except (OSError, HTTPException) as error:
+            failures.append(f"{url}: {error}")
+            continue
+        if _md5(part) == remote.md5:
+            part.replace(path)
+            return
+        part.unlink()  # of another file, or damaged: no use to go on from
+        failures.append(f"{url}: its MD5 is not {remote.md5}")
+    raise OSError("; ".join(dict.fromkeys(failures)))
+
+
+def _fetch_rest(url: str, part: Path) -> None:
+    """Append to ``part`` what it lacks; all of the file where the server gives no parts of it."""
+    there = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
+    try:
+        with urllib.request.urlopen(request) as response, part.open("ab") as file:
+            if response.status != 206:
+                file.truncate(0)
+            _copy(response, file, response.headers.get("Content-Length"))
+    except HTTPError as error:
+        if error.code != 416:  # "range not satisfiable": nothing is missing, or the part is of another file
+            raise
+
+
+def _copy(response: BinaryIO, file: BinaryIO, length: str | None) -> None:
+    copied = 0
+    while chunk := response.read(_CHUNK_BYTES):
+        file.write(chunk)
+        copied += len(chunk)
+    if length is not None and copied < int(length):
+        raise OSError(f"the connection ended after {copied} of {length} bytes")
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

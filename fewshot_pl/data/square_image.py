@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from fewshot_pl.data.image_tree import ImageFile
 
 Channels = Literal[1, 3]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of photographs, by channel
 
 
 def read_square(file: ImageFile, size: int, channels: Channels) -> NDArray[np.uint8]:
@@ -30,6 +31,13 @@ def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[n
     coloured = _on_white(_eight_bit(upright)).convert("RGB")
     square = ImageOps.fit(coloured, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(square).transpose(2, 0, 1) if channels == 3 else np.asarray(square.convert("L"))[None]
+
+
+def whole_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """A whole image, grey or of any colours, as uint8 [3, size, size], whatever its proportions."""
+    # Lanczos, as in the data script of Finn et al. 2017 for miniImageNet.
+    square = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(square).transpose(2, 0, 1)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

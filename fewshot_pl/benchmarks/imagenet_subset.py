@@ -1,0 +1,25 @@
+"""ImageNetSubset: the base of the benchmarks whose classes are some of ImageNet's, called by their WordNet ids."""
+
+import re
+from collections.abc import Callable
+
+from fewshot_pl.benchmarks.photographs import Photographs
+
+_OF_A_CLASS = f"n{'[0-9]' * 8}*"
+
+
+class ImageNetSubset(Photographs):
+    """Photographs as ``<wnid>/*.jpg``, also below ``train``, ``val`` or ``test``, or as ``<wnid><number>.jpg``."""
+
+    marks = (_OF_A_CLASS, f"train/{_OF_A_CLASS}")
+    layout = "it should hold them as {name}/*.jpg, or as {name}<number>.jpg without such folders"
+
+    def class_of(self) -> Callable[[str], str | None]:
+        return _wnid
+
+
+def _wnid(path: str) -> str | None:
+    """The WordNet id that an image's folder is called by, or else that its own name starts with."""
+    *_, folder, name = ("", *path.split("/"))
+    match = re.fullmatch(r"n\d{8}", folder) or re.match(r"n\d{8}", name)
+    return match[0] if match else None

@@ -1,0 +1,142 @@
+"""PlacedDataModule: the base of the benchmarks whose files a user places below ``root``, or has downloaded to it."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, TypeVar
+
+from fewshot_pl.benchmarks.published_splits import published_split
+from fewshot_pl.data.datamodule import Split
+from fewshot_pl.data.download import Remote, verified_download
+from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree
+from fewshot_pl.data.tree_finder import find_tree
+from fewshot_pl.errors import InputError
+
+_Parsed = TypeVar("_Parsed")
+
+
+class PlacedDataModule(ImageDataModule):
+    """Images in a folder or archive below ``root``, or in ``root`` itself, with the published split.
+
+    An archive under its published name must have its published checksum.
+
+    Attributes:
+        split_name: of the split, in splits/<split_name>.json.
+        places: what the folder or archive may be called, without an archive's ending.
+        marks: glob patterns that show, where one matches below ``root``, that ``root`` itself is the folder.
+        companions: folders, archives or files beside it that annotate it.
+        remotes: what is downloaded where there is no such folder or archive.
+        by_hand: "get A from B and put it into {root}".
+    """
+
+    split_name: ClassVar[str]
+    places: ClassVar[tuple[str, ...]]
+    marks: ClassVar[tuple[str, ...]]
+    companions: ClassVar[tuple[str, ...]] = ()
+    remotes: ClassVar[tuple[Remote, ...]] = ()
+    by_hand: ClassVar[str]
+
+    def class_names(self, split: Split) -> list[str]:
+        """The classes of a split, sorted."""
+        return sorted(published_split(self.split_name)[split])
+
+    def prepare_data(self) -> None:
+        try:
+            super().prepare_data()
+        finally:
+            for tree in vars(self).pop("_trees", ()):
+                tree.close()
+
+    def source_fingerprint(self) -> dict[str, Any]:
+        tree = self._placed()
+        # What is downloaded is verified before it is read, so that checksums name its content, also when it is removed.
+        source = [remote.md5 for remote in self.remotes] if self._is_published(tree) else self._fingerprints(tree)
+        return {"format": 1, "split": self.split_name, "source": source}
+
+    @property
+    def tree(self) -> ImageTree:
+        """The folder or archive; downloaded where there is none.
+
+        Raises:
+            InputError: it is not there and cannot be downloaded, or is broken.
+        """
+        return self._trees[0]
+
+    def annotation(self, name: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
+        """What ``parse`` makes of a file of annotations, which lies in the folder or archive or beside it.
+
+        Raises:
+            InputError: it is not there, or cannot be parsed.
+        """
+        for tree in self._trees:
+            for path in tree.files:
+                if PurePosixPath(path).name == name:
+                    return _parsed(tree, path, parse)
+        raise InputError(f"there is no {name} in {self.tree.path} or beside it: {self._cure()}")
+
+    @cached_property
+    def _trees(self) -> list[ImageTree]:
+        """The folder or archive, then what annotates it."""
+        if self._is_published(self._placed()):
+            for remote in self.remotes:
+                verified_download(remote, self.root, self._cure())
+        tree = self._placed()
+        assert tree is not None, "one of the places has the name of a download"
+        return [tree, *_companions(self.root, self.companions)]
+
+    def _placed(self) -> ImageTree | None:
+        trees = (find_tree(self.root, name) for name in self.places)
+        if (tree := next(filter(None, trees), None)) is not None:
+            return tree
+        if any(any(self.root.glob(mark)) for mark in self.marks):
+            return FolderTree(self.root)
+        if self.remotes:
+            return None
+        raise InputError(f"{type(self).__name__} is not in {self.root} and is not downloaded: {self._cure()}")
+
+    def _is_published(self, tree: ImageTree | None) -> bool:
+        return tree is None or tree.path in [self.root / remote.name for remote in self.remotes]
+
+    def _fingerprints(self, tree: ImageTree | None) -> list[dict[str, Any]]:
+        assert tree is not None, "what is not there is downloaded"
+        return [part.fingerprint() for part in (tree, *_companions(self.root, self.companions))]
+
+    def _cure(self) -> str:
+        return self.by_hand.format(root=self.root) + "; or point --data.root at the folder that holds yours"
+
+
+def files_by_class(tree: ImageTree, class_of: Callable[[str], str | None]) -> dict[str, list[ImageFile]]:
+    """The images of each class, sorted by file name; ``class_of`` maps a path to a class, or to None."""
+    files = defaultdict(list)
+    for path in sorted(tree.names, key=lambda path: path.split("/")[::-1]):
+        if (name := class_of(path)) is not None:
+            files[name].append(ImageFile(tree, path))
+    return files
+
+
+def folder_name(path: str) -> str:
+    """The name of the folder that a file lies in."""
+    return PurePosixPath(path).parent.name
+
+
+def folder_and_file(path: str) -> str:
+    """A file's own name after that of the folder that it lies in."""
+    return "/".join(path.split("/")[-2:])
+
+
+def _parsed(tree: ImageTree, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
+    content = tree.read(path)
+    try:
+        return parse(content)
+    except Exception as error:  # parsers raise whatever a damaged file makes them stumble over
+        raise InputError(f"{tree.path}/{path} cannot be read ({error!r}): extract or copy it again") from error
+
+
+def _companions(root: Path, names: Iterable[str]) -> Iterator[ImageTree]:
+    for name in names:
+        if (root / name).is_file():
+            yield FolderTree(root, only=name)
+        elif (tree := find_tree(root, name)) is not None:
+            yield tree
