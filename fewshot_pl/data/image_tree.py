@@ -68,12 +68,7 @@ class FolderTree(ImageTree):
             return
         for folder, _, files in os.walk(self.path, followlinks=True):
             below = Path(folder).relative_to(self.path).as_posix()
-<<<<<<< HEAD
-            found += [file if below == "." else f"{below}/{file}" for file in files]
-        return sorted(filter(is_image_name, found))
-=======
             yield from (file if below == "." else f"{below}/{file}" for file in files)
->>>>>>> wt-bench
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
@@ -108,14 +103,8 @@ class ZipTree(Archive):
         except zipfile.BadZipFile as error:
             raise InputError(f"{self.path} is not a whole zip archive ({error}): download or copy it again") from error
 
-<<<<<<< HEAD
-    @cached_property
-    def names(self) -> list[str]:
-        return sorted(filter(is_image_name, self._archive.namelist()))
-=======
     def _paths(self) -> Iterable[str]:
         return self._archive.namelist()
->>>>>>> wt-bench
 
     def read(self, name: str) -> bytes:
         return self._archive.read(name)
@@ -152,19 +141,7 @@ class ImageFile(NamedTuple):
             raise InputError(f"image {self} cannot be decoded ({error}): replace it or remove it") from error
 
 
-<<<<<<< HEAD
-def find_tree(root: Path, name: str) -> ImageTree | None:
-    """``root/name.zip`` or else the folder ``root/name``, where either is there."""
-    if (archive := root / f"{name}.zip").is_file():
-        return ZipTree(archive)
-    return FolderTree(folder) if (folder := root / name).is_dir() else None
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a relative path is that of an image, by its extension, and not hidden."""
-=======
 def _is_seen(name: str) -> bool:
->>>>>>> wt-bench
     parts = PurePosixPath(name).parts
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return False

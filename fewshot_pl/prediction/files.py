@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from fewshot_pl.data.image_tree import FolderTree, is_image_name
+from fewshot_pl.data.image_tree import FolderTree
 from fewshot_pl.errors import InputError
 
 
@@ -74,7 +74,7 @@ def _below(folder: Path) -> FoundFiles:
 
 
 def _sorted_out(path: Path) -> FoundFiles:
-    return FoundFiles([path], []) if is_image_name(path.name) else FoundFiles([], [path])
+    return FoundFiles([path], []) if FolderTree(path.parent, only=path.name).names else FoundFiles([], [path])
 
 
 def _hidden(path: Path) -> bool:
