@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
-    *("checkpoints", "flags", "guard", "results", "runs"),
+    *("checkpoints", "evaluation", "flags", "guard", "results", "runs", "tf32"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -37,6 +37,10 @@ ARROWS = {
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks"},
     "results": {"", "algorithms", "data"},
+    "tf32": set(),
+    "evaluation": {
+        *("algorithms", "callbacks", "checkpoints", "data", "flags", "guard", "metrics", "results", "tf32"),
+    },
     "cli": EVERYTHING,
 }
 # Third-party packages of the parts that are pure; the other parts take what they need.
