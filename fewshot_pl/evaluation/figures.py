@@ -40,9 +40,8 @@ def _draw_lines(axes: Axes, outcomes: Sequence[Outcome], name: str) -> None:
     for (label, value), members in groupby(sorted(outcomes, key=line), line):
         points = [(o.result[name], _percent(o, o.result[o.figure]), _percent(o, o.result["ci95"])) for o in members]
         x, y, ci95 = zip(*sorted(points), strict=True)
-        axes.errorbar(
-            x, y, ci95, marker="o", markersize=4, capsize=3, label=_plain(f"{label}, {_EACH[other].format(value)}")
-        )
+        series = label if outcomes[0].figure == "mse" else f"{label}, {_EACH[other].format(value)}"
+        axes.errorbar(x, y, ci95, marker="o", markersize=4, capsize=3, label=_plain(series))
     axes.set(xlabel=_AXES[name], ylabel=_unit(outcomes[0]), xticks=sorted({o.result[name] for o in outcomes}))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -29,8 +29,8 @@ def test_the_grid_has_a_line_for_every_size_of_the_other_kind():
         line, _, (bars,) = container
         expected = {c.result["num_shots"]: 100 * c.result["accuracy"] for c in cells if c.result["num_ways"] == ways}
         assert list(line.get_xdata()) == [1, 5, 10]
-        np.testing.assert_allclose(line.get_ydata(), [expected[shots] for shots in (1, 5, 10)])
-        lengths = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [expected[shots] for shots in (1, 5, 10)])
+        lengths = [float(np.ptp(segment[:, 1])) for segment in bars.get_segments()]
         np.testing.assert_allclose(lengths, 2 * ways)  # percent, to both sides
     assert [text.get_text() for text in against_shots.get_legend().get_texts()] == [
         "ProtoNet, 5-way",
