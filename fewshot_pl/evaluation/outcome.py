@@ -68,7 +68,7 @@ def difference_sentence(outcome: Outcome) -> str:
 
 
 def table_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
-    """The cells of every outcome's row by column; of a comparison with the model's name, norm and difference."""
+    """The cells of every outcome's row by column; of a comparison with the model's name and difference."""
     if not is_comparison(outcomes):
         return [result_cells(outcome.result) for outcome in outcomes]
     rows = []
