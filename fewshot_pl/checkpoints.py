@@ -67,5 +67,12 @@ def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:
     Raises:
         InputError: as ``opened_checkpoint``.
     """
-    algorithm: type[FewShotAlgorithm] = getattr(algorithms, opened_checkpoint(path)["algorithm"])
-    return algorithm.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changed).eval()
+    return algorithm_of(opened_checkpoint(path), **changed)
+
+
+def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm:
+    """The same, of the contents of a checkpoint."""
+    algorithm: type[FewShotAlgorithm] = getattr(algorithms, checkpoint["algorithm"])
+    model = algorithm(**{**checkpoint["hyper_parameters"], **changed})
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()

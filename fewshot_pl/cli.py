@@ -1,14 +1,12 @@
 """The commands: what ``train.py`` and ``evaluate.py`` do."""
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -17,20 +15,19 @@ from pytorch_lightning.utilities import rank_zero_only
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.callbacks import EpisodeRate, pictures, progress_bar
-from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
+from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
+from fewshot_pl.evaluation import evaluate
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
 from fewshot_pl.guard import guarded
 from fewshot_pl.prediction.calibration import calibrate, told
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
+from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 
-_TF32: dict[str, Any] = {
-    "type": bool | None,
-    "help": "whether recent GPUs may round float32 products to 10 bits (TensorFloat-32), which is faster; "
-    "default as in torch: in convolutions alone",
-}
+__all__ = ["TrainCLI", "evaluate", "train"]
+
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 
 
@@ -58,7 +55,7 @@ class TrainCLI(LightningCLI):
             "--ckpt_path", type=str | None, help="resume from this checkpoint; 'last': the newest run's"
         )
         parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
-        parser.add_argument("--tf32", **_TF32)
+        parser.add_argument("--tf32", **TF32_FLAG)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -78,7 +75,7 @@ class TrainCLI(LightningCLI):
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
 
     def before_instantiate_classes(self) -> None:
-        _allow_tf32(self.config.tf32)
+        allow_tf32(self.config.tf32)
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         runs = Path(self.config.runs)
         self.resume_from: Path | None = None
@@ -136,85 +133,6 @@ def train(args: Sequence[str] | None) -> None:
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
         trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})
         trainer.logger.experiment.flush()
-
-
-@guarded
-def evaluate(args: Sequence[str] | None) -> None:
-    """Evaluate a checkpoint on a fixed list of episodes, print and (with ``--output``) save the result."""
-    started = time.monotonic()
-    args = list(sys.argv[1:] if args is None else args)
-    config, parser = _evaluation_config(args)
-    _allow_tf32(config.tf32)
-    seed_everything(0, verbose=False)
-    made = parser.instantiate_classes(config)
-    data, trainer = made.data, Trainer(**made.trainer)
-    model = load_algorithm(config.ckpt_path, **_inner_steps(config))
-    _check_image_shape(model, data)
-    run = trainer.test if config.split == "test" else trainer.validate
-    metrics = run(model, datamodule=data, verbose=False)[0]
-    if trainer.is_global_zero:
-        result = result_of(model, data, metrics, config.split, time.monotonic() - started)
-        result["checkpoint"] = config.ckpt_path
-        print_result(result)
-        if config.output:
-            Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-            save_result(result, Path(config.output))
-
-
-def _evaluation_config(args: list[str]) -> tuple[Any, LightningArgumentParser]:
-    """The parsed flags; those of ``--data`` default to what the checkpoint was trained with."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--ckpt_path")
-    known, _ = first.parse_known_args(args)
-    checkpoint = opened_checkpoint(known.ckpt_path) if known.ckpt_path else None
-
-    parser = FewShotArgumentParser(description="Evaluate a checkpoint on a fixed list of episodes.")
-    parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint of train.py")
-    parser.add_argument("--num_episodes", type=int | None, help="length of the list of episodes; default as trained")
-    parser.add_argument("--split", type=Literal["test", "val"], default="test", help="which classes to evaluate on")
-    parser.add_argument("--num_inner_steps", type=int | None, help="steps of adaptation to a task; default as trained")
-    parser.add_argument("--output", type=str | None, help="JSON file to write the result to")
-    parser.add_argument("--tf32", **_TF32)
-    parser.add_lightning_class_args(EpisodicDataModule, "data", subclass_mode=True, required=False)
-    parser.add_lightning_class_args(Trainer, "trainer")
-    parser.set_defaults({"trainer.logger": False, "trainer.enable_checkpointing": False})
-    if checkpoint:
-        known_data = {"class_path": checkpoint["data"], "init_args": dict(checkpoint["datamodule_hyper_parameters"])}
-        parser.set_defaults({"data": known_data})
-    config = parser.parse_args(args)
-    if config.num_episodes is not None:
-        name = f"num_{config.split}_episodes"
-        config.data.init_args[name] = config.num_episodes
-    return config, parser
-
-
-def _allow_tf32(allowed: bool | None) -> None:
-    if allowed is not None:
-        torch.backends.cudnn.allow_tf32 = allowed
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-
-
-def _check_image_shape(model: FewShotAlgorithm, data: EpisodicDataModule) -> None:
-    trained = tuple(model.hparams["image_shape"])
-    if trained != tuple(data.image_shape):
-        raise InputError(
-            f"the checkpoint was trained on images of {trained} (channels, height, width) and {type(data).__name__} "
-            f"gives {tuple(data.image_shape)}: pass --data.image_size {trained[1]} where it has one, or train anew"
-        )
-
-
-def _inner_steps(config: Any) -> dict[str, int]:
-    """What ``--num_inner_steps`` changes in a model.
-
-    Raises:
-        InputError: the model in the checkpoint takes no steps.
-    """
-    if config.num_inner_steps is None:
-        return {}
-    checkpoint = opened_checkpoint(config.ckpt_path)
-    if "num_inner_steps_test" not in checkpoint["hyper_parameters"]:
-        raise InputError(f"{checkpoint['algorithm']} adapts to a task without steps: leave out --num_inner_steps")
-    return {"num_inner_steps_test": config.num_inner_steps}
 
 
 def _last_checkpoint() -> ModelCheckpoint:

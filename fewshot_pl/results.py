@@ -3,8 +3,7 @@
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,12 +52,19 @@ def versions() -> dict[str, str]:
     }
 
 
-def save_result(result: dict[str, Any], path: Path) -> None:
-    """Write a result as JSON; the file is there whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=2)
-    Path(name).replace(path)
+def save_result(result: Any, path: Path) -> None:
+    """Write a result, or several, as JSON; the file is there whole or not at all."""
+    save_text(json.dumps(result, indent=2), path)
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text file; it is there whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def figures_of(result: dict[str, Any]) -> list[str]:
@@ -70,21 +76,31 @@ def print_result(result: dict[str, Any]) -> None:
     """Print the table of a result."""
     title = f"{result['algorithm']} on {result['data']}, {result['split']} split"
     caption = f"{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {result['norm']}"
+    print_table(title, caption, [result_cells(result)])
+
+
+def print_table(title: str, caption: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows of cells by column."""
     table = Table(title=title, caption=caption, min_width=len(title))  # so that the title is one line
-    cells = _cells(result)
-    for name in cells:
+    for name in rows[0]:
         table.add_column(name)
-    table.add_row(*cells.values())
-    Console().print(table)
+    for row in rows:
+        table.add_row(*row.values())
+    Console(markup=False).print(table)
 
 
-def _cells(result: dict[str, Any]) -> dict[str, str]:
-    """The table's cells by column."""
+def task_name(result: dict[str, Any]) -> str:
+    """What a task of a result is: "5-way 1-shot", or of a regression "10 points"."""
+    shots = result["num_shots"]
+    return f"{shots} points" if "mse" in result else f"{result['num_ways']}-way {shots}-shot"
+
+
+def result_cells(result: dict[str, Any]) -> dict[str, str]:
+    """The cells of a result's row by column."""
     if "mse" in result:
-        mse = {"MSE": f"{result['mse']:.3f}", "95% CI": f"± {result['ci95']:.3f}"}
-        return {"task": f"{result['num_shots']} points", **mse}
+        return {"task": task_name(result), "MSE": f"{result['mse']:.3f}", "95% CI": f"± {result['ci95']:.3f}"}
     return {
-        "task": f"{result['num_ways']}-way {result['num_shots']}-shot",
+        "task": task_name(result),
         "accuracy": f"{100 * result['accuracy']:.2f} %",
         "95% CI": f"± {100 * result['ci95']:.2f}",
         "NLL": f"{result['nll']:.3f}",

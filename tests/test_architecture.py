@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
-    *("checkpoints", "exporting", "flags", "guard", "prediction", "results", "runs"),
+    *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -39,6 +39,10 @@ ARROWS = {
     "results": {"", "algorithms", "data"},
     "prediction": {"algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard"},
     "exporting": {"algorithms", "data", "flags", "guard", "prediction"},
+    "tf32": set(),
+    "evaluation": {
+        *("algorithms", "callbacks", "checkpoints", "data", "flags", "guard", "metrics", "results", "tf32"),
+    },
     "cli": EVERYTHING - {"exporting"},
 }
 # Third-party packages of the parts that are pure; the other parts take what they need.

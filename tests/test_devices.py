@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,14 +80,18 @@ def test_two_processes_take_the_step_and_give_the_figures_of_one(folder: Path) -
     for name, value in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-6)
 
-    results = {}
+    results, classes = {}, {}
     for devices in (1, 2):
-        output = folder / f"result{devices}.json"
+        output, report = folder / f"result{devices}.json", folder / f"report{devices}"
         flags = ["--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--output", str(output)]
-        command("evaluate.py", "--ckpt_path", str(one["path"]), *flags)
+        command("evaluate.py", "--ckpt_path", str(one["path"]), *flags, "--report", str(report))
         results[devices] = json.loads(output.read_text())
+        page = (report / "report.html").read_text("utf-8")
+        classes[devices] = re.findall(r'<td class="name">(.*?)</td>.*?<td>(\d+ of \d+)</td>', page)
     for figure in ("accuracy", "ci95", "num_episodes"):
         assert results[1][figure] == results[2][figure], figure
+    # Right answers are counted by class only where each episode has its place in the list.
+    assert len(classes[1]) == 4 and classes[1] == classes[2]
 
 
 def test_two_processes_share_reptiles_inner_adam(folder: Path) -> None:

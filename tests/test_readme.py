@@ -95,13 +95,15 @@ SMALLEST = {
 @pytest.mark.parametrize("arguments", [line for page in PAGES.values() for line in command_lines("evaluate.py", page)])
 def test_evaluation_commands_run(arguments, workplace, capsys):
     # The checkpoints of the results table took up to an hour each: their flags are tried on small ones.
-    match = re.match(r"--ckpt_path runs/(\w+)/(\w+)/0/checkpoints/best\.ckpt", arguments)
-    data, algorithm = match[1] if match[1] in ("MiniImageNet", "Sinusoid") else "Glyphs", match[2]
-    checkpoint = Path("runs", data, algorithm, "0", "checkpoints", "best.ckpt")
-    if not checkpoint.is_file():
-        flags = [*SMALLEST.get(data, []), *SMALLEST.get(algorithm, [])]
-        assert trained(data, f"--model={algorithm}", *flags) == 0
-    arguments = arguments.replace(match[0], f"--ckpt_path {checkpoint}")
+    named = list(re.finditer(r"runs/(\w+)/(\w+)/0/checkpoints/best\.ckpt", arguments))
+    assert named
+    for match in named:
+        data, algorithm = match[1] if match[1] in ("MiniImageNet", "Sinusoid") else "Glyphs", match[2]
+        checkpoint = Path("runs", data, algorithm, "0", "checkpoints", "best.ckpt")
+        if not checkpoint.is_file():
+            flags = [*SMALLEST.get(data, []), *SMALLEST.get(algorithm, [])]
+            assert trained(data, f"--model={algorithm}", *flags) == 0
+        arguments = arguments.replace(match[0], str(checkpoint))
     assert evaluate([*shlex.split(arguments), "--num_episodes=1", "--trainer.accelerator=cpu"]) == 0
     assert "± " in capsys.readouterr().out
 

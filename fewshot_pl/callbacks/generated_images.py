@@ -51,7 +51,7 @@ def generated_images_figure(support_x: Tensor, generated: Tensor, max_images: in
         generated: [n, C, H, W].
         max_images: shown of each.
     """
-    sheets = [_sheet(images[:max_images]) for images in (support_x, generated)]
+    sheets = [image_sheet(images[:max_images]) for images in (support_x, generated)]
     width = max(sheet.shape[1] for sheet in sheets)
     heights = [sheet.shape[0] for sheet in sheets]
     per_inch = support_x.shape[-1] / _INCHES
@@ -68,7 +68,7 @@ def generated_images_figure(support_x: Tensor, generated: Tensor, max_images: in
     return figure
 
 
-def _sheet(images: Tensor) -> NDArray[np.float32]:
+def image_sheet(images: Tensor) -> NDArray[np.float32]:
     """Images [n, C, H, W] in rows, with a white line between them, as RGB [h, w, 3]."""
     cells = np.pad(visible(images, torch.arange(len(images))), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)
     blank = np.ones((-len(cells) % min(_COLUMNS, len(cells)), *cells.shape[1:]), dtype=cells.dtype)

@@ -91,6 +91,18 @@ class EpisodicDataModule(LightningDataModule, ABC):
         """The size that training or evaluation asks for."""
         return self.train_size if split == "train" else self.eval_size
 
+    # Fixed lists -------------------------------------------------------------------------------------
+
+    def sized(self, **sizes: int) -> "EpisodicDataModule":
+        """The same benchmark with other numbers of ways, shots and so on, of those that are not ``fixed``."""
+        return type(self)(**{**self.hparams, **sizes})
+
+    def seen_order(self, split: Split) -> list[int]:
+        """The numbers of a split's fixed episodes as devices see them, all those of one device after another."""
+        world_size, _ = self._place()
+        size = self.num_episodes[split], self.eval_tasks_per_batch
+        return [number for rank in range(world_size) for number in FixedEpisodes(*size, world_size, rank).numbers]
+
     # Lightning's hooks -------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Any]:

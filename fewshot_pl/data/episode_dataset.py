@@ -88,6 +88,11 @@ class FixedEpisodes(DistributedSampler[EpisodeRange]):
         firsts = range(rank * tasks_per_batch, num_episodes, num_replicas * tasks_per_batch)
         self._ranges = [EpisodeRange(0, first, min(tasks_per_batch, num_episodes - first)) for first in firsts]
 
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the episodes, in order."""
+        return [first + task for _, first, count in self._ranges for task in range(count)]
+
     def __iter__(self) -> Iterator[EpisodeRange]:
         return iter(self._ranges)
 

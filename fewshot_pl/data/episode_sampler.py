@@ -87,6 +87,11 @@ class EpisodeSampler:
         turns = torch.from_numpy(quarter_turns)
         return EpisodeIndices(support, query, turns, support_u, query_u, torch.from_numpy(is_labelled))
 
+    def classes(self, indices: EpisodeIndices) -> Tensor:
+        """The classes [T, N] of episodes: the store's class, times ``num_rotations``, plus the quarter turns."""
+        sources = np.searchsorted(self._starts, indices.query[..., 0].numpy(), side="right") - 1
+        return torch.from_numpy(sources) * self.num_rotations + indices.quarter_turns
+
     def _generator(self, epoch: int, episode: int) -> np.random.Generator:
         # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
         return np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, episode, epoch]))

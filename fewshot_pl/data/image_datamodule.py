@@ -113,6 +113,11 @@ class ImageDataModule(StoredDataModule):
         """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
         return self.episode(IndexBatch(split, self.sampler(split)(0, first, count)))
 
+    def fixed_classes(self, split: Split) -> Tensor:
+        """The classes [E, N] of the whole list of validation or test, see ``EpisodeSampler.classes``."""
+        sampler = self.sampler(split)
+        return sampler.classes(sampler(0, 0, self.num_episodes[split]))
+
     def _pixels(self, split: str, quarter_turns: Tensor, images: Tensor) -> Tensor:
         """Stored images, uint8 [T, N, n, C, H, W], as an algorithm sees them, [T, N*n, C, H, W]."""
         augmentation = self.augmentation if self.augment and split == "train" else None

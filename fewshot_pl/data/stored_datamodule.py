@@ -47,6 +47,7 @@ class StoredDataModule(EpisodicDataModule):
         self.cache_dir = _cache_folder(cache_dir)
         self.store_place = store
         self.stores: dict[str, ImageStore] = {}
+        self._opened: dict[str, ImageStore] = {}  # also those that only prepare_data has looked at
         self._on_device: dict[str, bool] = {}
         self._device_images: dict[tuple[str, torch.device], Tensor] = {}
 
@@ -67,6 +68,16 @@ class StoredDataModule(EpisodicDataModule):
     @abstractmethod
     def sampler(self, split: str) -> EpisodeSampler:
         """The sampler of a split's episodes, of the size that training or evaluation asks for."""
+
+    # Sizes --------------------------------------------------------------------------------------------
+
+    def sized(self, **sizes: int) -> "StoredDataModule":
+        """The same, over the same images in memory."""
+        other = super().sized(**sizes)
+        assert isinstance(other, StoredDataModule)
+        other.stores, other._opened = self.stores, self._opened
+        other._on_device, other._device_images = self._on_device, self._device_images
+        return other
 
     # Lightning's hooks -------------------------------------------------------------------------------
 
@@ -111,6 +122,11 @@ class StoredDataModule(EpisodicDataModule):
         return self.stores[split].images.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
     def _stored(self, split: Split) -> ImageStore:
+        if split not in self._opened:
+            self._opened[split] = self._packed(split)
+        return self._opened[split]
+
+    def _packed(self, split: Split) -> ImageStore:
         path = self.cache_dir / f"{type(self).__name__}-{self._cache_key}" / split
         try:
             return open_store(path)

@@ -1,5 +1,7 @@
 """Calibration: whether predicted probabilities can be believed."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,3 +60,30 @@ class Calibration(Metric):
             "ece": binary_calibration_error(confidence, correct.long(), n_bins=_NUM_BINS),
             "brier": kept["brier"].sort().values.mean(),
         }
+
+    def of_all_devices(self) -> tuple[Tensor, Tensor]:
+        """Confidence [m] and correctness [m], 0 or 1, of every query that any device has seen, device after device."""
+        with self.sync_context():
+            return dim_zero_cat(self.confidence).cpu(), dim_zero_cat(self.correct).cpu()
+
+
+class Reliability(NamedTuple):
+    """Queries in bins of their confidence; a bin without queries has nan for its means."""
+
+    confidence: Tensor  # [B] mean
+    accuracy: Tensor  # [B] mean
+    share: Tensor  # [B] of all queries
+
+
+def reliability(confidence: Tensor, correct: Tensor) -> Reliability:
+    """ECE's bins, from the confidence and correctness (0 or 1) of queries, of any shape.
+
+    A confidence of exactly 1, which torchmetrics gives a bin of its own, is in the last bin here.
+    """
+    confidence, correct = confidence.flatten().double(), correct.flatten().double()
+    edges = torch.linspace(0, 1, _NUM_BINS + 1, dtype=torch.float64)
+    bins = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=_NUM_BINS - 1)
+    count, confident, right = (
+        torch.bincount(bins, weights, _NUM_BINS) for weights in (torch.ones_like(confidence), confidence, correct)
+    )
+    return Reliability(confident / count, right / count, count / len(bins))

@@ -21,6 +21,14 @@ def episode_mse(predictions: Tensor, targets: Tensor) -> Tensor:
     return (predictions - targets).square().mean((-2, -1))
 
 
+def mean_and_ci95(figures: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of a figure [E] of episodes, and 1.96 standard deviations over the root of their number."""
+    # Sorted: a sum of the same numbers in the same order has the same last digit.
+    figures = torch.sort(figures.cpu().double()).values
+    deviation = figures.std(correction=0)
+    return figures.mean(), _Z95 * deviation / figures.numel() ** 0.5
+
+
 class EpisodeMean(Metric):
     """The mean over episodes of a figure, and 1.96 standard deviations over the root of their number.
 
@@ -42,11 +50,13 @@ class EpisodeMean(Metric):
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """The mean and the half-width of its 95% confidence interval."""
-        # Sorted: a sum of the same numbers in the same order has the same last digit.
-        figures = torch.sort(self.per_episode().cpu().double()).values
-        deviation = figures.std(correction=0)
-        return figures.mean(), _Z95 * deviation / figures.numel() ** 0.5
+        return mean_and_ci95(self.per_episode())
 
     def per_episode(self) -> Tensor:
         """The figure of every episode seen so far."""
         return dim_zero_cat(self.figures)
+
+    def of_all_devices(self) -> Tensor:
+        """The figure of every episode that any device has seen, those of one device after those of another."""
+        with self.sync_context():
+            return self.per_episode().cpu()

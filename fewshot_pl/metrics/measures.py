@@ -1,9 +1,24 @@
 """EpisodeMeasures: what an evaluation reports of a classification, and of a regression."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from fewshot_pl.metrics.calibration import Calibration
 from fewshot_pl.metrics.episode_mean import EpisodeMean, episode_accuracy, episode_mse
+
+
+class EpisodeRecords(NamedTuple):
+    """What is known of each of E episodes by itself, in main memory; the last two are None of a regression."""
+
+    figures: Tensor  # [E] accuracy; of regression the mean squared error
+    confidence: Tensor | None = None  # [E, N*Q] probability of the class that a query was given
+    correct: Tensor | None = None  # [E, N*Q] 1 where that is its class, else 0
+
+    def reordered(self, order: Tensor) -> "EpisodeRecords":
+        """The records of the episodes at the positions ``order``."""
+        confidence, correct = (None if part is None else part[order] for part in self[1:])
+        return EpisodeRecords(self.figures[order], confidence, correct)
 
 
 class EpisodeMeasures(nn.Module):
@@ -30,6 +45,14 @@ class EpisodeMeasures(nn.Module):
             return dict(zip(("mse", "ci95"), self.mse.compute(), strict=True))
         figures = dict(zip(("accuracy", "ci95"), self.accuracy.compute(), strict=True))
         return {**figures, **self.calibration.compute()}
+
+    def records(self) -> EpisodeRecords:
+        """Each episode by itself, those of one device after those of another; every query must have a known class."""
+        if self.mse.update_called:
+            return EpisodeRecords(self.mse.of_all_devices())
+        figures = self.accuracy.of_all_devices()
+        confidence, correct = self.calibration.of_all_devices()
+        return EpisodeRecords(figures, confidence.view(len(figures), -1), correct.view(len(figures), -1))
 
     def reset(self) -> None:
         """Forget all tasks."""

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fewshot_pl.metrics import Calibration, EpisodeMeasures, episode_accuracy, episode_mse
+from fewshot_pl.metrics import Calibration, EpisodeMeasures, episode_accuracy, episode_mse, reliability
 
 NUM_EPISODES, NUM_QUERIES, NUM_WAYS = 40, 15, 5
 
@@ -88,3 +88,46 @@ def test_measures_of_a_regression_after_a_classification(log_probabilities, labe
     figures = measures.compute()
     assert list(figures) == ["mse", "ci95"]
     assert figures["mse"].item() == pytest.approx(episode_mse(predictions, targets).mean().item())
+
+
+def test_the_bins_of_the_reliability_diagram_make_ece(log_probabilities, labels):
+    confidence, predicted = log_probabilities.exp().max(-1)
+    correct = (predicted == labels).double()
+    bins = reliability(confidence, correct)
+    assert bins.share.sum().item() == pytest.approx(1)
+    ece = (bins.share * (bins.accuracy - bins.confidence).abs()).nansum()
+    assert ece.item() == pytest.approx(updated((log_probabilities, labels)).compute()["ece"].item(), rel=1e-6)
+    for number in range(15):
+        inside = (confidence >= number / 15) & (confidence < (number + 1) / 15)
+        assert bins.share[number] == inside.double().mean()
+        if inside.any():
+            assert bins.accuracy[number].item() == pytest.approx(correct[inside].mean().item())
+            assert bins.confidence[number].item() == pytest.approx(confidence[inside].double().mean().item())
+
+
+def test_full_confidence_is_in_the_last_bin():
+    bins = reliability(torch.tensor([1.0, 1.0, 0.95]), torch.tensor([1.0, 0.0, 1.0]))
+    assert bins.share[-1] == 1 and bins.accuracy[-1].item() == pytest.approx(2 / 3)
+    assert bins.accuracy[:-1].isnan().all()
+
+
+def test_records_hold_each_episode_by_itself(log_probabilities, labels):
+    measures = EpisodeMeasures()
+    for batch in zip(log_probabilities.split(7), labels.split(7), strict=True):
+        measures.classified(*batch)
+    order = torch.randperm(NUM_EPISODES, generator=torch.Generator().manual_seed(2))
+    records = measures.records().reordered(order)
+    confidence, predicted = log_probabilities[order].exp().max(-1)
+    assert torch.equal(records.correct, (predicted == labels[order]).float())
+    assert torch.equal(records.confidence, confidence)
+    torch.testing.assert_close(records.figures, records.correct.mean(-1))
+    assert measures.compute()["accuracy"].item() == pytest.approx(records.figures.double().mean().item(), abs=1e-12)
+
+
+def test_records_of_a_regression_are_errors():
+    predictions, targets = torch.randn(2, 4, 7, 1, generator=torch.Generator().manual_seed(0)).unbind()
+    measures = EpisodeMeasures()
+    measures.regressed(predictions, targets)
+    records = measures.records().reordered(torch.tensor([3, 0]))
+    assert torch.equal(records.figures, episode_mse(predictions, targets)[[3, 0]])
+    assert records.correct is None and records.confidence is None

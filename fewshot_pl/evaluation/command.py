@@ -1,0 +1,120 @@
+"""The command ``evaluate.py``."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer, seed_everything
+
+from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.errors import InputError
+from fewshot_pl.evaluation.contestants import Contestant, check_fit, contestants
+from fewshot_pl.evaluation.files import latex, save_outcomes
+from fewshot_pl.evaluation.flags import request
+from fewshot_pl.evaluation.outcome import (
+    Outcome,
+    caption,
+    difference_sentence,
+    is_comparison,
+    paired_difference,
+    table_rows,
+    title,
+)
+from fewshot_pl.evaluation.recorder import EpisodeRecorder
+from fewshot_pl.evaluation.report import write_report
+from fewshot_pl.guard import guarded
+from fewshot_pl.results import print_table, result_of
+from fewshot_pl.tf32 import allow_tf32
+
+
+@guarded
+def evaluate(args: Sequence[str] | None) -> None:
+    """Evaluate checkpoints on fixed lists of episodes, print the results, and save them where flags ask for it."""
+    config, parser, checkpoints = request(list(sys.argv[1:] if args is None else args))
+    allow_tf32(config.tf32)
+    seed_everything(0, verbose=False)
+    made = parser.instantiate_classes(config)
+    recorder = EpisodeRecorder() if config.compare or config.report else None
+    trainer = Trainer(**_with_callback(made.trainer, recorder))
+    models = contestants(checkpoints, config.num_inner_steps)
+    cells = grid(made.data, config.ways, config.shots)
+    check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
+    if config.compare and trainer.is_global_zero:
+        _note_other_data(models, type(made.data).__name__)
+    outcomes = [outcome for data in cells for outcome in _compared(trainer, models, data, config.split, recorder)]
+    if trainer.is_global_zero:
+        _publish(outcomes, config)
+
+
+def grid(data: EpisodicDataModule, ways: Sequence[int] | None, shots: Sequence[int] | None) -> list[EpisodicDataModule]:
+    """The benchmark in every asked size, ways first, over the same images in memory; itself where none is asked.
+
+    Raises:
+        InputError: the benchmark decides a size for itself.
+    """
+    asked = {name: dict.fromkeys(values) for name, values in (("num_ways", ways), ("num_shots", shots)) if values}
+    if not asked:
+        return [data]
+    for name in data.fixed:
+        if name in asked:
+            flag = name.replace("num_", "--")
+            raise InputError(f"{type(data).__name__} decides {name} for itself: leave out {flag}")
+    return [data.sized(**dict(zip(asked, sizes, strict=True))) for sizes in product(*asked.values())]
+
+
+def _note_other_data(models: Sequence[Contestant], data: str) -> None:
+    for contestant in models:
+        if contestant.trained_on != data:
+            print(f"{contestant.label} was trained on {contestant.trained_on}; all are evaluated on {data}")
+
+
+def _with_callback(trainer: Any, recorder: EpisodeRecorder | None) -> dict[str, Any]:
+    callbacks = trainer.callbacks or []
+    given = callbacks if isinstance(callbacks, list) else [callbacks]
+    return {**trainer, "callbacks": [*given, *([recorder] if recorder else [])]}
+
+
+def _compared(
+    trainer: Trainer,
+    models: Sequence[Contestant],
+    data: EpisodicDataModule,
+    split: str,
+    recorder: EpisodeRecorder | None,
+) -> Iterator[Outcome]:
+    """The outcomes of models on the same episodes, all but the first with their difference to it."""
+    first: Outcome | None = None
+    for contestant in models:
+        outcome = _outcome(trainer, contestant, data, split, recorder)
+        yield outcome._replace(difference=paired_difference(outcome, first)) if first else outcome
+        first = first or outcome
+
+
+def _outcome(
+    trainer: Trainer, contestant: Contestant, data: EpisodicDataModule, split: str, recorder: EpisodeRecorder | None
+) -> Outcome:
+    started = time.monotonic()
+    seed_everything(0, verbose=False)  # each as if it were the only one
+    run = trainer.test if split == "test" else trainer.validate
+    metrics = run(contestant.model, datamodule=data, verbose=False)[0]
+    result = result_of(contestant.model, data, metrics, split, time.monotonic() - started)
+    result["checkpoint"] = contestant.path
+    return Outcome(contestant.label, result, data, recorder.records if recorder else None)
+
+
+def _publish(outcomes: Sequence[Outcome], config: Any) -> None:
+    rows = table_rows(outcomes)
+    if is_comparison(outcomes):  # what fits a terminal's 80 columns; files have it all
+        rows = [{name: cell for name, cell in row.items() if name != "Brier"} for row in rows]
+    print_table(title(outcomes), caption(outcomes), rows)
+    for outcome in outcomes:
+        if outcome.difference:
+            print(difference_sentence(outcome))
+    if config.latex:
+        print(latex(outcomes))
+    if config.output:
+        save_outcomes(outcomes, Path(config.output))
+    if config.report:
+        print(f"Report: {write_report(outcomes, Path(config.report))}")

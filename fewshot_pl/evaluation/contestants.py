@@ -1,0 +1,97 @@
+"""The trained models that an evaluation measures, and what must hold before it starts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.checkpoints import algorithm_of
+from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.errors import InputError
+
+_STEPS = "num_inner_steps_test"
+
+
+class Contestant(NamedTuple):
+    """A trained model, and what to call it."""
+
+    label: str
+    path: str
+    model: FewShotAlgorithm
+    trained_on: str | None  # name of the benchmark
+
+
+def contestants(checkpoints: Mapping[str, dict[str, Any]], num_inner_steps: int | None) -> list[Contestant]:
+    """The models in checkpoints by path, those that take steps with ``num_inner_steps`` of them, where it is given.
+
+    Raises:
+        InputError: a number of steps is given and no model takes steps.
+    """
+    takes_steps = {path: _STEPS in checkpoint["hyper_parameters"] for path, checkpoint in checkpoints.items()}
+    if num_inner_steps is not None and not any(takes_steps.values()):
+        names = " and ".join(dict.fromkeys(checkpoint["algorithm"] for checkpoint in checkpoints.values()))
+        adapts = "adapts" if len(checkpoints) == 1 else "adapt"
+        raise InputError(f"{names} {adapts} to a task without steps: leave out --num_inner_steps")
+    labels = _labels(checkpoints)
+    found = []
+    for path, checkpoint in checkpoints.items():
+        changed = {_STEPS: num_inner_steps} if num_inner_steps is not None and takes_steps[path] else {}
+        found.append(Contestant(labels[path], path, algorithm_of(checkpoint, **changed), checkpoint.get("data")))
+    return found
+
+
+def check_fit(
+    models: Sequence[Contestant], cells: Iterable[EpisodicDataModule], asks_for_ways: bool, stage: str
+) -> None:
+    """Raise InputError where a model cannot take the tasks of a cell, or the benchmark has too few images for them."""
+    for data in cells:
+        for contestant in models:
+            _check_image_shape(contestant, data)
+            _check_ways(contestant, data.eval_size.num_ways, "--ways" if asks_for_ways else "--data.num_ways")
+        data.prepare_data()
+        data.setup(stage)
+
+
+def _check_image_shape(contestant: Contestant, data: EpisodicDataModule) -> None:
+    trained = tuple(contestant.model.hparams["image_shape"])
+    if trained != tuple(data.image_shape):
+        raise InputError(
+            f"the checkpoint {contestant.path} was trained on images of {trained} (channels, height, width) and "
+            f"{type(data).__name__} gives {tuple(data.image_shape)}: pass --data.image_size {trained[1]} where it has "
+            "one, or train anew"
+        )
+
+
+def _check_ways(contestant: Contestant, num_ways: int, flag: str) -> None:
+    head = contestant.model.num_ways
+    if head not in (None, num_ways):
+        raise InputError(
+            f"the {type(contestant.model).__name__} in {contestant.path} has a head of {head} outputs and cannot take "
+            f"{num_ways}-way tasks: pass {flag} {head}, or train with --data.num_ways {num_ways}"
+        )
+
+
+def _labels(checkpoints: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """The algorithm's name, and where several checkpoints have the same, what is different in their paths."""
+    paths: dict[str, list[str]] = {}
+    for path, checkpoint in checkpoints.items():
+        paths.setdefault(checkpoint["algorithm"], []).append(path)
+    return {
+        path: f"{algorithm} {part}".strip()
+        for algorithm, same in paths.items()
+        for path, part in zip(same, _different_parts(same), strict=True)
+    }
+
+
+def _different_parts(paths: Sequence[str]) -> list[str]:
+    """The paths without what all of them start with and end in; nothing of a single one."""
+    parts = [Path(path).parts for path in paths]
+    start = _num_shared(parts)
+    end = _num_shared([path[start:][::-1] for path in parts])
+    return ["/".join(path[start : len(path) - end]) for path in parts]
+
+
+def _num_shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many parts all paths share from the start."""
+    columns = enumerate(zip(*paths, strict=False))
+    return next((number for number, column in columns if len(set(column)) > 1), min(map(len, paths)))

@@ -1,0 +1,111 @@
+"""The plots of an evaluation."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fewshot_pl.evaluation.outcome import Outcome
+from fewshot_pl.metrics import reliability
+
+_BLUE, _RED, _GREY, _FAINT = "#3565b0", "#d6212b", "#8a8f98", "#eaf0f9"
+_SIZE = (5.2, 3.6)
+_AXES = {"num_shots": "shots", "num_ways": "ways"}
+_EACH = {"num_shots": "{}-shot", "num_ways": "{}-way"}
+_NUM_BARS = 20
+
+
+def grid_figure(outcomes: Sequence[Outcome]) -> Figure | None:
+    """The figure of every outcome against shots and against ways, where there are several; else None."""
+    varied = [name for name in _AXES if len({outcome.result[name] for outcome in outcomes}) > 1]
+    if not varied:
+        return None
+    figure = Figure(figsize=(_SIZE[0] * len(varied), _SIZE[1]), layout="constrained")
+    panels = figure.subplots(1, len(varied), squeeze=False)[0]
+    for axes, name in zip(panels, varied, strict=True):
+        _draw_lines(axes, outcomes, name)
+    return figure
+
+
+def _draw_lines(axes: Axes, outcomes: Sequence[Outcome], name: str) -> None:
+    (other,) = _AXES.keys() - {name}
+
+    def line(outcome: Outcome) -> tuple[str, int]:
+        return outcome.label, outcome.result[other]
+
+    for (label, value), members in groupby(sorted(outcomes, key=line), line):
+        points = [(o.result[name], _percent(o, o.result[o.figure]), _percent(o, o.result["ci95"])) for o in members]
+        x, y, ci95 = zip(*sorted(points), strict=True)
+        series = label if outcomes[0].figure == "mse" else f"{label}, {_EACH[other].format(value)}"
+        axes.errorbar(x, y, ci95, marker="o", markersize=4, capsize=3, label=_plain(series))
+    axes.set(xlabel=_AXES[name], ylabel=_unit(outcomes[0]), xticks=sorted({o.result[name] for o in outcomes}))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def episodes_figure(outcome: Outcome) -> Figure:
+    """How the figures of single episodes are distributed, with their mean."""
+    assert outcome.records is not None
+    values = _percent(outcome, outcome.records.figures.double())
+    title = f"{outcome.task}: {len(values)} episodes"
+    return _histogram(
+        values, _percent(outcome, outcome.result[outcome.figure]), title, _unit(outcome, " of an episode")
+    )
+
+
+def difference_figure(outcome: Outcome, first: Outcome) -> Figure:
+    """How the paired differences of single episodes are distributed, with their mean."""
+    assert outcome.records is not None and first.records is not None and outcome.difference is not None
+    values = _percent(outcome, outcome.records.figures.double() - first.records.figures.double())
+    title = _plain(f"{outcome.task}\n{outcome.label} less {first.label}")
+    return _histogram(
+        values, _percent(outcome, outcome.difference.mean), title, _unit(outcome, " difference of an episode")
+    )
+
+
+def calibration_figure(outcome: Outcome) -> Figure | None:
+    """The reliability diagram: accuracy against confidence in ECE's bins; None of a regression."""
+    if outcome.records is None or outcome.records.confidence is None or outcome.records.correct is None:
+        return None
+    bins = reliability(outcome.records.confidence, outcome.records.correct)
+    width = 1 / len(bins.share)
+    centres = (np.arange(len(bins.share)) + 0.5) * width
+    figure = Figure(figsize=(_SIZE[0], 4.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    upper.bar(centres, bins.accuracy.nan_to_num(), width, color=_FAINT, edgecolor=_BLUE, label="accuracy")
+    upper.plot(bins.confidence, bins.accuracy, "o", color=_RED, markersize=4, label="at the mean confidence")
+    upper.plot([0, 1], [0, 1], "--", color=_GREY, label="perfectly calibrated")
+    title = f"{outcome.task}: ECE {100 * outcome.result['ece']:.2f} %"
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title)
+    figure.legend(*upper.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
+    lower.bar(centres, 100 * bins.share, width, color=_GREY, edgecolor="white")
+    lower.set(xlabel="confidence", ylabel="% of queries")
+    return figure
+
+
+def _histogram(values: Tensor, mean: float, title: str, xlabel: str) -> Figure:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.hist(values.numpy(), bins=_NUM_BARS, color=_BLUE, edgecolor="white")
+    axes.set_title(title, fontsize=11)
+    axes.axvline(mean, color=_RED, label=f"mean {mean:.4g}")
+    axes.set(xlabel=xlabel, ylabel="episodes")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _percent(outcome: Outcome, value: Any) -> Any:
+    return value if outcome.figure == "mse" else 100 * value
+
+
+def _unit(outcome: Outcome, of: str = "") -> str:
+    return f"squared error{of}" if outcome.figure == "mse" else f"accuracy{of}, %"
+
+
+def _plain(text: str) -> str:
+    """Text without matplotlib's formulas between dollars."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,113 @@
+"""The flags of ``evaluate.py``."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pytorch_lightning import Trainer
+
+from fewshot_pl.checkpoints import opened_checkpoint
+from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.errors import InputError
+from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.tf32 import TF32_FLAG
+
+OUTPUTS = (".json", ".csv")
+
+
+class Request(NamedTuple):
+    """What the command line asks for."""
+
+    config: Any
+    parser: FewShotArgumentParser
+    checkpoints: dict[str, dict[str, Any]]  # the contents by path, each read once; the first is compared with
+
+
+def request(args: list[str]) -> Request:
+    """The parsed flags; those of ``--data`` default to what the first checkpoint was trained with.
+
+    Raises:
+        InputError: flags contradict each other, or a file is missing or of no known kind.
+    """
+    opened = {path: opened_checkpoint(path) for path in _named_first(args)}
+    parser = _parser()
+    if first := next(iter(opened.values()), None):
+        parser.set_defaults({"data": _training_data(first)})
+    config = parser.parse_args(args)
+    _check(config, args)
+    checkpoints = {path: opened.get(path) or opened_checkpoint(path) for path in config.compare or [config.ckpt_path]}
+    if not config.data:
+        raise InputError("the checkpoint does not say which data it was trained on: pass --data a benchmark's name")
+    if config.num_episodes is not None:
+        config.data.init_args[f"num_{config.split}_episodes"] = config.num_episodes
+    return Request(config, parser, checkpoints)
+
+
+def _named_first(args: list[str]) -> list[str]:
+    """The checkpoint whose data is the default, as far as flags name one."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--ckpt_path")
+    first.add_argument("--compare", nargs="*")
+    known, _ = first.parse_known_args(args)
+    named = [*(known.compare or []), *([known.ckpt_path] if known.ckpt_path else [])]
+    return named[:1]
+
+
+def _parser() -> FewShotArgumentParser:
+    parser = FewShotArgumentParser(description="Evaluate checkpoints on a fixed list of episodes.")
+    parser.add_argument("--ckpt_path", type=str | None, help="checkpoint of train.py")
+    parser.add_argument("--compare", type=str, nargs="+", help="checkpoints to evaluate on the same episodes")
+    parser.add_argument("--ways", type=int, nargs="+", help="classes per task, one evaluation for each number")
+    parser.add_argument("--shots", type=int, nargs="+", help="support images per class, likewise")
+    parser.add_argument("--num_episodes", type=int | None, help="length of the list of episodes; default as trained")
+    parser.add_argument("--split", type=Literal["test", "val"], default="test", help="which classes to evaluate on")
+    parser.add_argument(
+        "--num_inner_steps", type=int | None, help="steps of adaptation, of what takes steps; default as trained"
+    )
+    parser.add_argument("--output", type=str | None, help="file.json or file.csv to write the results to")
+    parser.add_argument("--report", type=str | None, help="folder for a page with pictures, report.html")
+    parser.add_argument("--latex", action="store_true", help="print the results as rows of a LaTeX table, too")
+    parser.add_argument("--tf32", **TF32_FLAG)
+    parser.add_lightning_class_args(EpisodicDataModule, "data", subclass_mode=True, required=False)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.set_defaults({"trainer.logger": False, "trainer.enable_checkpointing": False})
+    return parser
+
+
+def _training_data(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    if checkpoint.get("data") is None:
+        return None
+    return {"class_path": checkpoint["data"], "init_args": dict(checkpoint["datamodule_hyper_parameters"])}
+
+
+def _check(config: Any, args: list[str]) -> None:
+    _check_checkpoints(config)
+    given = {word.partition("=")[0].replace(".init_args.", ".") for word in args}
+    for name in ("ways", "shots"):
+        if config[name] and f"--data.num_{name}" in given:
+            raise InputError(f"--{name} and --data.num_{name} say the same thing: leave out one of them")
+        if min(config[name] or [1]) < 1:
+            raise InputError(f"--{name} must be at least 1, not {min(config[name])}")
+    if config.output and Path(config.output).suffix not in OUTPUTS:
+        raise InputError(f"--output {config.output} must end in one of {', '.join(OUTPUTS)}")
+    for flag, folder in (("report", config.report), ("output", config.output and Path(config.output).parent)):
+        if folder:
+            _make_folder(Path(folder), flag)
+
+
+def _check_checkpoints(config: Any) -> None:
+    if bool(config.ckpt_path) == bool(config.compare):
+        raise InputError("pass either --ckpt_path with the checkpoint to evaluate, or --compare with two or more")
+    different = {Path(path).expanduser().resolve() for path in config.compare or []}
+    if config.compare and len(different) < max(2, len(config.compare)):
+        raise InputError("--compare takes two or more different checkpoints: name each once")
+
+
+def _make_folder(folder: Path, flag: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder} ({error.strerror}): give --{flag} another place") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write into {folder}: give --{flag} another place")

@@ -1,0 +1,110 @@
+"""The report of an evaluation: a page that holds everything it shows, and its plots as files."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewshot_pl.evaluation.figures import calibration_figure, difference_figure, episodes_figure, grid_figure
+from fewshot_pl.evaluation.files import latex
+from fewshot_pl.evaluation.hardest import hardest_classes
+from fewshot_pl.evaluation.outcome import Outcome, caption, difference_sentence, table_rows, title
+from fewshot_pl.results import save_text
+
+_DPI = 150
+
+
+class Picture(NamedTuple):
+    """A plot within the page."""
+
+    alt: str
+    source: str  # a data URI
+
+
+class Section(NamedTuple):
+    """What the page shows of one outcome."""
+
+    title: str
+    checkpoint: str
+    pictures: list[Picture]
+    hardest: list[dict[str, Any]]
+
+
+def write_report(outcomes: Sequence[Outcome], folder: Path) -> Path:
+    """Write ``report.html`` and its plots, as PNG and SVG, into a folder; the page needs none of the other files."""
+    grid = grid_figure(outcomes)
+    page = _template().render(
+        title=title(outcomes),
+        caption=caption(outcomes),
+        rows=table_rows(outcomes),
+        differences=[difference_sentence(outcome) for outcome in outcomes if outcome.difference],
+        grid=_saved(grid, folder, "grid", "The figures against ways and shots") if grid else None,
+        sections=list(_sections(outcomes, folder)),
+        latex=latex(outcomes),
+        versions=outcomes[0].result["versions"],
+    )
+    save_text(page, folder / "report.html")
+    return folder / "report.html"
+
+
+@cache
+def _template() -> Template:
+    pages = Environment(
+        loader=PackageLoader("fewshot_pl"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return pages.get_template("evaluation.html")
+
+
+def _sections(outcomes: Sequence[Outcome], folder: Path) -> Iterator[Section]:
+    first = outcomes[0]
+    for number, outcome in enumerate(outcomes, 1):
+        if outcome.difference is None:
+            first = outcome  # of its kind of task
+        figures = {
+            "episodes": (episodes_figure(outcome), "How the figures of single episodes are distributed"),
+            "calibration": (calibration_figure(outcome), "Accuracy against confidence"),
+            "difference": (
+                difference_figure(outcome, first) if outcome.difference else None,
+                "How the differences of single episodes are distributed",
+            ),
+        }
+        pictures = [
+            _saved(figure, folder, f"{number}-{name}", alt) for name, (figure, alt) in figures.items() if figure
+        ]
+        yield Section(f"{outcome.label}, {outcome.task}", outcome.result["checkpoint"], pictures, _hardest(outcome))
+
+
+def _hardest(outcome: Outcome) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": found.name,
+            "accuracy": f"{100 * found.accuracy:.1f} %",
+            "counts": f"{found.num_right} of {found.num_queries}",
+            "source": _image_uri(found.images),
+        }
+        for found in hardest_classes(outcome)
+    ]
+
+
+def _saved(figure: Figure, folder: Path, name: str, alt: str) -> Picture:
+    for kind in ("png", "svg"):
+        figure.savefig(folder / f"{name}.{kind}", dpi=_DPI)
+    return Picture(alt, _png_uri((folder / f"{name}.png").read_bytes()))
+
+
+def _image_uri(image: NDArray[np.float32]) -> str:
+    file = io.BytesIO()
+    Image.fromarray((255 * image).round().astype(np.uint8)).save(file, "PNG")
+    return _png_uri(file.getvalue())
+
+
+def _png_uri(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -1,0 +1,67 @@
+"""The plots show the numbers of the results."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot_pl.benchmarks import Sinusoid
+from fewshot_pl.evaluation.figures import calibration_figure, difference_figure, episodes_figure, grid_figure
+from fewshot_pl.evaluation.outcome import Outcome, paired_difference
+from fewshot_pl.metrics import EpisodeRecords
+
+
+def outcome(label="ProtoNet", ways=5, shots=1, seed=0):
+    """Made up; nothing here looks at the data."""
+    generator = torch.Generator().manual_seed(seed)
+    correct = (torch.rand(30, 10, generator=generator) < 0.6).float()
+    records = EpisodeRecords(correct.mean(-1), torch.rand(30, 10, generator=generator), correct)
+    accuracy = correct.double().mean().item()
+    result = {"num_ways": ways, "num_shots": shots, "accuracy": accuracy, "ci95": 0.01 * ways, "ece": 0.123}
+    return Outcome(label, result, Sinusoid(), records)
+
+
+def test_the_grid_has_a_line_for_every_size_of_the_other_kind():
+    cells = [outcome(ways=ways, shots=shots, seed=ways + shots) for ways in (5, 20) for shots in (10, 1, 5)]
+    against_shots, against_ways = grid_figure(cells).axes
+    assert (against_shots.get_xlabel(), against_ways.get_xlabel()) == ("shots", "ways")
+    assert len(against_shots.containers) == 2 and len(against_ways.containers) == 3
+    for container, ways in zip(against_shots.containers, (5, 20), strict=True):
+        line, _, (bars,) = container
+        expected = {c.result["num_shots"]: 100 * c.result["accuracy"] for c in cells if c.result["num_ways"] == ways}
+        assert list(line.get_xdata()) == [1, 5, 10]
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [expected[shots] for shots in (1, 5, 10)])
+        lengths = [float(np.ptp(segment[:, 1])) for segment in bars.get_segments()]
+        np.testing.assert_allclose(lengths, 2 * ways)  # percent, to both sides
+    assert [text.get_text() for text in against_shots.get_legend().get_texts()] == [
+        "ProtoNet, 5-way",
+        "ProtoNet, 20-way",
+    ]
+
+
+def test_one_kind_of_task_has_no_grid():
+    assert grid_figure([outcome("ProtoNet"), outcome("MAML", seed=1)]) is None
+
+
+def test_bars_count_episodes():
+    one, other = outcome(), outcome("MAML $x$", seed=1)
+    other = other._replace(difference=paired_difference(other, one))
+    for figure, mean in (
+        (episodes_figure(one), 100 * one.result["accuracy"]),
+        (difference_figure(other, one), 100 * (other.result["accuracy"] - one.result["accuracy"])),
+    ):
+        (axes,) = figure.axes
+        assert sum(bar.get_height() for bar in axes.patches) == 30
+        (line,) = axes.lines
+        assert line.get_xdata()[0] == pytest.approx(mean, abs=1e-4)
+        figure.canvas.draw()  # a dollar in a name begins no formula
+
+
+def test_the_reliability_diagram_has_the_accuracy_of_each_bin():
+    one = outcome()
+    upper, lower = calibration_figure(one).axes
+    confidence, correct = one.records.confidence.flatten(), one.records.correct.flatten()
+    for number, (bar, share) in enumerate(zip(upper.patches, lower.patches, strict=True)):
+        inside = (confidence >= number / 15) & (confidence < (number + 1) / 15)
+        assert bar.get_height() == pytest.approx(correct[inside].mean().item())
+        assert share.get_height() == pytest.approx(100 * inside.double().mean().item())
+    assert "ECE 12.30 %" in upper.get_title()
