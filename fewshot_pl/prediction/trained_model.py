@@ -14,7 +14,7 @@ from torch import Tensor
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.algorithms.task_map import Predictor
-from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
+from fewshot_pl.checkpoints import algorithm_of, opened_checkpoint
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.pixels import normalised
@@ -106,7 +106,7 @@ def trained_model(checkpoint: str | PathLike[str], device: str = "auto") -> Trai
     path = Path(checkpoint)
     contents = opened_checkpoint(path)
     data = trained_data(contents, path)
-    return TrainedModel(load_algorithm(path).to(_chosen_device(device)), data, rejections_in(contents))
+    return TrainedModel(algorithm_of(contents).to(_chosen_device(device)), data, rejections_in(contents))
 
 
 def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
