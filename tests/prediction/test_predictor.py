@@ -7,12 +7,14 @@ import pytest
 import torch
 from own_images import ALGORITHMS, write_classes
 from PIL import Image
+from random_images import give_random_images
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
 import fewshot_pl
 from fewshot_pl import FewShotPredictor, InputError
+from fewshot_pl.benchmarks import CIFARFS
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.rejection import KEY, Rejection
 
@@ -192,3 +194,25 @@ def test_a_checkpoint_of_regression(tmp_path, images):
     trainer.save_checkpoint(path := tmp_path / "sinusoid.ckpt")
     with pytest.raises(InputError, match="trained on Sinusoid, which has no images"):
         FewShotPredictor(path).fit(*images)
+
+
+@pytest.mark.parametrize("algorithm", ["ProtoNet", "LSTMMetaLearner"])
+def test_files_of_an_episode_get_what_the_evaluation_gives_them(checkpoint, tmp_path, monkeypatch, algorithm):
+    path = checkpoint(algorithm)
+    give_random_images(monkeypatch)
+    data = CIFARFS(num_ways=3, num_shots=2, num_queries=4, cache_dir=str(tmp_path / "cache"))
+    data.setup("test")
+    episode = data.fixed_episodes("test", first=7)
+    indices = data.sampler("test")(0, 7, 1)
+
+    def files(numbers):
+        for number in numbers.flatten().tolist():
+            pixels = data.stores["test"].images[number].transpose(1, 2, 0)
+            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        return [tmp_path / f"{number}.png" for number in numbers.flatten().tolist()]
+
+    predictor = FewShotPredictor(path).fit(files(indices.support), episode.support_y[0].numpy())
+    model = fewshot_pl.load_algorithm(path)
+    with torch.no_grad():
+        expected = model.class_log_probabilities(model(episode))[0].exp()
+    np.testing.assert_allclose(predictor.predict_proba(files(indices.query)), expected, atol=1e-5)
