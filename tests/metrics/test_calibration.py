@@ -51,6 +51,25 @@ def test_ece_of_overconfidence_is_the_gap():
     assert updated((log_probabilities, labels)).compute()["ece"].item() == pytest.approx(0.3, abs=1e-6)
 
 
+def test_bins_are_those_of_a_loop_over_queries_and_certainty_is_in_the_last():
+    confidences = [0.52, 0.55, 0.59, 0.61, 0.94, 0.99, 1.0, 1.0]
+    correct = [1, 0, 1, 0, 1, 1, 0, 1]
+    log_probabilities = torch.tensor([[[value, 1 - value] for value in confidences]]).log()
+    metric = updated((log_probabilities, 1 - torch.tensor([correct])))
+    ece = metric.compute()["ece"].item()
+    metric.reset()
+    expected_ece = 0.0
+    for index in range(15):
+        inside = [n for n, value in enumerate(confidences) if min(int(value * 15), 14) == index]
+        assert metric.bins.num_queries[index] == len(inside)
+        if inside:
+            means = [sum(values[n] for n in inside) / len(inside) for values in (confidences, correct)]
+            found = metric.bins.confidence[index].item(), metric.bins.accuracy[index].item()
+            assert found == pytest.approx(means, abs=1e-6)
+            expected_ece += len(inside) / len(confidences) * abs(means[0] - means[1])
+    assert ece == pytest.approx(expected_ece, abs=1e-6)
+
+
 def test_the_last_digit_does_not_depend_on_the_batches(log_probabilities, labels):
     together = updated((log_probabilities, labels)).compute()
     for sizes in ([1] * NUM_EPISODES, [7, 13, 20]):
