@@ -87,6 +87,12 @@ class EpisodeSampler:
         turns = torch.from_numpy(quarter_turns)
         return EpisodeIndices(support, query, turns, support_u, query_u, torch.from_numpy(is_labelled))
 
+    def classes(self, epoch: int, first_episode: int, num_episodes: int) -> Tensor:
+        """The classes [T, N] of the same episodes, class*num_rotations + turns, in the order of their labels."""
+        indices = self(epoch, first_episode, num_episodes)
+        of_images = np.searchsorted(self._starts, indices.support[..., 0], side="right") - 1
+        return torch.from_numpy(of_images) * self.num_rotations + indices.quarter_turns
+
     def _generator(self, epoch: int, episode: int) -> np.random.Generator:
         # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
         return np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, episode, epoch]))
