@@ -112,6 +112,11 @@ class FewShotAlgorithm(TaskMapping, ABC):
             )
 
     @property
+    def learned_step_sizes(self) -> dict[str, Tensor]:
+        """The step sizes of the adaptation that are learned, by name, or by name and layer; none here."""
+        return {}
+
+    @property
     def norm_mode(self) -> str:
         """Where normalisation takes its statistics from, stated with every result."""
         return str(self.hparams.get("norm", "none"))
