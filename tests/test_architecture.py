@@ -31,7 +31,7 @@ ARROWS = {
     "algorithms": {"episode", "functional", "backbones", "metrics"},
     "data": {"episode"},
     "benchmarks": {"data", "episode"},
-    "callbacks": {"episode", "algorithms"},
+    "callbacks": {"episode", "algorithms", "metrics"},
     "checkpoints": {"algorithms"},
     "guard": set(),
     "runs": {"checkpoints"},
