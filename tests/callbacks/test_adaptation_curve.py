@@ -46,7 +46,8 @@ def test_curves_are_those_of_plain_gradient_descent():
 
 @pytest.mark.parametrize("algorithm", [MAML, Reptile, LSTMMetaLearner])
 def test_the_last_scalar_is_the_accuracy_that_validation_found(algorithm, patterns, trainer, events):
-    model = algorithm(num_ways=3, image_shape=(1, 16, 16), num_inner_steps_test=4)
+    steps = {"num_inner_steps": 1, "num_inner_steps_test": 4}
+    model = algorithm(num_ways=3, image_shape=(1, 16, 16), backbone="conv4-32", **steps)
     fitting = trainer(AdaptationCurve())
     fitting.fit(model, datamodule=patterns(num_val_episodes=4))
     found = scalars(events())

@@ -13,13 +13,13 @@ from fewshot_pl.callbacks.observer import writers
 from fewshot_pl.errors import InputError
 
 SHAPES = {"num_ways": 3, "image_shape": (1, 16, 16)}
-STEPS = {"num_inner_steps": 2, "norm": "running"}
+SMALL = {**SHAPES, "backbone": "conv4-32"}
 TRAININGS = {
     "ProtoNet": lambda: ProtoNet(image_shape=SHAPES["image_shape"]),
-    "MAML": lambda: MAML(**SHAPES, **STEPS),
-    "Reptile": lambda: Reptile(**SHAPES, num_inner_steps_test=3),
-    "PLATIPUS": lambda: PLATIPUS(**SHAPES, backbone="conv4-32", num_samples=2),
-    "MetaGAN": lambda: MetaGAN(**SHAPES, generator_width=4),
+    "MAML": lambda: MAML(**SMALL, num_inner_steps=2, norm="running"),
+    "Reptile": lambda: Reptile(**SMALL, num_inner_steps=2, num_inner_steps_test=3),
+    "PLATIPUS": lambda: PLATIPUS(**SMALL, num_samples=2),
+    "MetaGAN": lambda: MetaGAN(**SMALL, generator_width=4),
 }
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
