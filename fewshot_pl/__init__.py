@@ -8,16 +8,17 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.torchvision_guard import import_torchvision
 
 __version__ = "0.1.0"
-__all__ = ["Episode", "InputError", "__version__", "load_algorithm"]
+__all__ = ["Episode", "FewShotPredictor", "InputError", "__version__", "load_algorithm"]
+_ELSEWHERE = {"FewShotPredictor": "fewshot_pl.prediction.predictor", "load_algorithm": "fewshot_pl.checkpoints"}
 
 import_torchvision()  # before anything imports pytorch_lightning or torchmetrics
 
 
 def __getattr__(name: str) -> Any:
-    """The algorithms, the benchmarks and ``load_algorithm``, imported when first asked for."""
+    """The algorithms, the benchmarks, and what else takes time to import, imported when first asked for."""
     for module in map(importlib.import_module, ("fewshot_pl.algorithms", "fewshot_pl.benchmarks")):
         if name in module.__all__:
             return getattr(module, name)
-    if name == "load_algorithm":
-        return importlib.import_module("fewshot_pl.checkpoints").load_algorithm
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_ELSEWHERE[name]), name)
     raise AttributeError(f"module 'fewshot_pl' has no attribute '{name}'")

@@ -1,5 +1,8 @@
 """Reading the self-contained checkpoints that ``train.py`` writes."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,18 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or checkpoint.get("algorithm") not in algorithms.__all__:
         raise InputError(f"{path} holds no algorithm of fewshot_pl: give a checkpoint that train.py wrote")
     return checkpoint
+
+
+def amend_checkpoint(path: Path, entries: dict[str, Any]) -> None:
+    """Add entries to a checkpoint's contents; the file is there whole, before and after."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    os.close(handle)
+    try:
+        torch.save({**opened_checkpoint(path), **entries}, name)
+        shutil.copymode(path, name)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -22,6 +22,7 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
 from fewshot_pl.guard import guarded
+from fewshot_pl.prediction.calibration import calibrate, told
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
 
@@ -99,6 +100,9 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer_config = self.config_init.trainer
         trainer_config.callbacks = [*(trainer_config.callbacks or []), *pictures(self.config_init.pictures)]
+        if trainer_config.enable_progress_bar is False:
+            ours = self.trainer_defaults["callbacks"]
+            self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
         if trainer_config.enable_checkpointing is not False:
             trainer_config.callbacks = [*(trainer_config.callbacks or []), _last_checkpoint()]
         if trainer_config.logger in (None, True):
@@ -129,6 +133,9 @@ def train(args: Sequence[str] | None) -> None:
     result = result_of(model, data, metrics, "test", time.monotonic() - started)
     result["training_seed"] = cli.config.seed_everything
     print_result(result)
+    if best and (rates := calibrate(model, data, Path(best))):
+        print(told(rates))
+        result["unknown"] = rates
     if cli.run_folder:
         result["checkpoint"] = best
         save_result(result, cli.run_folder / "results.json")

@@ -2,8 +2,10 @@
 
 import os
 
-# Networks of tests are so small that threads only wait for each other; must come before torch is imported.
+# Networks of tests are so small that threads only wait for each other, and where a test asks for two, they would wait
+# by turning round and round on the cores that other tests need; must come before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 

@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
-    *("checkpoints", "flags", "guard", "results", "runs"),
+    *("checkpoints", "flags", "guard", "prediction", "results", "runs"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -37,6 +37,7 @@ ARROWS = {
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks"},
     "results": {"", "algorithms", "data"},
+    "prediction": {"algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard"},
     "cli": EVERYTHING,
 }
 # Third-party packages of the parts that are pure; the other parts take what they need.
@@ -126,10 +127,13 @@ def test_the_map_has_no_cycle():
         done |= ready
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
-def test_scripts_only_call_the_cli(script):
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [("train.py", "cli.train"), ("evaluate.py", "cli.evaluate"), ("predict.py", "prediction.command.predict")],
+)
+def test_scripts_only_call_their_command(script, command):
     path = ROOT.parent / script
-    assert {name for name in imports(path) if name != "sys"} == {f"fewshot_pl.cli.{path.stem}"}
+    assert {name for name in imports(path) if name != "sys"} == {f"fewshot_pl.{command}"}
     assert len(path.read_text("utf-8").splitlines()) < 15
 
 

@@ -116,6 +116,9 @@ ROWS = {
 }
 
 
+PLAIN_ROWS = {name: row for name, row in ROWS.items() if "-" not in name or name == "MetaGAN-relation"}
+
+
 @pytest.fixture(params=ROWS.values(), ids=ROWS.keys())
 def row(request):
     return request.param
@@ -338,7 +341,11 @@ def test_trains_and_tests_in_mixed_precision(row, two_threads):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("task_parallel", ["loop", "threads"])
+@pytest.mark.parametrize(
+    ("row", "task_parallel"),
+    [(row, "loop") for row in ROWS.values()] + [(row, "threads") for row in PLAIN_ROWS.values()],
+    ids=[f"{name}-loop" for name in ROWS] + [f"{name}-threads" for name in PLAIN_ROWS],
+)
 def test_gradients_taken_task_by_task_are_those_of_all_tasks_together(row, task_parallel, two_threads):
     """Where it is known that all tasks have labels, a loop keeps no more than one task in memory, threads a few."""
     episode = random_episode(num_tasks=3, dtype=torch.float64)
@@ -356,6 +363,7 @@ def test_gradients_taken_task_by_task_are_those_of_all_tasks_together(row, task_
         torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("row", PLAIN_ROWS.values(), ids=PLAIN_ROWS.keys())
 def test_threads_repeat_themselves_to_the_bit(row, two_threads):
     episode = random_episode(num_tasks=5)._replace(known_ways=NUM_WAYS)
 
@@ -367,3 +375,15 @@ def test_threads_repeat_themselves_to_the_bit(row, two_threads):
             return gradient, model.eval()(episode)
 
     torch.testing.assert_close(step(), step(), rtol=0, atol=0)
+
+
+def test_a_predictor_gives_the_logits_of_one_task_again_and_again(row):
+    """Also where classes have different numbers of support images."""
+    model = trained_running_statistics(build(row).double())
+    task, others = (random_episode(dtype=torch.float64, num_shots=3, seed=seed).tasks(0) for seed in (0, 1))
+    support = task.support_x[:-2], task.support_y[:-2]
+    predictor = model.predictor(*support, NUM_WAYS)
+    for query_x in (task.query_x, others.query_x[:4], task.query_x):
+        expected = model.query_logits(*support, query_x, NUM_WAYS)
+        torch.testing.assert_close(predictor(query_x), expected, rtol=0, atol=1e-12)
+        assert expected.isfinite().all()

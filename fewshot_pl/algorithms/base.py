@@ -8,6 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
@@ -64,6 +65,13 @@ class FewShotAlgorithm(TaskMapping, ABC):
             num_ways: N; of regression D.
         """
 
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+        """What one task's support makes of the model: a function of queries [n, C, H, W] to their logits [n, N].
+
+        It may be called again and again; what the support takes is done once.
+        """
+        return lambda query_x: self.query_logits(support_x, support_y, query_x, num_ways)
+
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         """Scalars to log, ``loss`` among them: the one that is minimised."""
         loss, outputs = self._losses_one_by_one(batch) if self._takes_one_by_one(batch) else self._losses_at_once(batch)
@@ -110,11 +118,6 @@ class FewShotAlgorithm(TaskMapping, ABC):
                 f"this {type(self).__name__} has a head of {self.num_ways} outputs and cannot take {num_ways}-way "
                 f"tasks: pass --data.num_ways {self.num_ways}, or train with --data.num_ways {num_ways}"
             )
-
-    @property
-    def learned_step_sizes(self) -> dict[str, Tensor]:
-        """The step sizes of the adaptation that are learned, by name, or by name and layer; none here."""
-        return {}
 
     @property
     def norm_mode(self) -> str:

@@ -1,12 +1,14 @@
 """GradientAlgorithm: methods that adapt a network to each task by steps on its support."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.learner import query_logits_at
 from fewshot_pl.functional.inner_loop import Parameters
@@ -55,12 +57,20 @@ class GradientAlgorithm(FewShotAlgorithm):
         return features
 
     @property
+    def learned_step_sizes(self) -> dict[str, Tensor]:
+        """The step sizes of the adaptation that are learned, by name, or by name and layer; none here."""
+        return {}
+
+    @property
     def num_steps(self) -> int:
         """How many steps a task is given now: in training, or else in validation and test."""
         return self.num_inner_steps if self.training else self.num_inner_steps_test
 
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+        return partial(self.logits_at, self.adapted(support_x, support_y, self.num_steps), support_x)
+
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        return self.logits_at(self.adapted(support_x, support_y, self.num_steps), support_x, query_x)
+        return self.predictor(support_x, support_y, num_ways)(query_x)
 
     def logits_at(self, parameters: Parameters, support_x: Tensor, query_x: Tensor) -> Tensor:
         """The logits [N*Q, N] of one task's queries, all in one batch, with the learner's parameters as given."""

@@ -1,5 +1,6 @@
 """The LSTM Meta-Learner (Ravi and Larochelle 2017)."""
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import Norm
 from fewshot_pl.backbones.normalization import (
     Statistics,
@@ -84,8 +86,8 @@ class LSTMMetaLearner(GradientAlgorithm):
         self.norm_momentum = norm_momentum
         self.max_gradient_norm = max_gradient_norm
 
-    def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        return self._logits_after(self._stops(support_x, support_y, self.num_steps)[-1], support_x, query_x)
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+        return partial(self._logits_after, self._stops(support_x, support_y, self.num_steps)[-1], support_x)
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         return self.learner.parameters_at(self._stops(support_x, support_y, num_steps)[-1].point)

@@ -1,6 +1,6 @@
 """MetaGAN (Zhang, Che, Ghahramani, Bengio, Song 2018)."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from fewshot_pl.algorithms.discriminators import (
     SupportSet,
     Weights,
 )
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
 from fewshot_pl.episode import Episode
@@ -192,13 +193,17 @@ class MetaGAN(FewShotAlgorithm):
     def more_inputs(self, episode: Episode) -> tuple[Tensor, ...]:
         return () if episode.support_u is None else (episode.support_u,)
 
+    def predictor(
+        self, support_x: Tensor, support_y: Tensor, num_ways: int, support_u: Tensor | None = None
+    ) -> Predictor:
+        fakes = self.generated_images(support_x).detach() if self.is_game else None
+        support = SupportSet(support_x, support_y, num_ways, support_u, fakes)
+        return partial(self.discriminator.logits_at, self.discriminator.adapted(support, self.num_steps), support)
+
     def query_logits(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int, support_u: Tensor | None = None
     ) -> Tensor:
-        fakes = self.generated_images(support_x).detach() if self.is_game else None
-        support = SupportSet(support_x, support_y, num_ways, support_u, fakes)
-        phi = self.discriminator.adapted(support, self.num_steps)
-        return self.discriminator.logits_at(phi, support, query_x)
+        return self.predictor(support_x, support_y, num_ways, support_u)(query_x)
 
     def generated_images(self, support_x: Tensor) -> Tensor:
         """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], from the same noise always."""

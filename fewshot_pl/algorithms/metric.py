@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
 from fewshot_pl.backbones.normalization import episodic_norms, support_rows
 
@@ -59,6 +60,12 @@ class MetricAlgorithm(FewShotAlgorithm):
         with support_rows(self, num_support):
             features = self.encode(torch.cat([support_x, query_x]))
         return self.logits_from_features(features[:num_support], support_y, features[num_support:], num_ways)
+
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+        if not self.embeds_alone:
+            return super().predictor(support_x, support_y, num_ways)
+        support_f = self.encode(support_x)
+        return lambda query_x: self.logits_from_features(support_f, support_y, self.encode(query_x), num_ways)
 
     # Lightning's hooks: an evaluation embeds each image once, where the data module can ------------------
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.algorithms.base import training_accuracy
 from fewshot_pl.algorithms.maml import MAML
+from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.gaussians import gaussian_kl
@@ -104,8 +105,8 @@ class PLATIPUS(MAML):
         log_p, log_q = self._log_variances()
         mean_p, mean_q = self._mean_of_p(support_x, support_y), self._mean(loss_on_query, self.gamma_q)
         thetas = mean_q + (log_q / 2).exp() * noise
-        outputs = self._adapted_outputs(thetas, support_x, support_y, query_x, self.num_steps)
-        return outputs, gaussian_kl(mean_q, log_q, mean_p, log_p)
+        phis = self._adapted_samples(thetas, support_x, support_y, self.num_steps)
+        return self._outputs_at(phis, support_x, query_x), gaussian_kl(mean_q, log_q, mean_p, log_p)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -130,12 +131,11 @@ class PLATIPUS(MAML):
         Returns:
             [S, n, N], or of regression [S, n, D], for the S = ``num_samples`` samples.
         """
-        thetas = self._mean_of_p(support_x, support_y) + (self._log_variances()[0] / 2).exp() * self.sample_noise
-        num_steps = self.num_steps if num_steps is None else num_steps
-        return self._adapted_outputs(thetas, support_x, support_y, query_x, num_steps)
+        return self._outputs_at(self._samples_of_p(support_x, support_y, num_steps), support_x, query_x)
 
-    def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        return _mean_prediction(self.sampled_outputs(support_x, support_y, query_x), support_y)
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+        phis = self._samples_of_p(support_x, support_y)
+        return lambda query_x: _mean_prediction(self._outputs_at(phis, support_x, query_x), support_y)
 
     def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
         outputs = [self.sampled_outputs(support_x, support_y, query_x, steps) for steps in range(self.num_steps + 1)]
@@ -153,6 +153,12 @@ class PLATIPUS(MAML):
             return gammas
         layers = {name: self.learner.parameters_at(gamma) for name, gamma in gammas.items()}
         return {f"{name}/{layer}": sizes for name, of in layers.items() for layer, sizes in of.items()}
+
+    def _samples_of_p(self, support_x: Tensor, support_y: Tensor, num_steps: int | None = None) -> list[Parameters]:
+        """Where ``num_samples`` thetas of one task's p lead in so many steps, by default as in a test."""
+        thetas = self._mean_of_p(support_x, support_y) + (self._log_variances()[0] / 2).exp() * self.sample_noise
+        num_steps = self.num_steps if num_steps is None else num_steps
+        return self._adapted_samples(thetas, support_x, support_y, num_steps)
 
     # Both ----------------------------------------------------------------------------------------------
 
@@ -172,12 +178,15 @@ class PLATIPUS(MAML):
             gradient: Tensor = at_point(mu.detach() if self.first_order else mu)
         return mu - gamma * gradient
 
-    def _adapted_outputs(
-        self, thetas: Tensor, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_steps: int
-    ) -> Tensor:
-        """The query outputs [S, n, N] after ``num_steps`` on one task's support from each of the thetas [S, P]."""
+    def _adapted_samples(
+        self, thetas: Tensor, support_x: Tensor, support_y: Tensor, num_steps: int
+    ) -> list[Parameters]:
+        """The learner's parameters after ``num_steps`` on one task's support from each of the thetas [S, P]."""
         starts = [self.learner.parameters_at(theta) for theta in thetas]
-        phis = [self.adapted_from(start, support_x, support_y, num_steps) for start in starts]
+        return [self.adapted_from(start, support_x, support_y, num_steps) for start in starts]
+
+    def _outputs_at(self, phis: list[Parameters], support_x: Tensor, query_x: Tensor) -> Tensor:
+        """The outputs [S, n, N] that each of the S parameters gives to one task's queries."""
         return torch.stack([self.logits_at(phi, support_x, query_x) for phi in phis])
 
     def _log_variances(self) -> tuple[Tensor, Tensor]:

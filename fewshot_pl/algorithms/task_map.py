@@ -10,6 +10,7 @@ from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_nor
 from fewshot_pl.functional.known_gradient import with_known_gradient
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
+Predictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
 def mapped(

@@ -71,6 +71,9 @@ class Omniglot(ImageDataModule):
                 )
             yield character, np.stack([_ink(file) for file in files[character]])
 
+    def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
+        return np.invert(super().own_image(image))  # dark ink on light paper, which is stored as light on dark
+
     def source_fingerprint(self) -> dict[str, Any]:
         return {
             "format": 1,

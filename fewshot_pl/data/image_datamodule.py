@@ -4,7 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -14,6 +17,7 @@ from fewshot_pl.data.episode_dataset import EpisodeDataset, ImageBatch, IndexBat
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
+from fewshot_pl.data.square_image import square_image
 from fewshot_pl.data.stored_datamodule import StoredDataModule
 from fewshot_pl.episode import UNKNOWN, Episode
 from fewshot_pl.errors import InputError
@@ -64,6 +68,11 @@ class ImageDataModule(StoredDataModule):
             tuple((value - mean) / std for mean, std in zip(self.mean, self.std, strict=True)) for value in (0.0, 1.0)
         )
         return darkest, brightest
+
+    def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
+        """A user's image as this benchmark would store it: uint8 [C, H, W]; see ``square_image``."""
+        channels, _, size = self.image_shape
+        return square_image(image, size, 3 if channels == 3 else 1)
 
     # Lightning's hooks -------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class FolderTree(ImageTree):
         for folder, _, files in os.walk(self.path, followlinks=True):
             below = Path(folder).relative_to(self.path).as_posix()
             found += [file if below == "." else f"{below}/{file}" for file in files]
-        return sorted(filter(_is_image_name, found))
+        return sorted(filter(is_image_name, found))
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
@@ -78,7 +78,7 @@ class ZipTree(ImageTree):
 
     @cached_property
     def names(self) -> list[str]:
-        return sorted(filter(_is_image_name, self._archive.namelist()))
+        return sorted(filter(is_image_name, self._archive.namelist()))
 
     def read(self, name: str) -> bytes:
         return self._archive.read(name)
@@ -122,7 +122,8 @@ def find_tree(root: Path, name: str) -> ImageTree | None:
     return FolderTree(folder) if (folder := root / name).is_dir() else None
 
 
-def _is_image_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Whether a relative path is that of an image, by its extension, and not hidden."""
     parts = PurePosixPath(name).parts
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return False

@@ -29,7 +29,7 @@ def test_weights_buffers_and_random_states_are_the_same_without_them(name, patte
     left = []
     for callbacks in (pictures(["all"]), pictures(["none"])):
         seed_everything(0, verbose=False)
-        model, data, training = TRAININGS[name](), patterns(), trainer(*callbacks)
+        model, data, training = TRAININGS[name](), patterns(), trainer(*callbacks, max_epochs=1)
         training.fit(model, datamodule=data)
         tested = training.test(model, datamodule=data, verbose=False)
         left.append((model.state_dict(), torch.get_rng_state(), str(np.random.get_state()), random.getstate(), tested))

@@ -1,0 +1,130 @@
+"""The command ``predict.py``: classes from a folder, labels for images, as a table and as a page to look at."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from fewshot_pl.errors import InputError
+from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.guard import guarded
+from fewshot_pl.prediction.calibration import FALSE_REJECT
+from fewshot_pl.prediction.files import query_files, support_classes
+from fewshot_pl.prediction.labels import sorted_label, write_labels
+from fewshot_pl.prediction.predictor import FewShotPredictor
+from fewshot_pl.prediction.report import Shown, data_url, report
+
+
+@guarded
+def predict(args: Sequence[str] | None) -> None:
+    """Adapt to the classes in a folder, and write the class of each image of a query as CSV and as an HTML page."""
+    config = _parser().parse_args(None if args is None else list(args))
+    classes, queries = support_classes(Path(config.support).expanduser()), query_files(config.query)
+    settings = {name: config[name] for name in ("batch_size", "false_reject", "per_query", "device")}
+    predictor = FewShotPredictor(config.ckpt_path, **settings)
+    examples = [(file, name) for name, found in classes.items() for file in found.images]
+    predictor.fit(*zip(*examples, strict=True))
+    others = [file for found in (*classes.values(), queries) for file in found.others]
+    for sentence in _remarks(predictor, [file for file, _ in examples], others):
+        print(sentence)
+    shown, unreadable = _labelled(predictor, queries.images)
+    folder = Path(config.output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = [one.label for one in shown]
+    write_labels(labels, folder / "predictions.csv")
+    support = {
+        name: [data_url(predictor.model.opened(file)) for file in found.images] for name, found in classes.items()
+    }
+    (folder / "report.html").write_text(report(support, shown, _facts(predictor)), encoding="utf-8")
+    num_unknown = sum(bool(label.is_unknown) for label in labels)
+    print(f"{len(labels)} images labelled, {num_unknown} of them unknown: {folder}/predictions.csv and report.html")
+    if unreadable:
+        raise InputError(f"{len(unreadable)} of {len(queries.images)} images are not labelled: {'; '.join(unreadable)}")
+
+
+def _parser() -> FewShotArgumentParser:
+    parser = FewShotArgumentParser(description="Label images by a few examples of each class.")
+    parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint of train.py")
+    parser.add_argument("--support", type=str, required=True, help="folder with one folder of images per class")
+    what = "images to label: folders, files, or patterns like 'new/*.jpg'"
+    parser.add_argument("--query", type=str, nargs="+", required=True, help=what)
+    parser.add_argument("--output", type=str, default="predictions", help="folder to write the results to")
+    what = "share of the images of known classes that may be called unknown"
+    parser.add_argument("--false_reject", type=float, default=FALSE_REJECT, help=what)
+    parser.add_argument("--batch_size", type=int, default=256, help="images predicted at once")
+    what = "of norm transductive: let each image pass with the support alone, so that none influences another; slower"
+    parser.add_argument("--per_query", type=bool, default=False, help=what)
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 ...; auto: a GPU if there is one")
+    return parser
+
+
+def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Path]) -> Iterator[str]:
+    """What a user should know before believing the labels, of the support's images and of files that are none."""
+    if others:
+        yield f"Left out, as no image: {others[0]}" + (f" and {len(others) - 1} other files" if others[1:] else "")
+    if predictor.model.is_grey and any(map(_has_colour, map(predictor.model.opened, examples))):
+        yield "The images have colour and this model was trained on grey ones: it sees them in grey"
+    if predictor.model.is_transductive and not predictor.per_query:
+        yield (
+            "Images labelled together influence each other, as this model's norm is transductive: "
+            "pass --per_query true to have each by itself"
+        )
+    if predictor.rejection_ is None:
+        yield "This checkpoint was not calibrated to call images unknown, so none is"
+
+
+def _has_colour(image: Image.Image) -> bool:
+    hues = np.asarray(image.convert("HSV").resize((32, 32)))[..., 1]  # the saturation of some of the pixels
+    return bool(hues.mean() > 8)
+
+
+def _labelled(predictor: FewShotPredictor, files: list[Path]) -> tuple[list[Shown], list[str]]:
+    """The labels of image files, and what is wrong with those that do not decode."""
+    shown: list[Shown] = []
+    unreadable: list[str] = []
+    starts = range(0, len(files), predictor.batch_size)
+    for start in track(starts, "Labelling", console=Console(stderr=True), disable=not sys.stderr.isatty()):
+        read: list[_Read] = []
+        for file in files[start : start + predictor.batch_size]:
+            try:
+                image = predictor.model.opened(file)
+            except InputError as error:
+                unreadable.append(str(error))
+            else:  # kept small: a batch of photographs would take gigabytes
+                read.append(_Read(file, predictor.model.data.own_image(image), data_url(image)))
+        shown += _shown(predictor, read)
+    return shown, unreadable
+
+
+class _Read(NamedTuple):
+    """An image of the query: its file, as its benchmark would store it, and as a small picture."""
+
+    file: Path
+    stored: NDArray[np.uint8]
+    picture: str
+
+
+def _shown(predictor: FewShotPredictor, read: list[_Read]) -> list[Shown]:
+    logits = predictor.logits(predictor.model.network_input([one.stored for one in read]))
+    log_probabilities = predictor.log_probabilities(logits)
+    unknown = predictor.rejected(logits, log_probabilities)
+    rows = zip(read, np.exp(log_probabilities), unknown, strict=True)
+    return [
+        Shown(sorted_label(one.file, predictor.classes_, row, rejected), one.picture) for one, row, rejected in rows
+    ]
+
+
+def _facts(predictor: FewShotPredictor) -> dict[str, Any]:
+    rejection = predictor.rejection_
+    return {
+        "algorithm": type(predictor.model.algorithm).__name__,
+        "checkpoint": str(predictor.checkpoint),
+        "false_reject": predictor.false_reject,
+        "false_accept": None if rejection is None else rejection.false_accept(predictor.false_reject),
+    }

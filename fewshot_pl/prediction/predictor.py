@@ -1,0 +1,163 @@
+"""FewShotPredictor: a checkpoint as a classifier of a user's own images, by scikit-learn's conventions."""
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from fewshot_pl.algorithms.task_map import Predictor
+from fewshot_pl.errors import InputError
+from fewshot_pl.prediction.calibration import FALSE_REJECT
+from fewshot_pl.prediction.rejection import Rejection, nearest_rejection
+from fewshot_pl.prediction.trained_model import OwnImage, TrainedModel, trained_model
+
+
+class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A trained few-shot learner, of any algorithm, that tells apart the classes of a few labelled images.
+
+    ``fit`` adapts once; what predicts then takes any number of images, in batches. Images are files, PIL images or
+    uint8 arrays [H, W] or [H, W, 3], of any size: they are brought upright and cropped to the centred square of the
+    size that the checkpoint was trained on.
+
+    Args:
+        checkpoint: a file that ``train.py`` wrote.
+        batch_size: images predicted at once.
+        false_reject: the share of images of the known classes, 0 to 1, that may be called unknown.
+        per_query: of norm ``transductive``, where images that are predicted together influence each other: let each
+            pass with the support alone, as Reptile's authors do without transduction; slower.
+        device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
+
+    Attributes:
+        classes_: the labels [N], sorted.
+        rejection_: when an image is called unknown; None where the checkpoint has no calibration.
+    """
+
+    classes_: NDArray[Any]
+    rejection_: Rejection | None
+
+    def __init__(
+        self,
+        checkpoint: str | PathLike[str],
+        batch_size: int = 256,
+        false_reject: float = FALSE_REJECT,
+        per_query: bool = False,
+        device: str = "auto",
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.batch_size = batch_size
+        self.false_reject = false_reject
+        self.per_query = per_query
+        self.device = device
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | PathLike[str], **settings: Any) -> "FewShotPredictor":
+        """The predictor of a checkpoint; ``settings`` are the other arguments of the class."""
+        return cls(checkpoint, **settings)
+
+    def fit(self, images: Iterable[OwnImage], labels: ArrayLike) -> "FewShotPredictor":
+        """Adapt to the classes of images [n] with labels [n]; classes may have different numbers of images.
+
+        Raises:
+            InputError: the checkpoint cannot be used, an image does not decode, there are fewer than two classes, or
+                more than the algorithm's head has outputs.
+        """
+        check_settings(self.batch_size, self.false_reject)
+        names, numbers = np.unique(np.asarray(labels), return_inverse=True)
+        model = trained_model(self.checkpoint, self.device)
+        support_x = model.pixels(images)
+        if len(support_x) != len(numbers):
+            raise InputError(f"there are {len(support_x)} images and {len(numbers)} labels: give each image one label")
+        self._model, self._support = model, (support_x, torch.from_numpy(numbers))
+        self._logits_of: Predictor | None = model.adapted(*self._support, len(names), self.per_query)
+        self.classes_ = names
+        self.rejection_ = nearest_rejection(model.rejections, len(numbers) / len(names))
+        return self
+
+    def predict(self, images: Iterable[OwnImage]) -> NDArray[Any]:
+        """The most probable class [n] of each image."""
+        best = self.decision_function(images).argmax(-1)
+        return np.asarray(self.classes_[best])
+
+    def predict_proba(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
+        """The probabilities [n, N] of the classes, in the order of ``classes_``, of each image."""
+        return np.exp(self.predict_log_proba(images))
+
+    def predict_log_proba(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
+        """Their natural logarithms [n, N]."""
+        return self.log_probabilities(self.decision_function(images))
+
+    def decision_function(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
+        """The algorithm's logits [n, N]."""
+        check_is_fitted(self)
+        pixels = self._model.pixels(images)
+        return np.concatenate([self.logits(batch) for batch in torch.split(pixels, self.batch_size)])
+
+    def is_unknown(self, images: Iterable[OwnImage]) -> NDArray[np.bool_]:
+        """Whether each image [n] looks like none of the classes.
+
+        Raises:
+            InputError: the checkpoint has no calibration.
+        """
+        check_is_fitted(self)
+        if self.rejection_ is None:
+            raise InputError(
+                f"{self.checkpoint} has no threshold for unknown images: train it with more validation classes than "
+                "ways, or resume its training with train.py --ckpt_path, which calibrates one at its end"
+            )
+        logits = self.decision_function(images)
+        return np.asarray(self.rejected(logits, self.log_probabilities(logits)), dtype=np.bool_)
+
+    # Of pixels, for a caller that reads images itself ----------------------------------------------------
+
+    @property
+    def model(self) -> TrainedModel:
+        """What the checkpoint holds."""
+        check_is_fitted(self)
+        return self._model
+
+    def logits(self, pixels: Tensor) -> NDArray[np.float64]:
+        """The algorithm's logits [n, N] of one batch of images [n, C, H, W], as ``model.pixels`` gives them."""
+        if self._logits_of is None:  # after unpickling
+            self._logits_of = self._model.adapted(*self._support, len(self.classes_), self.per_query)
+        if not len(pixels):
+            return np.empty((0, len(self.classes_)))
+        return self._logits_of(pixels).double().cpu().numpy()
+
+    def log_probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The log-probabilities [n, N] that logits [n, N] stand for."""
+        of_classes = self.model.algorithm.class_log_probabilities(torch.from_numpy(logits)[None])
+        return np.asarray(of_classes[0].numpy())
+
+    def rejected(self, logits: NDArray[np.float64], log_probabilities: NDArray[np.float64]) -> list[bool] | list[None]:
+        """Whether each of n images is called unknown; None where the checkpoint has no calibration."""
+        if self.rejection_ is None:
+            return [None] * len(logits)
+        rejected: list[bool] = self.rejection_.rejects(logits, log_probabilities, self.false_reject).tolist()
+        return rejected
+
+    # scikit-learn's hooks ----------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is adapted is a function, which cannot be pickled: it is made again from the support.
+        state: dict[str, Any] = dict(super().__getstate__())
+        return {**state, "_logits_of": None} if "_logits_of" in state else state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.no_validation = True
+        return tags
+
+
+def check_settings(batch_size: int, false_reject: float) -> None:
+    """Raise InputError if a setting is out of its range."""
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, not {batch_size}")
+    if not 0 <= false_reject <= 1:
+        raise InputError(f"false_reject is a share of images, 0 to 1, not {false_reject}")

@@ -1,0 +1,80 @@
+"""When an image is called unknown: a threshold calibrated on classes that neither training nor the task knows."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEY = "rejections"  # of a checkpoint's contents
+SHARES = np.linspace(0.0, 1.0, 101)
+
+Score = Literal["logit", "probability"]
+
+
+class Rejection(NamedTuple):
+    """How sure a prediction has to be, for tasks of about so many shots.
+
+    Attributes:
+        score: what is compared, the largest ``logit`` or the largest ``probability`` of an image: whichever told known
+            images from unknown ones better.
+        num_ways: of the calibration's tasks.
+        num_shots: of the calibration's tasks.
+        auroc: the probability that a known image has a higher score than an unknown one.
+        thresholds: [101], the scores below which 0, 1, ... 100 percent of the known images lay.
+        false_accepts: [101], the share of unknown images that lay above each of these.
+    """
+
+    score: Score
+    num_ways: int
+    num_shots: int
+    auroc: float
+    thresholds: list[float]
+    false_accepts: list[float]
+
+    def threshold(self, false_reject: float) -> float:
+        """The score below which this share of the known images, 0 to 1, is rejected."""
+        return float(np.interp(false_reject, SHARES, self.thresholds))
+
+    def false_accept(self, false_reject: float) -> float:
+        """The share of unknown images that is not rejected then."""
+        return float(np.interp(false_reject, SHARES, self.false_accepts))
+
+    def rejects(
+        self, logits: NDArray[np.float64], log_probabilities: NDArray[np.float64], false_reject: float
+    ) -> NDArray[np.bool_]:
+        """Whether each of n images, by its logits [n, N] and log-probabilities [n, N], is called unknown."""
+        found = scores(logits, log_probabilities)[self.score]
+        return np.asarray(found < self.threshold(false_reject))
+
+
+def scores(logits: NDArray[np.float64], log_probabilities: NDArray[np.float64]) -> dict[Score, NDArray[np.float64]]:
+    """How sure n predictions are, [n], by logits [n, N] and by log-probabilities [n, N]."""
+    return {"logit": logits.max(-1), "probability": np.exp(log_probabilities.max(-1))}
+
+
+def calibrated(
+    known: dict[Score, NDArray[np.float64]], unknown: dict[Score, NDArray[np.float64]], num_ways: int, num_shots: int
+) -> Rejection:
+    """The Rejection that scores [n] of known and [m] of unknown images lead to."""
+    aurocs: dict[Score, float] = {name: auroc(known[name], unknown[name]) for name in known}
+    best = max(aurocs, key=lambda name: aurocs[name])
+    thresholds = np.quantile(known[best], SHARES)
+    above = 1 - np.searchsorted(np.sort(unknown[best]), thresholds) / len(unknown[best])
+    return Rejection(best, num_ways, num_shots, aurocs[best], thresholds.tolist(), above.tolist())
+
+
+def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
+    """The probability that a score of ``known`` [n] exceeds one of ``unknown`` [m], ties counted half."""
+    ordered = np.sort(unknown)
+    below, not_above = np.searchsorted(ordered, known, "left"), np.searchsorted(ordered, known, "right")
+    return float((below + not_above).mean() / 2 / len(unknown))
+
+
+def rejections_in(contents: dict[str, Any]) -> list[Rejection]:
+    """What a checkpoint's contents hold of calibrations."""
+    return [Rejection(**values) for values in contents.get(KEY, [])]
+
+
+def nearest_rejection(rejections: list[Rejection], num_shots: float) -> Rejection | None:
+    """The calibration whose number of shots is nearest, by ratio; None where there is none."""
+    return min(rejections, key=lambda one: abs(np.log(one.num_shots / num_shots)), default=None)

@@ -1,0 +1,56 @@
+"""The page that shows the labels of a user's images: one file, without anything from elsewhere."""
+
+import base64
+import io
+from collections import Counter
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image, ImageOps
+
+from fewshot_pl.prediction.labels import Label
+
+_SIDE = 160  # pixels of a small picture, at most
+_MOST_LABELS = 5000  # a page of more is too large for a phone
+_NUM_BARS = 5
+
+
+class Shown(NamedTuple):
+    """One image on the page."""
+
+    label: Label
+    picture: str  # as a data URL
+
+
+def data_url(image: Image.Image) -> str:
+    """A small upright copy of an image, as a URL that holds the image itself."""
+    small = ImageOps.exif_transpose(image).convert("RGBA")
+    small.thumbnail((_SIDE, _SIDE))
+    on_white = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
+    content = io.BytesIO()
+    on_white.save(content, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def report(support: dict[str, list[str]], shown: list[Shown], facts: dict[str, Any]) -> str:
+    """The page as HTML: the classes with their pictures, then the labelled images, the surest first.
+
+    Args:
+        support: data URLs of each class's images, by its name.
+        shown: the labelled images.
+        facts: of the model: ``algorithm``, ``checkpoint``, ``false_reject``, ``false_accept``, which may be None.
+    """
+    surest_first = sorted(shown, key=lambda one: (bool(one.label.is_unknown), -one.label.probabilities[0]))
+    counts = Counter(one.label.classes[0] for one in shown if not one.label.is_unknown)
+    template = Environment(
+        loader=PackageLoader("fewshot_pl"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template("predictions.html")
+    return template.render(
+        support=support,
+        shown=surest_first[:_MOST_LABELS],
+        num_labels=len(shown),
+        counts=counts,
+        num_unknown=sum(bool(one.label.is_unknown) for one in shown),
+        num_bars=_NUM_BARS,
+        **facts,
+    )

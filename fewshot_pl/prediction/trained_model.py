@@ -1,0 +1,162 @@
+"""TrainedModel: what a checkpoint holds, ready to adapt to the classes of a user's own images."""
+
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fewshot_pl import benchmarks
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.algorithms.task_map import Predictor
+from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
+from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.image_tree import FolderTree, ImageFile
+from fewshot_pl.data.pixels import normalised
+from fewshot_pl.errors import InputError
+from fewshot_pl.prediction.rejection import Rejection, rejections_in
+
+OwnImage = str | PathLike[str] | Image.Image | NDArray[np.uint8]  # a file, an image, or pixels [H, W] or [H, W, 3]
+
+_AT_LEAST = 256  # pixels of a side, to look at
+
+
+class TrainedModel(NamedTuple):
+    """An algorithm and how its images are made.
+
+    Attributes:
+        algorithm: in evaluation mode, on its device.
+        data: the benchmark it was trained on, without images.
+        rejections: when to call an image unknown, for some numbers of shots; none where it was not calibrated.
+    """
+
+    algorithm: FewShotAlgorithm
+    data: ImageDataModule
+    rejections: list[Rejection]
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the images have no colour."""
+        return self.data.image_shape[0] == 1
+
+    @property
+    def is_transductive(self) -> bool:
+        """Whether images that pass together influence each other."""
+        return self.algorithm.norm_mode.startswith("transductive")
+
+    def pixels(self, images: Iterable[OwnImage]) -> Tensor:
+        """Images as the network sees them, [n, C, H, W].
+
+        Raises:
+            InputError: an image does not decode, or is none.
+        """
+        return self.network_input([self.data.own_image(self.opened(image)) for image in images])
+
+    def opened(self, image: OwnImage) -> Image.Image:
+        """An image of a user's, where it is a JPEG file not much larger than is needed; raises as ``pixels``."""
+        return _opened(image, at_least=max(2 * self.data.image_shape[1], _AT_LEAST))
+
+    def network_input(self, images: list[NDArray[np.uint8]]) -> Tensor:
+        """Images as ``data.own_image`` gives them, uint8 [C, H, W] each, as the network sees them [n, C, H, W]."""
+        packed = np.stack(images) if images else np.empty((0, *self.data.image_shape), dtype=np.uint8)
+        return normalised(torch.from_numpy(packed), self.data.mean, self.data.std)
+
+    @torch.no_grad()
+    def adapted(self, support_x: Tensor, support_y: Tensor, num_classes: int, per_query: bool = False) -> Predictor:
+        """What a support [n, C, H, W] with labels [n] makes of it: images [m, C, H, W] to logits [m, num_classes].
+
+        In norm ``transductive`` the support passes with each batch of queries, so that one query alone has statistics
+        too; ``per_query`` lets each query pass with the support alone.
+
+        Raises:
+            InputError: the algorithm cannot tell so many classes apart.
+        """
+        check_classes(self.algorithm, num_classes)
+        device = self.algorithm.device
+        support_x, support_y = support_x.to(device), support_y.to(device)
+        # Outputs of a head that no class needs stay unused.
+        logits_of = self.algorithm.predictor(support_x, support_y, self.algorithm.num_ways or num_classes)
+        num_before = len(support_x) if self.is_transductive else 0
+
+        @torch.no_grad()
+        def answers(images: Tensor) -> Tensor:
+            queries = images.to(device)
+            groups = torch.split(queries, 1) if per_query and num_before else (queries,)
+            batches = (torch.cat([support_x[:num_before], group]) for group in groups)
+            return torch.cat([logits_of(batch)[num_before:, :num_classes] for batch in batches])
+
+        return answers
+
+
+def trained_model(checkpoint: str | PathLike[str], device: str = "auto") -> TrainedModel:
+    """The model in a checkpoint that ``train.py`` wrote.
+
+    Args:
+        checkpoint: the file.
+        device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
+
+    Raises:
+        InputError: the file is missing, damaged or of something else, or there is no such device.
+    """
+    path = Path(checkpoint)
+    contents = opened_checkpoint(path)
+    data = trained_data(contents, path)
+    return TrainedModel(load_algorithm(path).to(_chosen_device(device)), data, rejections_in(contents))
+
+
+def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
+    """The benchmark that the algorithm in a checkpoint was trained on, without its images.
+
+    Raises:
+        InputError: it is not known, or has no images.
+    """
+    name = contents["data"]
+    if name is None or name not in benchmarks.__all__:
+        raise InputError(
+            f"{path} was not trained on a benchmark of fewshot_pl, so nobody knows how its images are made: take one "
+            "that train.py wrote"
+        )
+    data = getattr(benchmarks, name)(**contents["datamodule_hyper_parameters"])
+    if not isinstance(data, ImageDataModule):
+        raise InputError(f"{path} was trained on {name}, which has no images: take a checkpoint trained on images")
+    return data
+
+
+def check_classes(algorithm: FewShotAlgorithm, num_classes: int) -> None:
+    """Raise InputError if an algorithm cannot tell ``num_classes`` classes apart."""
+    if num_classes < 2:
+        raise InputError("there is only one class and nothing to tell it from: give images of at least two classes")
+    if algorithm.num_ways is not None and num_classes > algorithm.num_ways:
+        raise InputError(
+            f"this {type(algorithm).__name__} has a head of {algorithm.num_ways} outputs and you gave {num_classes} "
+            f"classes: give at most {algorithm.num_ways}, train it with --data.num_ways {num_classes}, or take a "
+            "checkpoint of ProtoNet, which takes any number"
+        )
+
+
+def _opened(image: OwnImage, at_least: int) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, str | PathLike):
+        path = Path(image)
+        return ImageFile(FolderTree(path.parent), path.name).decoded(at_least)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise InputError(
+            f"images are files, PIL images or uint8 arrays [H, W] or [H, W, 3], not {array.dtype} {list(array.shape)}"
+        )
+    return Image.fromarray(array)
+
+
+def _chosen_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device {name} here: pass cpu, or auto") from error

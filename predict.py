@@ -1,0 +1,8 @@
+"""Label images by a few examples of each class: ``python predict.py --help``."""
+
+import sys
+
+from fewshot_pl.prediction.command import predict
+
+if __name__ == "__main__":
+    sys.exit(predict())

@@ -1,0 +1,85 @@
+"""Calibration on a benchmark: which images count as known and unknown, and what the checkpoint keeps of it."""
+
+import numpy as np
+import pytest
+import torch
+from random_images import give_random_images
+
+from fewshot_pl.algorithms import ProtoNet
+from fewshot_pl.benchmarks import CIFARFS, Sinusoid
+from fewshot_pl.checkpoints import opened_checkpoint
+from fewshot_pl.prediction.calibration import calibrate, calibrated_rejections, known_and_unknown, measured_rejection
+from fewshot_pl.prediction.rejection import rejections_in
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    def made(num_classes=8, num_images=9, **arguments):
+        give_random_images(monkeypatch, num_classes, num_images)
+        sizes = {"num_ways": 3, "num_shots": 2, "num_queries": 4, "num_val_episodes": 5, "eval_tasks_per_batch": 2}
+        data = CIFARFS(cache_dir=str(tmp_path / "cache"), **{**sizes, **arguments})
+        data.setup("")
+        return data
+
+    return made
+
+
+class Nearest(ProtoNet):
+    """Compares the images themselves, in place of features."""
+
+    def encode(self, images):
+        return images.flatten(1)
+
+
+def nearest():
+    return Nearest(image_shape=(3, 32, 32)).eval()
+
+
+def test_known_images_are_queries_of_the_tasks_classes_and_unknown_ones_of_others(module):
+    """Each image is the number of its class throughout, so that a query is at a prototype exactly if it is known."""
+    data = module()
+    store = data.stores["val"]
+    for number in range(store.num_classes):
+        store.class_images(number)[:] = 10 * number
+    known, unknown = known_and_unknown(nearest(), data, "val", num_shots=2)
+    assert len(known["logit"]) == 5 * 3 * 4 and len(unknown["logit"]) == 5 * 3 * 4
+    np.testing.assert_allclose(known["logit"], 0, atol=0.1)  # float32 rounds squares of 3,072 numbers
+    assert (unknown["logit"] < -10).all()
+    assert calibrated_rejections(nearest(), data, "val")[0].false_accept(0.05) == 0
+
+
+def test_batches_of_tasks_change_nothing(module):
+    one, three = (known_and_unknown(nearest(), module(eval_tasks_per_batch=size), "val", 1) for size in (1, 3))
+    for mine, theirs in zip(one, three, strict=True):
+        for name in mine:
+            np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-6, atol=0.1)
+
+
+def test_there_is_a_calibration_for_1_shot_for_5_and_for_those_of_the_evaluation(module):
+    rejections = calibrated_rejections(nearest(), module(), "val")
+    assert [(one.num_ways, one.num_shots) for one in rejections] == [(3, 1), (3, 2), (3, 5)]
+
+
+def test_shots_that_a_class_has_no_images_for_are_left_out(module):
+    rejections = calibrated_rejections(nearest(), module(num_images=5, num_queries=3), "val")
+    assert [one.num_shots for one in rejections] == [1, 2]
+
+
+@pytest.mark.parametrize("benchmark", ["no other classes", "no images"])
+def test_what_cannot_be_calibrated_is_not(module, benchmark, tmp_path):
+    data = module(num_classes=3) if benchmark == "no other classes" else Sinusoid()
+    assert calibrate(nearest(), data, tmp_path / "none.ckpt") is None
+
+
+def test_a_checkpoint_keeps_its_contents_and_the_calibration(module, checkpoint):
+    path = checkpoint()
+    before = opened_checkpoint(path)
+    rates = calibrate(nearest(), data := module(), path)
+    after = opened_checkpoint(path)
+    assert rejections_in(after) == calibrated_rejections(nearest(), data, "val")
+    assert before.keys() | {"rejections"} == after.keys()
+    for name, value in before["state_dict"].items():
+        assert torch.equal(value, after["state_dict"][name])
+    assert [file.name for file in path.parent.glob("*.ckpt*")] == [path.name]
+    assert rates == measured_rejection(nearest(), data, rejections_in(after), "test")
+    assert all(0 <= rate <= 1 for rate in rates.values())

@@ -1,0 +1,170 @@
+"""predict.py through its entry point: the table, the page, what it remarks, and bad input."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from own_images import write_classes
+from PIL import Image
+
+from fewshot_pl import FewShotPredictor
+from fewshot_pl.prediction.command import predict
+from fewshot_pl.prediction.rejection import KEY, Rejection
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A support of three classes and a query of six images."""
+    support = write_classes(tmp_path / "support", {"red": 3, "green": 2, "blue": 1})
+    query = write_classes(tmp_path / "query", {"a": 2, "b": 2, "c": 2}, seed=1)
+    return support, query
+
+
+def flags(path, folders, output, **more):
+    values = {"ckpt_path": path, "support": folders[0], "query": folders[1], "output": output, **more}
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def rows(output):
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("algorithm", ["ProtoNet", "MAML"])
+def test_the_table_holds_what_the_predictor_says(checkpoint, folders, tmp_path, capsys, algorithm):
+    path, output = checkpoint(algorithm), tmp_path / "deep" / "out"
+    assert predict(flags(path, folders, output, batch_size=4, per_query="true")) == 0
+    assert "6 images labelled, 0 of them unknown" in capsys.readouterr().out
+
+    support = sorted(folders[0].rglob("*.png"))
+    predictor = FewShotPredictor(path, per_query=True).fit(support, [file.parent.name for file in support])
+    table = rows(output)
+    files = [Path(row["file"]) for row in table]
+    assert files == sorted(folders[1].rglob("*.png"))
+    probabilities = np.sort(predictor.predict_proba(files), -1)
+    assert [row["class"] for row in table] == predictor.predict(files).tolist()
+    np.testing.assert_allclose([float(row["probability"]) for row in table], probabilities[:, -1], atol=1e-4)
+    margins = probabilities[:, -1] - probabilities[:, -2]
+    np.testing.assert_allclose([float(row["margin"]) for row in table], margins, atol=2e-4)
+    assert all(row["second_class"] not in ("", row["class"]) and row["unknown"] == "" for row in table)
+
+
+def test_unknown_images_are_marked(checkpoint, folders, tmp_path, capsys):
+    path = checkpoint()
+    rejection = Rejection("probability", 3, 1, 0.9, np.linspace(0.0, 1.0, 101).tolist(), [0.25] * 101)
+    torch.save({**torch.load(path, weights_only=True), KEY: [rejection._asdict()]}, path)
+    assert predict(flags(path, folders, tmp_path / "out", false_reject=0.9)) == 0
+    table = rows(tmp_path / "out")
+    assert [row["unknown"] for row in table] == ["yes" if float(row["probability"]) < 0.9 else "no" for row in table]
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "took 25 % for one there" in page
+
+
+def test_what_is_no_image_is_remarked_and_left_out(checkpoint, folders, tmp_path, capsys):
+    (folders[0] / "red" / "notes.txt").write_text("red things")
+    (folders[1] / "list.csv").write_text("1,2")
+    assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 0
+    told = capsys.readouterr().out
+    assert f"Left out, as no image: {folders[0]}/red/notes.txt and 1 other" in told
+    assert "not calibrated to call images unknown" in told
+    assert len(rows(tmp_path / "out")) == 6
+
+
+def test_colour_images_for_a_grey_checkpoint_are_remarked(checkpoint, folders, tmp_path, capsys):
+    path = checkpoint(data="Omniglot")
+    assert predict(flags(path, folders, tmp_path / "out")) == 0
+    assert "The images have colour and this model was trained on grey ones" in capsys.readouterr().out
+    for file in folders[0].rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    assert predict(flags(path, folders, tmp_path / "out")) == 0
+    assert "images have colour" not in capsys.readouterr().out
+
+
+def test_a_transductive_model_is_remarked(checkpoint, folders, tmp_path, capsys):
+    path = checkpoint("MAML")
+    assert predict(flags(path, folders, tmp_path / "out")) == 0
+    assert "influence each other" in capsys.readouterr().out
+
+
+def test_a_corrupt_query_loses_no_other(checkpoint, folders, tmp_path, capsys):
+    (folders[1] / "a" / "0.png").write_bytes(b"no image")
+    assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
+    assert len(rows(tmp_path / "out")) == 5
+    assert "1 of 6 images are not labelled" in (told := capsys.readouterr().err) and "a/0.png cannot be decoded" in told
+
+
+def corrupt(folders):
+    (folders[0] / "red" / "1.png").write_bytes(b"no image")
+
+
+def without_image(folders):
+    (folders[0] / "yellow").mkdir()
+
+
+def one_class(folders):
+    for name in ("red", "green"):
+        shutil.rmtree(folders[0] / name)
+
+
+def no_support(folders):
+    shutil.rmtree(folders[0])
+
+
+def no_query(folders):
+    shutil.rmtree(folders[1])
+
+
+def text_query(folders):
+    no_query(folders)
+    folders[1].mkdir()
+    (folders[1] / "notes.txt").write_text("nothing")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (corrupt, "red/1.png cannot be decoded"),
+        (without_image, "yellow holds no image"),
+        (one_class, "holds 1 class folder and at least two are needed"),
+        (no_support, "there is no folder"),
+        (no_query, "there is no file or folder"),
+        (text_query, "names no image"),
+    ],
+)
+def test_bad_folders_are_one_sentence_and_leave_nothing(checkpoint, folders, tmp_path, capsys, spoil, told):
+    path = checkpoint()
+    spoil(folders)
+    capsys.readouterr()
+    assert predict(flags(path, folders, tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("ckpt_path", "missing.ckpt", "there is no checkpoint missing.ckpt"),
+        ("false_reject", 2, "0 to 1"),
+        ("batch_size", 0, "batch_size must be at least 1"),
+        ("device", "abacus", "no device abacus"),
+    ],
+)
+def test_bad_flags(checkpoint, folders, tmp_path, capsys, flag, value, told):
+    path = checkpoint()
+    capsys.readouterr()
+    assert predict(flags(path, folders, tmp_path / "out", **{flag: value})) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_with_fewer_outputs_than_classes(checkpoint, folders, tmp_path, capsys):
+    write_classes(folders[0], {"yellow": 1})
+    path = checkpoint("MAML")
+    capsys.readouterr()
+    assert predict(flags(path, folders, tmp_path / "out")) == 2
+    assert "head of 3 outputs and you gave 4 classes" in capsys.readouterr().err

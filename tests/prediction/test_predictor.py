@@ -1,0 +1,194 @@
+"""FewShotPredictor: scikit-learn's conventions, the algorithm's own numbers, and what it says to bad input."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from own_images import ALGORITHMS, write_classes
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+
+import fewshot_pl
+from fewshot_pl import FewShotPredictor, InputError
+from fewshot_pl.prediction.calibration import FALSE_REJECT
+from fewshot_pl.prediction.rejection import KEY, Rejection
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Files of three classes, 3, 2 and 1 of each, and their labels."""
+    root = write_classes(tmp_path / "classes", {"red": 3, "green": 2, "blue": 1})
+    files = sorted(root.rglob("*.png"))
+    return files, [file.parent.name for file in files]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_predicts_what_it_says_of_the_support_and_queries(checkpoint, images, algorithm):
+    """As the algorithm itself with this support; transductive ones see the support beside the queries."""
+    path = checkpoint(algorithm)
+    files, names = images
+    predictor = FewShotPredictor.from_checkpoint(path).fit(files, names)
+    model = fewshot_pl.load_algorithm(path)
+    support_x = predictor.model.pixels(files)
+    support_y = torch.tensor([["blue", "green", "red"].index(name) for name in names])
+    before = support_x if model.norm_mode == "transductive" else support_x[:0]
+    with torch.no_grad():
+        logits = model.query_logits(support_x, support_y, torch.cat([before, support_x]), 3)[len(before) :]
+        expected = model.class_log_probabilities(logits[None])[0].exp()
+    found = predictor.predict_proba(files)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    assert predictor.classes_.tolist() == ["blue", "green", "red"]
+    assert predictor.predict(files).tolist() == predictor.classes_[found.argmax(-1)].tolist()
+
+
+def test_a_prototypical_network_tells_colours_apart(checkpoint, images, tmp_path):
+    """Of images it has not seen; random features suffice."""
+    others = write_classes(tmp_path / "others", {"red": 4, "green": 4, "blue": 4}, seed=1)
+    files = sorted(others.rglob("*.png"))
+    predictor = FewShotPredictor.from_checkpoint(checkpoint()).fit(*images)
+    assert predictor.score(files, [file.parent.name for file in files]) == 1.0
+
+
+@pytest.mark.parametrize("algorithm", ["ProtoNet", "MAML"])
+def test_files_images_and_arrays_are_the_same(checkpoint, images, algorithm):
+    files, names = images
+    opened = [Image.open(file) for file in files]
+    arrays = [np.asarray(image) for image in opened]
+    predictor = FewShotPredictor(checkpoint(algorithm)).fit(files, names)
+    expected = predictor.predict_proba(files)
+    for images_ in (opened, arrays, [str(file) for file in files], np.stack(arrays)):
+        np.testing.assert_array_equal(predictor.predict_proba(images_), expected)
+
+
+@pytest.mark.parametrize(("algorithm", "per_query"), [("ProtoNet", False), ("MAML", True), ("RelationNet", True)])
+def test_images_do_not_influence_each_other(checkpoint, images, algorithm, per_query):
+    files, names = images
+    predictor = FewShotPredictor(checkpoint(algorithm), per_query=per_query, batch_size=4).fit(files, names)
+    together = predictor.predict_proba(files)
+    alone = np.concatenate([predictor.predict_proba([file]) for file in files])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_a_transductive_model_takes_one_image_alone(checkpoint, images):
+    files, names = images
+    probabilities = FewShotPredictor(checkpoint("MAML")).fit(files, names).predict_proba(files[:1])
+    assert probabilities.shape == (1, 3) and np.isfinite(probabilities).all()
+
+
+@pytest.mark.parametrize("algorithm", ["MAML", "ProtoNet"])
+def test_fewer_classes_than_a_head_has_outputs(checkpoint, images, algorithm):
+    files, names = images
+    some = [index for index, name in enumerate(names) if name != "red"]
+    predictor = FewShotPredictor(checkpoint(algorithm)).fit([files[i] for i in some], [names[i] for i in some])
+    probabilities = predictor.predict_proba(files)
+    assert probabilities.shape == (len(files), 2)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-6)
+
+
+def test_more_classes_than_a_head_has_outputs(checkpoint, tmp_path):
+    files = sorted(write_classes(tmp_path / "four", dict.fromkeys("abcd", 1)).rglob("*.png"))
+    labels = [file.parent.name for file in files]
+    with pytest.raises(InputError, match=r"head of 3 outputs and you gave 4 classes.*--data.num_ways 4.*ProtoNet"):
+        FewShotPredictor(checkpoint("MAML")).fit(files, labels)
+    assert FewShotPredictor(checkpoint()).fit(files, labels).predict(files).tolist() == labels
+
+
+def test_labels_of_any_kind_and_no_queries(checkpoint, images):
+    files, names = images
+    predictor = FewShotPredictor(checkpoint()).fit(files, [len(name) for name in names])
+    assert predictor.classes_.tolist() == [3, 4, 5]
+    assert predictor.predict([]).shape == (0,) and predictor.predict_proba([]).shape == (0, 3)
+
+
+def test_a_fitted_predictor_can_be_pickled(checkpoint, images):
+    predictor = FewShotPredictor(checkpoint("MAML")).fit(*images)
+    copy = pickle.loads(pickle.dumps(predictor))
+    np.testing.assert_array_equal(copy.predict_proba(images[0]), predictor.predict_proba(images[0]))
+
+
+def test_scikit_learns_conventions(checkpoint, images):
+    files, names = images
+    path = checkpoint()
+    predictor = FewShotPredictor(path, batch_size=2)
+    assert predictor.get_params() == {
+        "checkpoint": path,
+        "batch_size": 2,
+        "false_reject": FALSE_REJECT,
+        "per_query": False,
+        "device": "auto",
+    }
+    assert clone(predictor.set_params(batch_size=3)).batch_size == 3
+    with pytest.raises(NotFittedError):
+        predictor.predict(files)
+    assert predictor.fit(files, names) is predictor
+    fitted_again = predictor.predict_proba(files), predictor.fit(files, names).predict_proba(files)
+    np.testing.assert_array_equal(*fitted_again)
+    two = [index for index, name in enumerate(names) if name != "blue"]
+    arrays = np.stack([np.asarray(Image.open(files[index])) for index in two])
+    accuracies = cross_val_score(FewShotPredictor(path), arrays, [names[index] for index in two], cv=2)
+    assert accuracies.shape == (2,) and np.isfinite(accuracies).all()
+
+
+def test_unknown_images_are_those_below_the_threshold(checkpoint, images):
+    path = checkpoint()
+    contents = torch.load(path, weights_only=True)
+    thresholds = np.linspace(-100.0, 0.0, 101).tolist()
+    rejection = Rejection("logit", 3, 1, 0.9, thresholds, np.linspace(1, 0, 101).tolist())
+    torch.save({**contents, KEY: [rejection._asdict()]}, path)
+    predictor = FewShotPredictor(path, false_reject=0.7).fit(*images)
+    logits = predictor.decision_function(images[0])
+    np.testing.assert_array_equal(predictor.is_unknown(images[0]), logits.max(-1) < -30.0)
+
+
+def test_a_checkpoint_without_calibration_says_so(checkpoint, images):
+    predictor = FewShotPredictor(checkpoint()).fit(*images)
+    with pytest.raises(InputError, match="no threshold for unknown images"):
+        predictor.is_unknown(images[0])
+
+
+def test_grey_checkpoints_see_dark_ink_on_light_paper_as_they_store_it(checkpoint, images):
+    predictor = FewShotPredictor(checkpoint(data="Omniglot")).fit(*images)
+    paper = np.full((60, 60), 255, dtype=np.uint8)
+    paper[20:40, 28:32] = 0
+    pixels = predictor.model.pixels([paper])
+    assert pixels.shape == (1, 1, 28, 28)
+    assert pixels[0, 0, 0, 0] == 0 and pixels[0, 0, 14, 14] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("images_", "labels", "told"),
+    [
+        ([np.zeros((8, 8), np.uint8)] * 2, ["a"], "2 images and 1 labels"),
+        ([np.zeros((8, 8), np.uint8)] * 2, ["a", "a"], "only one class"),
+        ([np.zeros((8, 8))] * 2, ["a", "b"], "uint8 arrays"),
+        ([np.zeros((8, 8, 2), np.uint8)] * 2, ["a", "b"], r"uint8 \[8, 8, 2\]"),
+        (["missing.png"] * 2, ["a", "b"], "missing.png cannot be decoded"),
+    ],
+)
+def test_bad_images_and_labels(checkpoint, images_, labels, told):
+    with pytest.raises(InputError, match=told):
+        FewShotPredictor(checkpoint()).fit(images_, labels)
+
+
+def test_a_device_that_is_not_there(checkpoint, images):
+    with pytest.raises(InputError, match="no device nonsense here"):
+        FewShotPredictor(checkpoint(), device="nonsense").fit(*images)
+
+
+def test_a_checkpoint_of_regression(tmp_path, images):
+    from pytorch_lightning import Trainer
+
+    from fewshot_pl.algorithms import MAML
+    from fewshot_pl.benchmarks import Sinusoid
+
+    data = Sinusoid(batches_per_epoch=1)
+    model = MAML(image_shape=data.image_shape, num_ways=1, backbone="mlp-8", norm="none")
+    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_progress_bar=False)
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(path := tmp_path / "sinusoid.ckpt")
+    with pytest.raises(InputError, match="trained on Sinusoid, which has no images"):
+        FewShotPredictor(path).fit(*images)
