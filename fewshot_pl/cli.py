@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.callbacks import EpisodeRate, pictures, progress_bar
+from fewshot_pl.callbacks import DEFAULT_PICTURES, EpisodeRate, PictureName, pictures, progress_bar
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
@@ -28,6 +28,12 @@ from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 
 __all__ = ["TrainCLI", "evaluate", "train"]
 
+_PICTURES: dict[str, Any] = {
+    "nargs": "+",
+    "type": PictureName,
+    "default": DEFAULT_PICTURES,
+    "help": "what TensorBoard shows beside figures, see docs/tensorboard.md",
+}
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 
 
@@ -44,7 +50,7 @@ class TrainCLI(LightningCLI):
             parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
             save_config_kwargs={"overwrite": True},  # only a resumed run finds one
             seed_everything_default=0,
-            trainer_defaults={"max_epochs": 15, "callbacks": [*pictures(), EpisodeRate(), progress_bar()]},
+            trainer_defaults={"max_epochs": 15, "callbacks": [EpisodeRate(), progress_bar()]},
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
             args=args if args is None else list(args),
             run=False,
@@ -56,6 +62,7 @@ class TrainCLI(LightningCLI):
         )
         parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
         parser.add_argument("--tf32", **TF32_FLAG)
+        parser.add_argument("--pictures", **_PICTURES)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -89,6 +96,7 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer_config = self.config_init.trainer
+        trainer_config.callbacks = [*(trainer_config.callbacks or []), *pictures(self.config_init.pictures)]
         if trainer_config.enable_progress_bar is False:
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]

@@ -31,7 +31,7 @@ ARROWS = {
     "algorithms": {"episode", "functional", "backbones", "metrics"},
     "data": {"episode"},
     "benchmarks": {"data", "episode"},
-    "callbacks": {"episode", "algorithms"},
+    "callbacks": {"episode", "algorithms", "metrics"},
     "checkpoints": {"algorithms"},
     "guard": set(),
     "runs": {"checkpoints"},
@@ -57,7 +57,7 @@ THIRD_PARTY = {
     "algorithms": {"torch", "pytorch_lightning"},
     "runs": set(),
 }
-ON_USE_ONLY = {
+ON_USE_ONLY = {"learn2learn", "timm", "kornia", "onnxruntime"}  # take seconds to import: never at the top of a file
     "learn2learn",
     "timm",
     "kornia",

@@ -102,6 +102,17 @@ def test_tensorboard_shows_scalars_pictures_and_hyper_parameters(flags: list[str
     assert any(name.startswith("_hparams_") for name in plugins)
 
 
+def test_all_pictures_are_there_when_asked_for_and_none_when_not_wanted(flags: list[str]) -> None:
+    shown: list[set[str]] = []
+    for number, words in enumerate((["all"], ["none"], ["confusion", "calibration"])):
+        assert train([*flags, "--model", "MAML", "--pictures", *words]) == 0
+        events = [EventAccumulator(str(file)).Reload() for file in run_folder(flags, "MAML", number).glob("events.*")]
+        shown.append({tag for event in events for tag in event.Tags()["images"]})
+    both = {"val/confusion", "val/calibration"}
+    assert shown == [{"val/episode", "val/adaptation_curve", *both}, set(), both]
+    assert list(run_folder(flags, "MAML").glob("*/test_embedding/sprite.png"))
+
+
 def test_a_run_is_repeated_by_its_config(flags: list[str]) -> None:
     assert train(flags) == 0
     assert train(["--config", str(run_folder(flags) / "config.yaml")]) == 0
@@ -215,6 +226,8 @@ MISTAKES = {
     "--data.num_shots 3": "has 4 images",
     "--data.root nowhere": "nowhere",
     "--data.tasks_per_batch 0": "tasks_per_batch",
+    "--pictures confuson": "--pictures takes one of 'episode', ",
+    "--pictures all episode": "--pictures all stands for itself",
     "--ckpt_path nothing.ckpt": "there is no checkpoint nothing.ckpt",
     "--ckpt_path last": "start one without --ckpt_path",
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -74,11 +75,24 @@ def trained(folder: Path, algorithm: str, devices: int, tasks_per_batch: int, **
     return checkpoint | {"path": run / "checkpoints" / "last.ckpt"}
 
 
+def pictures(run: Path, tag: str) -> list[bytes]:
+    """The PNG files of a tag in the event files of a run."""
+    found = []
+    for file in sorted(run.glob("events.*")):
+        events = EventAccumulator(str(file)).Reload()
+        found += [event.encoded_image_string for event in events.Images(tag)] if tag in events.Tags()["images"] else []
+    assert len(found) == 1
+    return found
+
+
 def test_two_processes_take_the_step_and_give_the_figures_of_one(folder: Path) -> None:
-    one, two = (trained(folder, "ProtoNet", *size) for size in ((1, 4), (2, 2)))
+    one, two = (trained(folder, "ProtoNet", *size, pictures="all") for size in ((1, 4), (2, 2)))
     assert one["global_step"] == two["global_step"] == 2
     for name, value in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+
+    for tag in ("val/confusion", "val/episode"):  # of all processes; and written by one
+        assert pictures(one["path"].parents[1], tag) == pictures(two["path"].parents[1], tag), tag
 
     results, classes = {}, {}
     for devices in (1, 2):

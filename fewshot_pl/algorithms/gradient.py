@@ -51,6 +51,16 @@ class GradientAlgorithm(FewShotAlgorithm):
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         """The learner's parameters after so many steps on one task's support [N*K, C, H, W], [N*K]."""
 
+    def encode(self, images: Tensor) -> Tensor:
+        """The features [n, D] of images [n, C, H, W], which pass in one batch, before any adaptation."""
+        features: Tensor = self.learner.backbone(images)
+        return features
+
+    @property
+    def learned_step_sizes(self) -> dict[str, Tensor]:
+        """The step sizes of the adaptation that are learned, by name, or by name and layer; none here."""
+        return {}
+
     @property
     def num_steps(self) -> int:
         """How many steps a task is given now: in training, or else in validation and test."""

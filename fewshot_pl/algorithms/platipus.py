@@ -146,6 +146,14 @@ class PLATIPUS(MAML):
         mean = self.learner.parameters_at(self._mean_of_p(support_x, support_y))
         return self.adapted_from(mean, support_x, support_y, num_steps)
 
+    @property
+    def learned_step_sizes(self) -> dict[str, Tensor]:
+        gammas = {"gamma_p": self.gamma_p.detach(), "gamma_q": self.gamma_q.detach()}
+        if not self.gamma_p.ndim:
+            return gammas
+        layers = {name: self.learner.parameters_at(gamma) for name, gamma in gammas.items()}
+        return {f"{name}/{layer}": sizes for name, of in layers.items() for layer, sizes in of.items()}
+
     def _samples_of_p(self, support_x: Tensor, support_y: Tensor, num_steps: int | None = None) -> list[Parameters]:
         """Where ``num_samples`` thetas of one task's p lead in so many steps, by default as in a test."""
         thetas = self._mean_of_p(support_x, support_y) + (self._log_variances()[0] / 2).exp() * self.sample_noise

@@ -173,6 +173,15 @@ class Reptile(GradientAlgorithm):
         batches = batches.to(support_x.device)
         return self.learner.parameters_at(self._descended(support_x, support_y, batches, self._inner_state())[0])
 
+    def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+        batches = mini_batches(support_x.shape[0], self.inner_batch_size_test, self.num_steps, Random(0))
+        points, state = [self.learner.point().detach()], self._inner_state()
+        for batch in batches.to(support_x.device):
+            point, state, _ = self._descended(support_x, support_y, batch[None], state, points[-1])
+            points.append(point)
+        path = [self.learner.parameters_at(point) for point in points]
+        return torch.stack([self.logits_at(parameters, support_x, query_x) for parameters in path])
+
     def logits_at(self, parameters: Parameters, support_x: Tensor, query_x: Tensor) -> Tensor:
         if not self.per_query:
             return super().logits_at(parameters, support_x, query_x)
@@ -186,9 +195,13 @@ class Reptile(GradientAlgorithm):
     # The inner loop ------------------------------------------------------------------------------------
 
     def _descended(
-        self, images: Tensor, labels: Tensor, batches: Tensor, state: AdamState
+        self, images: Tensor, labels: Tensor, batches: Tensor, state: AdamState, start: Tensor | None = None
     ) -> tuple[Tensor, AdamState, list[Tensor]]:
-        """phi [P] after steps on mini-batches [S, B] of a task, Adam's last state, loss and accuracy [2] of each."""
+        """phi [P] after steps on mini-batches [S, B] of a task, Adam's last state, loss and accuracy [2] of each.
+
+        They start from theta, or from another point [P].
+        """
+        start = self.learner.point().detach() if start is None else start
 
         def batch_loss(point: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
             logits: Tensor = functional_call(self.learner, self.learner.parameters_at(point), (images[batch],))
@@ -201,7 +214,7 @@ class Reptile(GradientAlgorithm):
             return self.inner_step(point, gradient, state, self.inner_lr)
 
         with torch.autocast(images.device.type, enabled=False):  # half precision spoils small gradients
-            return descended(batch_loss, self.learner.point().detach(), batches, step, state)
+            return descended(batch_loss, start, batches, step, state)
 
     def _inner_state(self) -> AdamState:
         return AdamState(self.inner_num_steps, self.inner_second_moment)

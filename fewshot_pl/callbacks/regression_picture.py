@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.callbacks.adaptation_curve import shown_steps
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
@@ -88,8 +89,7 @@ def _draw_curves(axes: Axes, model: FewShotAlgorithm, task: Episode, x: Tensor) 
         return
     curves = model.adaptation_curve(*inputs, 1)[..., 0].cpu()  # [S+1, n]
     last = len(curves) - 1
-    shown = sorted({round(last * index / (_MAX_CURVES - 1)) for index in range(_MAX_CURVES)} | {min(1, last)})
-    for step in shown:
+    for step in shown_steps(last, _MAX_CURVES):
         color = colormaps["YlGn"](0.35 + 0.65 * step / max(last, 1))
         axes.plot(x.cpu(), curves[step], color=color, linestyle="-" if step else "--", label=_steps(step), zorder=2)
 

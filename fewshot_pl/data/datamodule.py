@@ -115,7 +115,11 @@ class EpisodicDataModule(LightningDataModule, ABC):
         return self._fixed_loader("test")
 
     def _fixed_loader(self, split: Split) -> DataLoader[Any]:
-        return self._loader(split, FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._place()))
+        return self._loader(split, self.fixed_batches(split))
+
+    def fixed_batches(self, split: Split) -> FixedEpisodes:
+        """The EpisodeRange of each of this process's batches of validation or test."""
+        return FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._place())
 
     def _loader(self, split: Split, batches: TrainingEpisodes | FixedEpisodes) -> DataLoader[Any]:
         return DataLoader(

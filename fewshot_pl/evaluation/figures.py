@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fewshot_pl.callbacks.calibration import calibration_figure
 from fewshot_pl.evaluation.outcome import Outcome
-from fewshot_pl.metrics import reliability
+from fewshot_pl.metrics import confidence_bins
 
 _BLUE, _RED, _GREY, _FAINT = "#3565b0", "#d6212b", "#8a8f98", "#eaf0f9"
 _SIZE = (5.2, 3.6)
@@ -67,23 +67,13 @@ def difference_figure(outcome: Outcome, first: Outcome) -> Figure:
     )
 
 
-def calibration_figure(outcome: Outcome) -> Figure | None:
+def reliability_figure(outcome: Outcome) -> Figure | None:
     """The reliability diagram: accuracy against confidence in ECE's bins; None of a regression."""
     if outcome.records is None or outcome.records.confidence is None or outcome.records.correct is None:
         return None
-    bins = reliability(outcome.records.confidence, outcome.records.correct)
-    width = 1 / len(bins.share)
-    centres = (np.arange(len(bins.share)) + 0.5) * width
-    figure = Figure(figsize=(_SIZE[0], 4.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    upper.bar(centres, bins.accuracy.nan_to_num(), width, color=_FAINT, edgecolor=_BLUE, label="accuracy")
-    upper.plot(bins.confidence, bins.accuracy, "o", color=_RED, markersize=4, label="at the mean confidence")
-    upper.plot([0, 1], [0, 1], "--", color=_GREY, label="perfectly calibrated")
-    title = f"{outcome.task}: ECE {100 * outcome.result['ece']:.2f} %"
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title)
-    figure.legend(*upper.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
-    lower.bar(centres, 100 * bins.share, width, color=_GREY, edgecolor="white")
-    lower.set(xlabel="confidence", ylabel="% of queries")
+    queries = outcome.records.confidence, outcome.records.correct
+    figure = calibration_figure(confidence_bins(*(part.flatten().double() for part in queries)))
+    figure.suptitle(outcome.task, fontsize=11)
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot_pl.evaluation.figures import calibration_figure, difference_figure, episodes_figure, grid_figure
+from fewshot_pl.evaluation.figures import difference_figure, episodes_figure, grid_figure, reliability_figure
 from fewshot_pl.evaluation.files import latex
 from fewshot_pl.evaluation.hardest import hardest_classes
 from fewshot_pl.evaluation.outcome import Outcome, caption, difference_sentence, table_rows, title
@@ -70,7 +70,7 @@ def _sections(outcomes: Sequence[Outcome], folder: Path) -> Iterator[Section]:
             first = outcome  # of its kind of task
         figures = {
             "episodes": (episodes_figure(outcome), "How the figures of single episodes are distributed"),
-            "calibration": (calibration_figure(outcome), "Accuracy against confidence"),
+            "calibration": (reliability_figure(outcome), "Accuracy against confidence"),
             "difference": (
                 difference_figure(outcome, first) if outcome.difference else None,
                 "How the differences of single episodes are distributed",

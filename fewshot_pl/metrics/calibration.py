@@ -6,12 +6,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_calibration_error
 from torchmetrics.utilities import dim_zero_cat
 
 from fewshot_pl.metrics.episode_mean import UNKNOWN
 
 _NUM_BINS = 15  # Guo et al. 2017, section 5
+
+
+class ConfidenceBins(NamedTuple):
+    """Queries by the probability of their predicted class, in 15 bins of equal width from 0 to 1."""
+
+    num_queries: Tensor  # [B]
+    confidence: Tensor  # [B] mean probability of the predicted class; 0 where there is no query
+    accuracy: Tensor  # [B] share of right predictions; 0 where there is no query
+
+    @property
+    def ece(self) -> Tensor:
+        """The expected calibration error, 0 to 1 (Guo et al. 2017, equation 3)."""
+        return ((self.confidence - self.accuracy).abs() * self.num_queries).sum() / self.num_queries.sum()
+
+
+def confidence_bins(confidence: Tensor, correct: Tensor) -> ConfidenceBins:
+    """The bins of queries whose predicted class has probability ``confidence`` [n] and is right or not, [n] 1 or 0."""
+    edges = torch.linspace(0, 1, _NUM_BINS + 1, dtype=confidence.dtype, device=confidence.device)
+    bins = torch.bucketize(confidence, edges[1:-1], right=True)  # certainty falls into the last
+    count, confident, right = (
+        torch.bincount(bins, weights, minlength=_NUM_BINS) for weights in (None, confidence, correct)
+    )
+    return ConfidenceBins(count, confident / count.clamp_min(1), right / count.clamp_min(1))
 
 
 class Calibration(Metric):
@@ -20,6 +42,9 @@ class Calibration(Metric):
     ECE compares, in 15 bins of confidence, the mean probability of the predicted class with the accuracy (Guo et al.
     2017, equation 3). The Brier score is the squared distance of the probabilities from the one-hot label, 0 to 2
     (Brier 1950). What is kept of every query makes the figures independent of batches and devices.
+
+    Attributes:
+        bins: the bins behind the last ECE computed; of all devices, and kept when the queries are forgotten.
     """
 
     full_state_update = False
@@ -27,6 +52,7 @@ class Calibration(Metric):
     brier: list[Tensor] | Tensor
     confidence: list[Tensor] | Tensor
     correct: list[Tensor] | Tensor
+    bins: ConfidenceBins | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,10 +80,10 @@ class Calibration(Metric):
         kept = {n: dim_zero_cat(getattr(self, n)).cpu().double() for n in ("nll", "brier", "confidence", "correct")}
         # Sorted: sums of the same numbers in the same order have the same last digit.
         order = torch.argsort(kept["confidence"] + 2 * kept["correct"], stable=True)
-        confidence, correct = kept["confidence"][order], kept["correct"][order]
+        self.bins = confidence_bins(kept["confidence"][order], kept["correct"][order])
         return {
             "nll": kept["nll"].sort().values.mean(),
-            "ece": binary_calibration_error(confidence, correct.long(), n_bins=_NUM_BINS),
+            "ece": self.bins.ece,
             "brier": kept["brier"].sort().values.mean(),
         }
 
@@ -65,25 +91,3 @@ class Calibration(Metric):
         """Confidence [m] and correctness [m], 0 or 1, of every query that any device has seen, device after device."""
         with self.sync_context():
             return dim_zero_cat(self.confidence).cpu(), dim_zero_cat(self.correct).cpu()
-
-
-class Reliability(NamedTuple):
-    """Queries in bins of their confidence; a bin without queries has nan for its means."""
-
-    confidence: Tensor  # [B] mean
-    accuracy: Tensor  # [B] mean
-    share: Tensor  # [B] of all queries
-
-
-def reliability(confidence: Tensor, correct: Tensor) -> Reliability:
-    """ECE's bins, from the confidence and correctness (0 or 1) of queries, of any shape.
-
-    A confidence of exactly 1, which torchmetrics gives a bin of its own, is in the last bin here.
-    """
-    confidence, correct = confidence.flatten().double(), correct.flatten().double()
-    edges = torch.linspace(0, 1, _NUM_BINS + 1, dtype=torch.float64)
-    bins = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=_NUM_BINS - 1)
-    count, confident, right = (
-        torch.bincount(bins, weights, _NUM_BINS) for weights in (torch.ones_like(confidence), confidence, correct)
-    )
-    return Reliability(confident / count, right / count, count / len(bins))

@@ -206,6 +206,20 @@ def test_adaptation_curve_ends_in_the_prediction(episode):
     torch.testing.assert_close(curve[0], first_step, rtol=0, atol=1e-12)
 
 
+def test_step_sizes_are_told_by_layer():
+    sizes = build(gamma="scalar", initial_gamma=0.2).learned_step_sizes
+    assert {name: size.item() for name, size in sizes.items()} == pytest.approx({"gamma_p": 0.2, "gamma_q": 0.2})
+    model = build()
+    with torch.no_grad():
+        model.gamma_q.copy_(torch.arange(len(model.gamma_q)))
+    sizes = model.learned_step_sizes
+    layers = dict(model.learner.named_parameters())
+    assert sizes.keys() == {f"{name}/{layer}" for name in ("gamma_p", "gamma_q") for layer in layers}
+    assert all(sizes[f"gamma_q/{layer}"].shape == layers[layer].shape for layer in layers)
+    in_order = torch.cat([sizes[f"gamma_q/{layer}"].flatten() for layer in layers])
+    assert torch.equal(in_order, torch.arange(len(model.gamma_q), dtype=in_order.dtype))
+
+
 def test_log_variances_come_back_from_their_limits():
     model = build(num_samples=1, learning_rate=0.01, backbone="mlp-8", norm="none").float()
     with torch.no_grad():

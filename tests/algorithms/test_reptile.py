@@ -272,6 +272,17 @@ def test_support_and_query_are_trained_on_alike(episode):
     torch.testing.assert_close(*losses, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("num_steps", [0, 5])
+def test_the_curve_is_that_of_ever_more_steps(num_steps, episode):
+    model = build(num_inner_steps_test=num_steps)
+    fit(model, [episode] * 2, limit_val_batches=0)  # so that Adam's state is not that of the start
+    model.double().eval()
+    task = [tensor[0] for tensor in episode[:3]]
+    steps = range(num_steps + 1)
+    expected = [model.logits_at(model.adapted(*task[:2], step), task[0], task[2]) for step in steps]
+    assert torch.equal(model.adaptation_curve(*task, NUM_WAYS), torch.stack(expected))
+
+
 @pytest.mark.parametrize("norm", ["transductive", "support", "group", "running"])
 def test_adaptation_leaves_parameters_and_buffers(norm, episode):
     model = build(norm=norm)

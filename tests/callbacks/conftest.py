@@ -4,6 +4,7 @@ import fewshot_pl  # noqa: F401, I001  (before pytorch_lightning)
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
 
 
@@ -51,6 +53,25 @@ class TinyModel(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Patterns(ImageDataModule):
+    """5 noisy patterns of 6 images each, every quarter turn of which is a class of its own."""
+
+    image_shape = (1, 16, 16)
+    mean, std = (0.5,), (0.3,)
+
+    def class_images(self, split):
+        random = np.random.default_rng(["train", "val", "test"].index(split))
+        for index in range(5):
+            pattern = random.integers(0, 120, self.image_shape)
+            yield f"{split}{index}", (pattern + random.integers(0, 135, (6, *self.image_shape))).astype(np.uint8)
+
+    def source_fingerprint(self):
+        return {"benchmark": "patterns"}
+
+    def num_rotations(self, split):
+        return 4
+
+
 class Recorder:
     """A Trainer that only has a TensorBoardLogger, and counts the pictures that are added."""
 
@@ -71,6 +92,26 @@ def recorder():
 @pytest.fixture
 def episode():
     return make_episode
+
+
+@pytest.fixture
+def patterns(tmp_path):
+    """The benchmark Patterns with 3-way tasks, 3 training steps to an epoch and 10 episodes to validate and test."""
+    sizes = {"num_ways": 3, "num_shots": 2, "num_queries": 3, "eval_tasks_per_batch": 4, "batches_per_epoch": 3}
+    lists = {"num_val_episodes": 10, "num_test_episodes": 10}
+    return lambda **settings: Patterns(cache_dir=str(tmp_path / "cache"), **(sizes | lists | settings))
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """A Trainer of 2 epochs on the CPU with these callbacks. Event files are in ``tmp_path``."""
+
+    def trainer(*callbacks, **arguments):
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        defaults = {"max_epochs": 2, "accelerator": "cpu", "logger": TensorBoardLogger(tmp_path), **quiet}
+        return Trainer(**(defaults | arguments), callbacks=list(callbacks))
+
+    return trainer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.callbacks import EpisodePicture, episode_figure
 from fewshot_pl.callbacks.episode_picture import RIGHT, SUPPORT, TAG, UNKNOWN, WRONG, visible
-from fewshot_pl.callbacks.validation_picture import figure_pixels
+from fewshot_pl.callbacks.observer import figure_pixels
 
 
 def texts(figure):

@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from fewshot_pl.callbacks import GeneratedImages
 from fewshot_pl.callbacks.generated_images import TAG, generated_images_figure
-from fewshot_pl.callbacks.validation_picture import figure_pixels
+from fewshot_pl.callbacks.observer import figure_pixels
 
 
 def titles(figure):

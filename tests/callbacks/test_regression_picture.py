@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from fewshot_pl.algorithms import MAML
 from fewshot_pl.benchmarks import Sinusoid
 from fewshot_pl.callbacks import RegressionPicture, regression_figure
-from fewshot_pl.callbacks.validation_picture import figure_pixels
+from fewshot_pl.callbacks.observer import figure_pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*isinstance.treespec, LeafSpec")
 

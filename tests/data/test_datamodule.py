@@ -1,5 +1,7 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -343,3 +345,29 @@ def test_hyper_parameters_are_plain_values_of_every_argument(made):
     hparams = dict(made().hparams)
     assert hparams["num_ways"] == 3 and hparams["seed"] == 0 and hparams["store"] == "auto"
     assert all(isinstance(value, (int, float, str, bool, type(None))) for value in hparams.values())
+
+
+@pytest.mark.parametrize("benchmark", [Tiny, Turned])
+def test_fixed_classes_are_those_that_the_images_show(made, benchmark):
+    data = made(benchmark)
+    names, classes = data.class_names("val"), data.fixed_classes("val", 2, 5)
+    assert len(names) == len(set(names)) == CLASSES["val"] * data.num_rotations("val")
+    episode = data.fixed_episodes("val", 2, 5)
+    examples = data.class_examples("val", classes.flatten()).unflatten(0, (5, 3))
+    for task in range(5):
+        for image, label in zip(episode.query_x[task], episode.query_y[task], strict=True):
+            name, _, degrees = names[classes[task, label]].partition(", ")
+            turned_back = image.rot90(-int(degrees.rstrip("°") or 0) // 90, (1, 2))
+            assert f"class{round(255 * float(turned_back[0, 0, 0])):02}" == name
+            example = examples[task, label].rot90(-int(degrees.rstrip("°") or 0) // 90, (1, 2))
+            assert [round(255 * float(pixel)) for pixel in example[0, 0, :2]] == [int(name[5:]), 0]
+
+
+@pytest.mark.parametrize("num_replicas", [1, 3])
+def test_fixed_batches_hold_every_episode_once(made, num_replicas):
+    data = made(eval_tasks_per_batch=4)
+    held = []
+    for rank in range(num_replicas):
+        data.trainer = SimpleNamespace(world_size=num_replicas, global_rank=rank)
+        held += [number for _, first, count in data.fixed_batches("val") for number in range(first, first + count)]
+    assert sorted(held) == list(range(10))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot_pl.benchmarks import Sinusoid
-from fewshot_pl.evaluation.figures import calibration_figure, difference_figure, episodes_figure, grid_figure
+from fewshot_pl.evaluation.figures import difference_figure, episodes_figure, grid_figure, reliability_figure
 from fewshot_pl.evaluation.outcome import Outcome, paired_difference
 from fewshot_pl.metrics import EpisodeRecords
 
@@ -58,10 +58,12 @@ def test_bars_count_episodes():
 
 def test_the_reliability_diagram_has_the_accuracy_of_each_bin():
     one = outcome()
-    upper, lower = calibration_figure(one).axes
+    figure = reliability_figure(one)
     confidence, correct = one.records.confidence.flatten(), one.records.correct.flatten()
-    for number, (bar, share) in enumerate(zip(upper.patches, lower.patches, strict=True)):
-        inside = (confidence >= number / 15) & (confidence < (number + 1) / 15)
-        assert bar.get_height() == pytest.approx(correct[inside].mean().item())
-        assert share.get_height() == pytest.approx(100 * inside.double().mean().item())
-    assert "ECE 12.30 %" in upper.get_title()
+    bins = [(confidence >= number / 15) & (confidence < (number + 1) / 15) for number in range(15)]
+    expected = [correct[inside].mean().item() for inside in bins if inside.any()]
+    accuracies = [bar.get_height() for bar in figure.axes[0].containers[0]]
+    assert accuracies == pytest.approx(expected)
+    ece = sum((correct[b].mean() - confidence[b].mean()).abs() * b.double().mean() for b in bins if b.any()).item()
+    assert f"ECE {ece:.1%}" in figure.axes[0].get_title(loc="left")
+    assert figure.get_suptitle() == one.task

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fewshot_pl.metrics import Calibration, EpisodeMeasures, episode_accuracy, episode_mse, reliability
+from fewshot_pl.metrics import Calibration, EpisodeMeasures, episode_accuracy, episode_mse
 
 NUM_EPISODES, NUM_QUERIES, NUM_WAYS = 40, 15, 5
 
@@ -51,6 +51,25 @@ def test_ece_of_overconfidence_is_the_gap():
     assert updated((log_probabilities, labels)).compute()["ece"].item() == pytest.approx(0.3, abs=1e-6)
 
 
+def test_bins_are_those_of_a_loop_over_queries_and_certainty_is_in_the_last():
+    confidences = [0.52, 0.55, 0.59, 0.61, 0.94, 0.99, 1.0, 1.0]
+    correct = [1, 0, 1, 0, 1, 1, 0, 1]
+    log_probabilities = torch.tensor([[[value, 1 - value] for value in confidences]]).log()
+    metric = updated((log_probabilities, 1 - torch.tensor([correct])))
+    ece = metric.compute()["ece"].item()
+    metric.reset()
+    expected_ece = 0.0
+    for index in range(15):
+        inside = [n for n, value in enumerate(confidences) if min(int(value * 15), 14) == index]
+        assert metric.bins.num_queries[index] == len(inside)
+        if inside:
+            means = [sum(values[n] for n in inside) / len(inside) for values in (confidences, correct)]
+            found = metric.bins.confidence[index].item(), metric.bins.accuracy[index].item()
+            assert found == pytest.approx(means, abs=1e-6)
+            expected_ece += len(inside) / len(confidences) * abs(means[0] - means[1])
+    assert ece == pytest.approx(expected_ece, abs=1e-6)
+
+
 def test_the_last_digit_does_not_depend_on_the_batches(log_probabilities, labels):
     together = updated((log_probabilities, labels)).compute()
     for sizes in ([1] * NUM_EPISODES, [7, 13, 20]):
@@ -88,27 +107,6 @@ def test_measures_of_a_regression_after_a_classification(log_probabilities, labe
     figures = measures.compute()
     assert list(figures) == ["mse", "ci95"]
     assert figures["mse"].item() == pytest.approx(episode_mse(predictions, targets).mean().item())
-
-
-def test_the_bins_of_the_reliability_diagram_make_ece(log_probabilities, labels):
-    confidence, predicted = log_probabilities.exp().max(-1)
-    correct = (predicted == labels).double()
-    bins = reliability(confidence, correct)
-    assert bins.share.sum().item() == pytest.approx(1)
-    ece = (bins.share * (bins.accuracy - bins.confidence).abs()).nansum()
-    assert ece.item() == pytest.approx(updated((log_probabilities, labels)).compute()["ece"].item(), rel=1e-6)
-    for number in range(15):
-        inside = (confidence >= number / 15) & (confidence < (number + 1) / 15)
-        assert bins.share[number] == inside.double().mean()
-        if inside.any():
-            assert bins.accuracy[number].item() == pytest.approx(correct[inside].mean().item())
-            assert bins.confidence[number].item() == pytest.approx(confidence[inside].double().mean().item())
-
-
-def test_full_confidence_is_in_the_last_bin():
-    bins = reliability(torch.tensor([1.0, 1.0, 0.95]), torch.tensor([1.0, 0.0, 1.0]))
-    assert bins.share[-1] == 1 and bins.accuracy[-1].item() == pytest.approx(2 / 3)
-    assert bins.accuracy[:-1].isnan().all()
 
 
 def test_records_hold_each_episode_by_itself(log_probabilities, labels):

@@ -1,0 +1,105 @@
+"""AdaptationCurve: how well queries are answered after each inner step, as a picture and as scalars in TensorBoard."""
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+
+from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.callbacks.observer import show, writers
+from fewshot_pl.callbacks.validation_picture import FirstBatchObserver
+from fewshot_pl.episode import Episode
+from fewshot_pl.metrics import episode_accuracy, episode_mse
+
+TAG = "val/adaptation_curve"
+SCALARS = "adaptation"  # their group
+_MAX_SCALARS = 11
+_TASK, _MEAN, _CHANCE = "#9db8dc", "#1f4e96", "#8a8f98"
+
+
+class AdaptationCurve(FirstBatchObserver):
+    """Writes query accuracy (of regression the squared error) before and after each inner step to TensorBoard.
+
+    The picture ``val/adaptation_curve`` has a line for each task of the first validation batch and their mean; the
+    means are also scalars, ``adaptation/accuracy_after_00_steps`` and so on. Methods without steps have neither.
+
+    Args:
+        every_n_epochs: epochs from one look to the next.
+        max_tasks: tasks adapted again for it.
+    """
+
+    def __init__(self, every_n_epochs: int = 1, max_tasks: int = 8) -> None:
+        super().__init__(every_n_epochs)
+        if max_tasks < 1:
+            raise ValueError("AdaptationCurve: max_tasks must be at least 1.")
+        self.max_tasks = max_tasks
+
+    def look(self, trainer: Trainer, pl_module: LightningModule, episode: Episode, logits: Tensor) -> None:
+        if not isinstance(pl_module, FewShotAlgorithm) or not _takes_steps(pl_module):
+            return
+        episode = episode.tasks(slice(self.max_tasks))
+        curves = adaptation_curves(pl_module, episode).cpu()
+        if curves.shape[1] == 1:
+            return
+        name, chance = ("mse", None) if episode.is_regression else ("accuracy", 1 / episode.num_ways)
+        last = curves.shape[1] - 1
+        for step in shown_steps(last, _MAX_SCALARS):
+            tag = f"{SCALARS}/{name}_after_{step:0{max(2, len(str(last)))}}_steps"
+            for writer in writers(trainer):
+                writer.add_scalar(tag, curves[:, step].mean(), trainer.global_step)
+        show(trainer, TAG, adaptation_figure(curves, chance))
+
+
+def adaptation_curves(model: FewShotAlgorithm, episode: Episode) -> Tensor:
+    """The query accuracy [T, S+1] of each task before and after each of S steps; of regression the squared error."""
+    num_ways = episode.num_ways
+
+    def curve(model: FewShotAlgorithm, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        return model.adaptation_curve(support_x, support_y, query_x, num_ways)
+
+    with torch.no_grad():
+        (outputs,) = model.map_tasks(curve, *episode[:3])  # [T, S+1, N*Q, N]
+    measure = episode_mse if episode.is_regression else episode_accuracy
+    return torch.stack([measure(after, episode.query_y) for after in outputs.unbind(1)], 1)
+
+
+def adaptation_figure(curves: Tensor, chance: float | None = None) -> Figure:
+    """The curve of each task, and their mean.
+
+    Args:
+        curves: accuracies [T, S+1], or squared errors.
+        chance: the accuracy of guessing; None: these are squared errors.
+    """
+    figure = Figure(figsize=(5.6, 3.6), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    steps, mean = range(curves.shape[1]), curves.mean(0)
+    axes.plot(steps, curves.T, color=_TASK, linewidth=1, alpha=0.8)
+    axes.plot(steps, mean, "o-", color=_MEAN, linewidth=2.5, markersize=6 if len(steps) <= 20 else 0)
+    if chance is None:
+        axes.set(yscale="log" if bool((curves > 0).any()) else "linear", ylabel="mean squared error of the queries")
+    else:
+        axes.axhline(chance, color=_CHANCE, linestyle=":", linewidth=1.2)
+        axes.annotate(
+            "chance", (0.99, chance), xycoords=("axes fraction", "data"), color=_CHANCE, ha="right", va="bottom"
+        )
+        axes.set(ylim=(0, 1.03), ylabel="accuracy of the queries")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_xlabel("steps on the support")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#e6e8ec")
+    axes.spines[["top", "right"]].set_visible(False)
+    shown = "{:.3g}" if chance is None else "{:.1%}"
+    first, last = shown.format(float(mean[0])), shown.format(float(mean[-1]))
+    axes.set_title(f"{first} before, {last} after {len(steps) - 1} steps", loc="left", fontsize=11, weight="bold")
+    axes.set_title(f"mean of {len(curves)} tasks", loc="right", fontsize=9, color=_MEAN)
+    return figure
+
+
+def shown_steps(last: int, most: int) -> list[int]:
+    """Some ``most`` of the steps 0 to ``last``, evenly spread, and the first step besides."""
+    return sorted({round(last * index / (most - 1)) for index in range(most)} | {min(1, last)})
+
+
+def _takes_steps(model: FewShotAlgorithm) -> bool:
+    return type(model).adaptation_curve is not FewShotAlgorithm.adaptation_curve

@@ -1,0 +1,97 @@
+"""EmbeddingProjector: the features of a few test episodes, to be turned around in TensorBoard's projector."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewshot_pl.callbacks.episode_picture import visible
+from fewshot_pl.callbacks.observer import writers
+from fewshot_pl.episode import Episode
+
+TAG = "test_embedding"  # also the name of a folder
+COLUMNS = ["class", "set", "episode"]
+_LARGEST_THUMBNAIL = 48
+
+
+@runtime_checkable
+class _Encodes(Protocol):
+    """A LightningModule that makes features of images."""
+
+    trainer: Trainer
+    device: torch.device
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The features [n, D] of images [n, C, H, W]."""
+
+
+@runtime_checkable
+class _TestEpisodes(Protocol):
+    """A data module with a fixed list of test episodes, whose classes have names."""
+
+    num_episodes: dict[str, int]
+
+    def class_names(self, split: str) -> list[str]: ...
+
+    def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor: ...
+
+    def fixed_episodes(self, split: str, first: int, count: int) -> Episode: ...
+
+
+class Points(NamedTuple):
+    """What the projector shows of n images."""
+
+    features: Tensor  # [n, D]
+    thumbnails: Tensor  # [n, 3, h, w], 0..1
+    labels: list[list[str]]  # n rows of COLUMNS
+
+
+class EmbeddingProjector(Callback):
+    """Writes the features of the first test episodes, with class names and thumbnails, to TensorBoard's projector.
+
+    Once, at the end of a test, under ``test_embedding``. Each episode passes in a batch of its own, before any
+    adaptation. Works with every algorithm that has a method ``encode``, on every benchmark of images.
+
+    Args:
+        max_points: images shown.
+        max_episodes: episodes they are from.
+    """
+
+    def __init__(self, max_points: int = 500, max_episodes: int = 4) -> None:
+        if min(max_points, max_episodes) < 1:
+            raise ValueError("EmbeddingProjector: max_points and max_episodes must be at least 1.")
+        self.max_points = max_points
+        self.max_episodes = max_episodes
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        if not writers(trainer) or not isinstance(pl_module, _Encodes) or not isinstance(data, _TestEpisodes):
+            return
+        numbers = range(min(self.max_episodes, data.num_episodes["test"]))
+        with trainer.precision_plugin.forward_context():
+            parts = [episode_points(pl_module, data, number, self.max_points // len(numbers)) for number in numbers]
+        features, thumbnails = torch.cat([part.features for part in parts]), torch.cat([p.thumbnails for p in parts])
+        labels = [row for part in parts for row in part.labels]
+        for writer in writers(trainer):
+            writer.add_embedding(features, labels, thumbnails, trainer.global_step, TAG, COLUMNS)
+
+
+def episode_points(model: _Encodes, data: _TestEpisodes, number: int, max_points: int) -> Points:
+    """The images of a test episode, evenly chosen where there are more than ``max_points``, as points."""
+    episode = data.fixed_episodes("test", number, 1)
+    images = torch.cat([episode.support_x[0], episode.query_x[0]])
+    labels = torch.cat([episode.support_y[0], episode.query_y[0]]).tolist()
+    chosen = torch.arange(0, len(images), -(-len(images) // max(max_points, 1)))
+    features = model.encode(model.trainer.precision_plugin.convert_input(images).to(model.device))
+    thumbnails = torch.from_numpy(visible(images, chosen)).permute(0, 3, 1, 2)
+    if thumbnails.shape[-1] > _LARGEST_THUMBNAIL:
+        thumbnails = F.interpolate(thumbnails, (_LARGEST_THUMBNAIL, _LARGEST_THUMBNAIL), mode="area")
+    names, classes = data.class_names("test"), data.fixed_classes("test", number, 1)[0]
+    num_support = episode.support_x.shape[1]
+    rows = [
+        [names[classes[labels[index]]], "support" if index < num_support else "query", str(number)]
+        for index in chosen.tolist()
+    ]
+    return Points(features[chosen.to(features.device)].flatten(1).float().cpu(), thumbnails, rows)

@@ -1,0 +1,51 @@
+"""Observer: the base of what writes to TensorBoard about a training, and changes nothing of it."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Observer(Callback):
+    """Looks at validations of every so many epochs; never draws a random number.
+
+    Args:
+        every_n_epochs: epochs from one look to the next.
+    """
+
+    def __init__(self, every_n_epochs: int = 1) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"{type(self).__name__}: every_n_epochs must be at least 1.")
+        self.every_n_epochs = every_n_epochs
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether to look at the present validation; the same for every process."""
+        # Counted as Lightning counts check_val_every_n_epoch, so that n = 5 meets the validations of every 5th epoch.
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
+        return due and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+
+
+def writers(trainer: Trainer) -> list[SummaryWriter]:
+    """What writes to TensorBoard; nothing but in the first process."""
+    if not trainer.is_global_zero:
+        return []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def show(trainer: Trainer, tag: str, figure: Figure) -> None:
+    """Write a figure to TensorBoard."""
+    pixels = figure_pixels(figure)
+    for writer in writers(trainer):
+        writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+
+
+def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """The figure as RGB [H, W, 3]."""
+    canvas: Any = FigureCanvasAgg(figure)  # Any: matplotlib types its figures, not its canvases
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
