@@ -58,12 +58,6 @@ THIRD_PARTY = {
     "runs": set(),
 }
 ON_USE_ONLY = {"learn2learn", "timm", "kornia", "onnxruntime"}  # take seconds to import: never at the top of a file
-    "learn2learn",
-    "timm",
-    "kornia",
-    "onnxruntime",
-    "sklearn",
-}  # take seconds to import: never at the top of a file
 
 
 def relative(path):
