@@ -12,6 +12,7 @@ import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 from pathlib import Path
 
 import pytest
+import torch
 from own_images import ALGORITHMS
 from pytorch_lightning import Trainer
 from random_images import give_random_images
@@ -38,6 +39,7 @@ def checkpoint(tmp_path, monkeypatch):
             module = getattr(benchmarks, data)(
                 num_ways=3, num_shots=2, num_queries=2, cache_dir=str(tmp_path / "cache"), batches_per_epoch=1
             )
+            torch.manual_seed(0)
             model = getattr(algorithms, algorithm)(
                 image_shape=module.image_shape, **{**ALGORITHMS[algorithm], **settings}
             )

@@ -13,6 +13,7 @@ from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.functional.noise import normal_noise
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap"]
+_NDIM_OF_FEATURES = 3  # [T, n, D]
 _MOST_THREADS = 8  # of a loop over tasks, each of which holds the activations of one
 
 
@@ -44,7 +45,8 @@ class TaskMapping(LightningModule):
         The function takes the model, which may be a copy that shares the parameters, before the inputs of a task.
         ``loss_first``: see ``mapped``; not for vmap.
         """
-        vmap = self.vectorises
+        # Features take so little work that tasks one by one would cost more in calls.
+        vmap = self.vectorises or (self.task_parallel == "auto" and inputs[0].ndim == _NDIM_OF_FEATURES)
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:

@@ -107,8 +107,9 @@ class EpisodicBatchNorm2d(nn.Module):
 
     def _affine(self, maps: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        normed = (maps - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
-        return normed.to(maps.dtype)
+        shift = self.bias - mean * scale
+        # All in one pass over the maps, whose memory it has to wait for.
+        return torch.addcmul(shift[:, None, None], maps, scale[:, None, None]).to(maps.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, mode={self.mode}, eps={self.eps}"
