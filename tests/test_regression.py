@@ -11,7 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fewshot_pl.cli import evaluate, train
 
 MLP = ["--model.backbone", "mlp-40-40", "--model.norm", "none", "--model.task_parallel", "vmap"]
-pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning"),
+    pytest.mark.xdist_group("regression"),  # one process trains for all
+]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from fewshot_pl.benchmarks.glyph_looks import difference, looks
 from fewshot_pl.benchmarks.glyphs import Glyphs
 from fewshot_pl.data.datamodule import SPLITS
 
+pytestmark = pytest.mark.xdist_group("glyphs")  # one process draws for all
+
 
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory):
