@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +33,52 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(script: str, *flags: str) -> None:
-    """Run a command in a process of its own, as Lightning starts one for each device from it."""
+def process(*words: str) -> subprocess.Popen[str]:
+    """A Python process of its own, as Lightning starts one for each device from it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.run(
-        [sys.executable, script, *flags], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert run.returncode == 0, run.stderr
 
 
-def trained(folder: Path, algorithm: str, devices: int, tasks_per_batch: int, **more: object) -> dict[str, Any]:
+def wait_for(*processes: subprocess.Popen[str]) -> None:
+    try:
+        for one in processes:
+            told = one.communicate(timeout=300)[1]
+            assert one.returncode == 0, told
+    finally:
+        for one in processes:
+            one.kill()
+
+
+def command(script: str, *flags: str) -> None:
+    wait_for(process(script, *flags))
+
+
+def two_machines(script: str, *flags: str) -> None:
+    """Run a command under torchrun on two machines with a device each, both of which are this one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = ["--master-addr", "localhost", "--master-port", str(free.getsockname()[1])]
+    launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *address]
+    wait_for(*(process(*launcher, "--node-rank", rank, script, *flags) for rank in "01"))
+
+
+def trained(
+    folder: Path,
+    algorithm: str,
+    devices: int,
+    tasks_per_batch: int,
+    run_command: Callable[..., None] = command,
+    **more: object,
+) -> dict[str, Any]:
     """The checkpoint after two steps of plain SGD; group norm, as batch statistics would be those of a device."""
-    runs = folder / f"runs{devices}"
+    runs = folder / f"{run_command.__name__}{devices}"
     values = {
         "model": algorithm,
         "data": "ImageFolder",
@@ -68,7 +104,7 @@ def trained(folder: Path, algorithm: str, devices: int, tasks_per_batch: int, **
         "runs": runs,
         **more,
     }
-    command("train.py", *[word for name, value in values.items() for word in (f"--{name}", str(value))])
+    run_command("train.py", *[word for name, value in values.items() for word in (f"--{name}", str(value))])
     (run,) = (runs / "ImageFolder" / algorithm).iterdir()  # one folder, whatever the number of processes
     assert json.loads((run / "results.json").read_text())["num_episodes"] == 21
     checkpoint: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -87,9 +123,11 @@ def pictures(run: Path, tag: str) -> list[bytes]:
 
 def test_two_processes_take_the_step_and_give_the_figures_of_one(folder: Path) -> None:
     one, two = (trained(folder, "ProtoNet", *size, pictures="all") for size in ((1, 4), (2, 2)))
-    assert one["global_step"] == two["global_step"] == 2
-    for name, value in one["state_dict"].items():
-        torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+    machines = trained(folder, "ProtoNet", 1, 2, two_machines, **{"trainer.num_nodes": 2, "pictures": "all"})
+    for other in (two, machines):
+        assert one["global_step"] == other["global_step"] == 2
+        for name, value in one["state_dict"].items():
+            torch.testing.assert_close(other["state_dict"][name], value, rtol=1e-4, atol=1e-6)
 
     for tag in ("val/confusion", "val/episode"):  # of all processes; and written by one
         assert pictures(one["path"].parents[1], tag) == pictures(two["path"].parents[1], tag), tag

@@ -1,6 +1,6 @@
-"""The README tells the truth: its commands parse, its evaluations and Python run, its links lead somewhere.
+"""The README and the pages of docs/ tell the truth: commands and Python run, links lead somewhere.
 
-So do the training commands and the links of the other pages.
+Training commands only parse: in full they take up to hours.
 """
 
 import inspect
@@ -9,20 +9,27 @@ import shlex
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from own_images import write_classes
 from pytorch_lightning import Trainer
-from random_images import give_random_images
+from random_images import give_random_images, write_image_folder
+from torch.distributed.run import get_args_parser
 
-from fewshot_pl import algorithms, benchmarks
+from fewshot_pl import FewShotPredictor, algorithms, benchmarks
 from fewshot_pl.backbones import Norm
 from fewshot_pl.backbones.build import _BUILDERS
 from fewshot_pl.cli import TrainCLI, evaluate, train
+from fewshot_pl.exporting.command import export
+from fewshot_pl.prediction.command import predict
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS)}
 README = PAGES["README.md"]
 CHECKPOINT = "runs/Glyphs/ProtoNet/0/checkpoints/best.ckpt"
+INSTALL = "python -m pip install --use-pep517 -r requirements.txt && "
+LAUNCHERS = r"(?:(?:srun )?python |torchrun (?:--[\w-]+ \S+ )+)"
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 
@@ -31,10 +38,17 @@ def blocks(language, page=README):
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
-def command_lines(script, page=README):
-    """The arguments of every call of a script in a page's shell blocks."""
-    calls = [call for block in blocks("bash", page) for line in block.splitlines() for call in line.split(" && ")]
-    return [call.removeprefix(f"python {script}").strip() for call in calls if call.startswith(f"python {script}")]
+def shell_lines(page):
+    """The lines of a page's shell blocks, without comments."""
+    lines = [line for block in blocks("bash", page) for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def command_lines(script):
+    """The arguments of every call of a script in the shell blocks of all pages, each once."""
+    calls = [call for page in PAGES.values() for line in shell_lines(page) for call in line.split(" && ")]
+    matches = [re.match(rf"{LAUNCHERS}{script}\b(.*)", call) for call in calls]
+    return list(dict.fromkeys(match[1].strip() for match in matches if match))
 
 
 class Parser(TrainCLI):
@@ -53,6 +67,9 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         give_random_images(patch)
+        write_image_folder(folder / "my_images", num_classes=6)
+        write_classes(folder / "my_classes", {"beech": 3, "maple": 2, "oak": 1})
+        write_classes(folder, {"new_images": 3}, seed=1)
         patch.chdir(folder)
         patch.setenv("FEWSHOT_PL_CACHE", str(folder / "cache"))
         assert trained() == 0
@@ -67,45 +84,94 @@ def trained(data="Glyphs", *flags):
 
 @pytest.mark.parametrize("then", ["python train.py", "python -m pytest"])
 def test_the_two_commands_are_there_word_for_word(then):
-    assert f"python -m pip install --use-pep517 -r requirements.txt && {then}\n" in "".join(blocks("bash"))
+    assert f"{INSTALL}{then}\n" in "".join(blocks("bash"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_shell_command_is_one_that_is_tested(page):
-    lines = [line for block in blocks("bash", PAGES[page]) for line in block.splitlines()]
-    starts = ("python train.py", "python evaluate.py", "python -m pip install --use-pep517 -r requirements.txt && ")
-    assert lines and all(line.startswith((*starts, "# (")) for line in lines)  # "# (2)" numbers a row of the results
+    tested = re.compile(
+        rf"{LAUNCHERS}(train|evaluate|predict|export)\.py\b|{re.escape(INSTALL)}python (train\.py|-m pytest)$"
+    )
+    assert [line for line in shell_lines(PAGES[page]) if not tested.match(line)] == []
 
 
-@pytest.mark.parametrize("arguments", [line for page in PAGES.values() for line in command_lines("train.py", page)])
+@pytest.mark.parametrize("arguments", command_lines("train.py"))
 def test_training_commands_parse(arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = Parser(shlex.split(arguments)).config
     assert config.trainer.max_epochs
 
 
+@pytest.mark.parametrize("line", [one for one in shell_lines(PAGES["docs/multi_gpu.md"]) if one.startswith("torchrun")])
+def test_torchrun_starts_as_many_processes_as_the_trainer_expects(line):
+    launched = get_args_parser().parse_args(shlex.split(line)[1:])
+    config = Parser(launched.training_script_args).config
+    assert launched.training_script == "train.py"
+    assert (int(launched.nnodes), int(launched.nproc_per_node)) == (
+        config.trainer.num_nodes,
+        int(config.trainer.devices),
+    )
+
+
 # Beside those of images, a Sinusoid has its own backbone; and there is no sense in a test's 50 steps here.
 SMALLEST = {
+    "ImageFolder": ["--data.root=my_images", "--data.image_size=32", "--data.num_queries=2"],
     "Sinusoid": ["--model.backbone=mlp-4", "--model.norm=none"],
     "Reptile": ["--model.num_inner_steps_test=1"],
     "MetaGAN": ["--model.generator_width=4"],
 }
 
 
-@pytest.mark.parametrize("arguments", [line for page in PAGES.values() for line in command_lines("evaluate.py", page)])
-def test_evaluation_commands_run(arguments, workplace, capsys):
-    # The checkpoints of the results table took up to an hour each: their flags are tried on small ones.
-    named = list(re.finditer(r"runs/(\w+)/(\w+)/0/checkpoints/best\.ckpt", arguments))
-    assert named
+def with_small_checkpoints(text):
+    """A text that names checkpoints, which are trained here, where they are not yet, in the smallest form.
+
+    Those of the results table took up to an hour each: what is done with them is tried on such ones.
+    """
+    named = list(re.finditer(r"runs/(\w+)/(\w+)/0/checkpoints/best\.ckpt", text))
     for match in named:
-        data, algorithm = match[1] if match[1] in ("MiniImageNet", "Sinusoid") else "Glyphs", match[2]
+        data, algorithm = match[1] if match[1] in ("MiniImageNet", *SMALLEST) else "Glyphs", match[2]
         checkpoint = Path("runs", data, algorithm, "0", "checkpoints", "best.ckpt")
         if not checkpoint.is_file():
             flags = [*SMALLEST.get(data, []), *SMALLEST.get(algorithm, [])]
             assert trained(data, f"--model={algorithm}", *flags) == 0
-        arguments = arguments.replace(match[0], str(checkpoint))
-    assert evaluate([*shlex.split(arguments), "--num_episodes=1", "--trainer.accelerator=cpu"]) == 0
+        text = text.replace(match[0], str(checkpoint))
+    return text
+
+
+def small_run(arguments):
+    """The arguments of a command, on small checkpoints; it has to name one."""
+    assert "/0/checkpoints/best.ckpt" in arguments
+    return shlex.split(with_small_checkpoints(arguments))
+
+
+@pytest.mark.parametrize("arguments", command_lines("evaluate.py"))
+def test_evaluation_commands_run(arguments, workplace, capsys):
+    here = ["--num_episodes=1", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    assert evaluate([*small_run(arguments), *here]) == 0
     assert "± " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", command_lines("predict.py"))
+def test_prediction_commands_run(arguments, workplace, capsys):
+    assert predict([*small_run(arguments), "--device=cpu"]) == 0
+    output = re.search(r"--output (\S+)", arguments)
+    folder = workplace / (output[1] if output else "predictions")
+    assert "3 images labelled" in capsys.readouterr().out
+    assert (folder / "predictions.csv").read_text().count("\n") == 4 and (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("arguments", command_lines("export.py"))
+def test_export_commands_run_and_their_example_gives_the_same_scores(arguments, workplace):
+    """The Python block that reads what was exported is run here, after it."""
+    assert export(small_run(arguments)) == 0
+    folder = re.search(r"--output (\S+)", arguments)[1]
+    (block,) = [one for page in PAGES.values() for one in blocks("python", page) if f"{folder}/" in one]
+    names = {}
+    exec(compile(block, "ONNX", "exec"), names)
+    predictor = FewShotPredictor(small_run(arguments)[1], device="cpu")
+    predictor.fit(names["examples"], [file.parent.name for file in names["examples"]])
+    scores = predictor.decision_function(names["queries"])
+    np.testing.assert_allclose(names["scores"], scores, rtol=1e-3, atol=1e-3 * np.abs(scores).max())
 
 
 def test_a_run_folder_holds_what_the_readme_says(workplace):
@@ -116,14 +182,16 @@ def test_a_run_folder_holds_what_the_readme_says(workplace):
     assert [name for name in named if not list((workplace / CHECKPOINT).parents[1].glob(name))] == []
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize(
+    "block", [one for page in PAGES.values() for one in blocks("python", page) if "onnxruntime" not in one]
+)
 def test_python_runs(block, workplace, monkeypatch):
     def short(**arguments):
         return Trainer(**arguments, fast_dev_run=1, accelerator="cpu")
 
     monkeypatch.setattr("pytorch_lightning.Trainer", short)
     names = {}
-    exec(compile(block, "README.md", "exec"), names)
+    exec(compile(with_small_checkpoints(block), "a page", "exec"), names)
     if "logits" in names:
         assert f"# {list(names['logits'].shape)}" in block
 

@@ -85,6 +85,7 @@ class FixedEpisodes(DistributedSampler[EpisodeRange]):
 
     def __init__(self, num_episodes: int, tasks_per_batch: int, num_replicas: int = 1, rank: int = 0) -> None:
         self.num_replicas, self.rank, self.epoch = num_replicas, rank, 0
+        tasks_per_batch = min(tasks_per_batch, max(num_episodes // num_replicas, 1))  # Lightning refuses empty loaders
         firsts = range(rank * tasks_per_batch, num_episodes, num_replicas * tasks_per_batch)
         self._ranges = [EpisodeRange(0, first, min(tasks_per_batch, num_episodes - first)) for first in firsts]
 

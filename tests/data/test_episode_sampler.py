@@ -126,6 +126,13 @@ def test_devices_share_out_the_fixed_episodes(world_size, num_episodes):
     assert sorted(taken) == list(range(num_episodes))
 
 
+@pytest.mark.parametrize(("num_episodes", "world_size"), [(7, 2), (200, 32), (5, 5), (9, 8)])
+def test_every_device_has_a_batch_where_there_are_as_many_episodes(num_episodes, world_size):
+    batches = [FixedEpisodes(num_episodes, 8, world_size, rank) for rank in range(world_size)]
+    assert min(map(len, batches)) >= 1
+    assert sorted(number for one in batches for number in one.numbers) == list(range(num_episodes))
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_devices_train_on_episodes_of_their_own(world_size):
     loaders = [TrainingEpisodes(5, 3, world_size, rank) for rank in range(world_size)]
