@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_calibration_error
 from torchmetrics.utilities import dim_zero_cat
@@ -27,10 +28,11 @@ class Calibration(Metric):
     brier: list[Tensor] | Tensor
     confidence: list[Tensor] | Tensor
     correct: list[Tensor] | Tensor
+    num_queries: list[Tensor] | Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("nll", "brier", "confidence", "correct"):
+        for name in ("nll", "brier", "confidence", "correct", "num_queries"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, log_probabilities: Tensor, labels: Tensor) -> None:
@@ -45,6 +47,7 @@ class Calibration(Metric):
             "brier": (probabilities - targets).square().sum(-1),
             "confidence": confidence.clamp(0, 1),
             "correct": (predicted == labels).to(confidence.dtype),
+            "num_queries": known.sum(-1),
         }
         for name, values in figures.items():
             getattr(self, name).append(values)
@@ -62,9 +65,15 @@ class Calibration(Metric):
         }
 
     def of_all_devices(self) -> tuple[Tensor, Tensor]:
-        """Confidence [m] and correctness [m], 0 or 1, of every query that any device has seen, device after device."""
+        """Confidence and correctness, 0 or 1, of the queries of every episode that any device has seen, [E, N*Q].
+
+        Device after device; nan where an episode has fewer queries than another.
+        """
         with self.sync_context():
-            return dim_zero_cat(self.confidence).cpu(), dim_zero_cat(self.correct).cpu()
+            counts = dim_zero_cat(self.num_queries).tolist()
+            kept = (dim_zero_cat(values).cpu() for values in (self.confidence, self.correct))
+            confidence, correct = (pad_sequence(list(torch.split(part, counts)), True, torch.nan) for part in kept)
+            return confidence, correct
 
 
 class Reliability(NamedTuple):
@@ -76,11 +85,11 @@ class Reliability(NamedTuple):
 
 
 def reliability(confidence: Tensor, correct: Tensor) -> Reliability:
-    """ECE's bins, from the confidence and correctness (0 or 1) of queries, of any shape.
+    """ECE's bins, from the confidence and correctness (0 or 1) of queries, of any shape; nan is left out.
 
     A confidence of exactly 1, which torchmetrics gives a bin of its own, is in the last bin here.
     """
-    confidence, correct = confidence.flatten().double(), correct.flatten().double()
+    confidence, correct = (values[~confidence.isnan()].double() for values in (confidence, correct))
     edges = torch.linspace(0, 1, _NUM_BINS + 1, dtype=torch.float64)
     bins = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=_NUM_BINS - 1)
     count, confident, right = (
