@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import Self
 
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
@@ -110,7 +111,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     # Fixed lists -------------------------------------------------------------------------------------
 
-    def sized(self, **sizes: int) -> "EpisodicDataModule":
+    def sized(self, **sizes: int) -> Self:
         """The same benchmark with other numbers of ways, shots and so on, of those that are not ``fixed``."""
         return type(self)(**{**self.hparams, **sizes})
 

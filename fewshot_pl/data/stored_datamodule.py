@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
+from typing_extensions import Self
 
 from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, gathered
@@ -70,10 +71,9 @@ class StoredDataModule(EpisodicDataModule):
 
     # Sizes --------------------------------------------------------------------------------------------
 
-    def sized(self, **sizes: int) -> "StoredDataModule":
+    def sized(self, **sizes: int) -> Self:
         """The same, over the same images in memory."""
         other = super().sized(**sizes)
-        assert isinstance(other, StoredDataModule)
         other.stores, other._opened = self.stores, self._opened
         other._on_device, other._device_images = self._on_device, self._device_images
         return other
