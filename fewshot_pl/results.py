@@ -27,9 +27,7 @@ def result_of(
         "algorithm": type(model).__name__,
         "data": type(data).__name__,
         "split": split,
-        "num_ways": data.eval_size.num_ways,
-        "num_shots": data.eval_size.num_shots,
-        "num_queries": data.eval_size.num_queries,
+        **_sizes(data),
         "num_episodes": data.num_episodes[split],
         **{name: float(metrics[f"{split}/{name}"]) for name in _FIGURES if f"{split}/{name}" in metrics},
         "norm": model.norm_mode,
@@ -39,6 +37,14 @@ def result_of(
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {_accelerator(model)}",
         "model_parameters": _plain(model.hparams),
         "data_parameters": _plain(data.hparams),
+    }
+
+
+def _sizes(data: EpisodicDataModule) -> dict[str, int | None]:
+    """Ways, shots and queries of every task; None where tasks differ in them."""
+    return {
+        name: None if data.is_variable else getattr(data.eval_size, name)
+        for name in ("num_ways", "num_shots", "num_queries")
     }
 
 
@@ -90,8 +96,9 @@ def print_table(title: str, caption: str, rows: Sequence[Mapping[str, str]]) -> 
 
 
 def task_name(result: dict[str, Any]) -> str:
-    """What a task of a result is: "5-way 1-shot", or of a regression "10 points"."""
-    shots = result["num_shots"]
+    """What a task of a result is: "5-way 1-shot", of a regression "10 points", or "variable ways and shots"."""
+    if (shots := result["num_shots"]) is None:
+        return "variable ways and shots"
     return f"{shots} points" if "mse" in result else f"{result['num_ways']}-way {shots}-shot"
 
 

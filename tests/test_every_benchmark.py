@@ -37,6 +37,7 @@ ROWS = {
     "Glyphs": Row("fonts", (1, 28, 28)),
     "ImageFolder": Row("Your own images", (3, 84, 84), needs_users_files=True),
     "MiniImageNet": Row("Ravi and Larochelle 2017", (3, 84, 84)),
+    "MultiSource": Row("Triantafillou et al. 2020", (1, 28, 28)),
     "Omniglot": Row("Lake, Salakhutdinov, Tenenbaum 2015", (1, 28, 28)),
     "Quickdraw": Row("Ha and Eck 2017", (1, 28, 28)),
     "Sinusoid": Row("Finn et al. 2017", (1, 1, 1), is_regression=True),
@@ -102,9 +103,10 @@ def test_images_have_a_shape_a_mean_and_a_deviation(benchmark, row):
     assert data.monitor == (("val/mse", "min") if row.is_regression else ("val/accuracy", "max"))
     if row.is_regression:
         return
-    assert len(data.mean) == len(data.std) == data.image_shape[0]
-    assert min(data.std) > 0
-    assert {data.num_rotations(split) for split in SPLITS} <= {1, 4}
+    for source in data.sources if isinstance(data, benchmarks.MultiSource) else [data]:
+        assert len(source.mean) == len(source.std) == data.image_shape[0]
+        assert min(source.std) > 0
+        assert {source.num_rotations(split) for split in SPLITS} <= {1, 4}
 
 
 def test_it_is_in_the_readme(name):

@@ -8,6 +8,7 @@ from fewshot_pl.benchmarks.fungi import Fungi
 from fewshot_pl.benchmarks.glyphs import Glyphs
 from fewshot_pl.benchmarks.image_folder import ImageFolder
 from fewshot_pl.benchmarks.mini_imagenet import MiniImageNet
+from fewshot_pl.benchmarks.multi_source import MultiSource
 from fewshot_pl.benchmarks.omniglot import Omniglot
 from fewshot_pl.benchmarks.quickdraw import Quickdraw
 from fewshot_pl.benchmarks.sinusoid import Sinusoid
@@ -24,6 +25,7 @@ __all__ = [
     "Glyphs",
     "ImageFolder",
     "MiniImageNet",
+    "MultiSource",
     "Omniglot",
     "Quickdraw",
     "Sinusoid",

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import SPLITS, Split
-from fewshot_pl.data.episode_sampler import EpisodeSampler
+from fewshot_pl.data.episode_dataset import Sampler
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, Channels, read_square
@@ -65,9 +65,8 @@ class ImageFolder(ImageDataModule):
             if folders:  # evaluation works without classes to train on
                 self._stored(split)
 
-    def sampler(self, split: str) -> EpisodeSampler:
-        size = self.train_size if split == "train" else self.eval_size
-        _check_enough(self._classes, split, size.num_ways, self.root)
+    def sampler(self, split: str) -> Sampler:
+        _check_enough(self._classes, split, self.fewest_ways(split), self.root)
         return super().sampler(split)
 
     def class_images(self, split: Split) -> ClassImages:
@@ -140,7 +139,7 @@ def _check_enough(folders: ClassFolders, split: str, num_ways: int, root: Path) 
         raise InputError(
             f"{root} gives {counts['train']} train, {counts['val']} val and {counts['test']} test classes, and {split} "
             f"needs at least {num_ways}: add classes, make train/, val/ and test/ folders of classes, "
-            "lower num_ways, or change split_ratio"
+            "lower num_ways (or min_ways, where tasks differ in size), or change split_ratio"
         )
 
 

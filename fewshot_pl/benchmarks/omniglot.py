@@ -39,6 +39,7 @@ class Omniglot(ImageDataModule):
     """
 
     image_shape = (1, _SIDE, _SIDE)
+    light_on_dark = True
 
     def __init__(
         self,
@@ -71,9 +72,6 @@ class Omniglot(ImageDataModule):
                     f"extract the archives {' and '.join(_ARCHIVES)} again, or put them there zipped"
                 )
             yield character, np.stack([_ink(file) for file in files[character]])
-
-    def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
-        return np.invert(super().own_image(image))  # dark ink on light paper, which is stored as light on dark
 
     def source_fingerprint(self) -> dict[str, Any]:
         return {

@@ -29,6 +29,7 @@ class Quickdraw(PlacedDataModule):
     """
 
     image_shape = (1, _SIDE, _SIDE)
+    light_on_dark = True
     split_name = "quickdraw"
     places = ("quickdraw", "numpy_bitmap")
     marks = ("angel.npy", "full_numpy_bitmap_angel.npy")

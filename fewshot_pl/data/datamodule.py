@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import Self
 
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
@@ -36,6 +37,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     fixed: tuple[str, ...] = ()  # arguments below that a benchmark decides for itself
     monitor = ("val/accuracy", "max")  # the figure that chooses the best checkpoint, and its better end
+    is_variable = False  # whether tasks differ in size, so that no two fit into one batch
 
     def __init__(
         self,
@@ -91,9 +93,25 @@ class EpisodicDataModule(LightningDataModule, ABC):
         """The size that training or evaluation asks for."""
         return self.train_size if split == "train" else self.eval_size
 
+    def check_variable(self, stage: str) -> None:
+        """Raise InputError where tasks that differ in size meet what takes only tasks of one size."""
+        if not self.is_variable:
+            return
+        if stage == "fit" and self.tasks_per_batch > 1:
+            raise InputError(
+                "tasks that differ in size come one to a batch: leave out --data.tasks_per_batch, and pass "
+                f"--trainer.accumulate_grad_batches {self.tasks_per_batch} for steps on as many tasks"
+            )
+        algorithm = self.trainer.lightning_module if self.trainer else None
+        if (num_outputs := getattr(algorithm, "num_ways", None)) is not None:
+            raise InputError(
+                f"{type(algorithm).__name__} has a head of {num_outputs} outputs and cannot take tasks that differ in "
+                "ways: pass --data.sampling fixed, or train ProtoNet, MatchingNet or RelationNet"
+            )
+
     # Fixed lists -------------------------------------------------------------------------------------
 
-    def sized(self, **sizes: int) -> "EpisodicDataModule":
+    def sized(self, **sizes: int) -> Self:
         """The same benchmark with other numbers of ways, shots and so on, of those that are not ``fixed``."""
         return type(self)(**{**self.hparams, **sizes})
 

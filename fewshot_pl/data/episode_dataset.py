@@ -8,6 +8,9 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from fewshot_pl.data.episode_sampler import EpisodeIndices, EpisodeSampler
 from fewshot_pl.data.image_store import ImageStore
+from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler
+
+Sampler = EpisodeSampler | VariableSampler
 
 
 class EpisodeRange(NamedTuple):
@@ -22,7 +25,7 @@ class IndexBatch(NamedTuple):
     """A batch whose images are still in the store."""
 
     split: str
-    indices: EpisodeIndices
+    indices: EpisodeIndices | VariableIndices
 
 
 class ImageBatch(NamedTuple):
@@ -37,22 +40,39 @@ class ImageBatch(NamedTuple):
     is_labelled: Tensor  # [T]
 
 
-def gathered(split: str, indices: EpisodeIndices, images_at: Callable[[Tensor], Tensor]) -> ImageBatch:
+class VariableBatch(NamedTuple):
+    """A batch of one episode, whose classes differ in their numbers of images, read from the store."""
+
+    split: str
+    support: Tensor  # uint8 [1, n, 1, C, H, W]
+    query: Tensor  # uint8 [1, m, 1, C, H, W]
+    indices: VariableIndices
+
+
+GatheredBatch = ImageBatch | VariableBatch
+Batch = IndexBatch | GatheredBatch
+
+
+def gathered(
+    split: str, indices: EpisodeIndices | VariableIndices, images_at: Callable[[Tensor], Tensor]
+) -> GatheredBatch:
     """The batch of indices with the images that ``images_at`` looks up by their numbers."""
+    if isinstance(indices, VariableIndices):
+        return VariableBatch(split, images_at(indices.support), images_at(indices.query), indices)
     support, query, quarter_turns, support_u, query_u, is_labelled = indices
     looked_up = images_at(support), images_at(query), quarter_turns, images_at(support_u), images_at(query_u)
     return ImageBatch(split, *looked_up, is_labelled)
 
 
-class EpisodeDataset(Dataset[IndexBatch | ImageBatch]):
+class EpisodeDataset(Dataset[Batch]):
     """Maps an EpisodeRange to a batch: indices, or images too when ``store`` is given."""
 
-    def __init__(self, split: str, sampler: EpisodeSampler, store: ImageStore | None = None) -> None:
+    def __init__(self, split: str, sampler: Sampler, store: ImageStore | None = None) -> None:
         self._split = split
         self._sampler = sampler
         self._store = store
 
-    def __getitem__(self, episodes: EpisodeRange) -> IndexBatch | ImageBatch:
+    def __getitem__(self, episodes: EpisodeRange) -> Batch:
         indices = self._sampler(*episodes)
         if self._store is None:
             return IndexBatch(self._split, indices)

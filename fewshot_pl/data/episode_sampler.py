@@ -65,7 +65,7 @@ class EpisodeSampler:
         self.num_rotations = num_rotations
         self._starts = store.class_starts[:-1]
         self._counts = np.diff(store.class_starts)
-        self._seed = seed % 2**64
+        self._seed = seed
         self._unlabelled_tasks = unlabelled_tasks
         _check_size(store, size, num_rotations)
 
@@ -76,7 +76,7 @@ class EpisodeSampler:
         keys = np.empty((num_episodes, num_ways, self._counts.max()))
         is_labelled = np.empty(num_episodes, dtype=np.bool_)
         for task in range(num_episodes):
-            generator = self._generator(epoch, first_episode + task)
+            generator = episode_generator(self._seed, epoch, first_episode + task)
             classes[task] = generator.choice(len(self._counts) * self.num_rotations, num_ways, replace=False)
             generator.random(out=keys[task])
             is_labelled[task] = generator.random() >= self._unlabelled_tasks  # last: the images stay as they are
@@ -87,14 +87,15 @@ class EpisodeSampler:
         turns = torch.from_numpy(quarter_turns)
         return EpisodeIndices(support, query, turns, support_u, query_u, torch.from_numpy(is_labelled))
 
+    @property
+    def images_per_episode(self) -> float:
+        """Labelled images of an episode."""
+        return self.size.num_ways * (self.size.num_shots + self.size.num_queries)
+
     def classes(self, indices: EpisodeIndices) -> Tensor:
         """The classes [T, N] of episodes: the store's class, times ``num_rotations``, plus the quarter turns."""
         sources = np.searchsorted(self._starts, indices.query[..., 0].numpy(), side="right") - 1
         return torch.from_numpy(sources) * self.num_rotations + indices.quarter_turns
-
-    def _generator(self, epoch: int, episode: int) -> np.random.Generator:
-        # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
-        return np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, episode, epoch]))
 
     def _picks(self, keys: NDArray[np.float64], classes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The positions [T, N, count] of the smallest random keys among each class's images, in key order."""
@@ -106,6 +107,13 @@ class EpisodeSampler:
             picks = np.broadcast_to(np.arange(count), keys.shape)
         order = np.argsort(np.take_along_axis(keys, picks, axis=-1), axis=-1)
         return np.take_along_axis(picks, order, axis=-1)
+
+
+def episode_generator(seed: int, epoch: int, episode: int, purpose: int = 0) -> np.random.Generator:
+    """The random numbers of an episode; those of another purpose are independent of them."""
+    # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
+    key = seed % 2**64 + purpose * 2**64
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, episode, epoch]))
 
 
 def _check_size(store: ImageStore, size: EpisodeSize, num_rotations: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,14 +13,22 @@ from torch.utils.data import Dataset
 
 from fewshot_pl.data.augment import Augmentation
 from fewshot_pl.data.datamodule import Split
-from fewshot_pl.data.episode_dataset import EpisodeDataset, ImageBatch, IndexBatch
+from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, ImageBatch, IndexBatch, Sampler, VariableBatch
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
 from fewshot_pl.data.square_image import square_image
 from fewshot_pl.data.stored_datamodule import StoredDataModule
+from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize
 from fewshot_pl.episode import UNKNOWN, Episode
 from fewshot_pl.errors import InputError
+
+Augment = bool | Literal["both", "support", "query", "none"]
+Sampling = Literal["fixed", "variable"]
+_AUGMENTED: dict[Augment, set[str]] = {
+    **{True: {"support", "query"}, False: set()},
+    **{"both": {"support", "query"}, "support": {"support"}, "query": {"query"}, "none": set()},
+}
 
 
 class ImageDataModule(StoredDataModule):
@@ -30,21 +38,35 @@ class ImageDataModule(StoredDataModule):
     images in ``class_images``; everything else is written here once.
 
     Args:
-        augment: random changes of training images, where the benchmark has any.
+        augment: random changes of training images, where the benchmark has any: of ``both`` the support and the query
+            (or true), of one of them, or of ``none`` (or false).
         num_unlabelled: images per class that come without labels, to adapt with, and as many to measure with
             (Episode's ``support_u`` and ``query_u``): semi-supervised tasks.
         unlabelled_tasks: share of the training tasks that have no label at all.
+        sampling: ``fixed``: every task has the ways, shots and queries above; ``variable``: tasks differ in ways, and
+            their classes in shots, as Meta-Dataset draws them (see ``VariableSampler``), in training and evaluation,
+            and the numbers above do not count.
+        min_ways: classes of a variable task, at least.
+        max_ways: classes of a variable task, at most.
+        max_queries: query images per class of a variable task, at most.
+        max_support: support images of a variable task, at most.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation | None = None
+    light_on_dark = False  # whether images are of ink, which is stored light on dark
 
     def __init__(
         self,
-        augment: bool = True,
+        augment: Augment = True,
         num_unlabelled: int = 0,
         unlabelled_tasks: float = 0.0,
+        sampling: Sampling = "fixed",
+        min_ways: int = 5,
+        max_ways: int = 50,
+        max_queries: int = 10,
+        max_support: int = 500,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -53,7 +75,11 @@ class ImageDataModule(StoredDataModule):
         self.eval_size = self.eval_size._replace(num_unlabelled=num_unlabelled)
         self.train_size = self.train_size._replace(num_unlabelled=num_unlabelled)
         self.unlabelled_tasks = unlabelled_tasks
-        self.augment = augment
+        self._augmented = _AUGMENTED[augment]
+        self.variable_size = VariableSize(min_ways, max_ways, max_queries, max_support)
+        self.is_variable = sampling == "variable"
+        if self.is_variable:
+            self._ask_for_variable_tasks()
         self._features: dict[str, SplitFeatures] = {}
 
     # What a benchmark states -----------------------------------------------------------------------
@@ -72,50 +98,73 @@ class ImageDataModule(StoredDataModule):
     def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
         """A user's image as this benchmark would store it: uint8 [C, H, W]; see ``square_image``."""
         channels, _, size = self.image_shape
-        return square_image(image, size, 3 if channels == 3 else 1)
+        own = square_image(image, size, 3 if channels == 3 else 1)
+        return np.invert(own) if self.light_on_dark else own
 
     # Lightning's hooks -------------------------------------------------------------------------------
 
-    def on_after_batch_transfer(self, batch: IndexBatch | ImageBatch | Episode, dataloader_idx: int) -> Episode:
+    def on_after_batch_transfer(self, batch: Batch | Episode, dataloader_idx: int) -> Episode:
         if isinstance(batch, Episode):
             return batch
         if isinstance(batch, IndexBatch) and batch.split in self._features:
             return self._episode_of_features(batch)
         return self.episode(batch)
 
+    def _ask_for_variable_tasks(self) -> None:
+        if self.unlabelled_tasks or self.eval_size.num_unlabelled:
+            raise InputError(
+                "tasks that differ in size have no unlabelled images: leave out --data.num_unlabelled and "
+                "--data.unlabelled_tasks, or pass --data.sampling fixed"
+            )
+        self.eval_tasks_per_batch = 1
+
     # From indices to an Episode ------------------------------------------------------------------------
 
-    def sampler(self, split: str) -> EpisodeSampler:
+    def sampler(self, split: str) -> Sampler:
         """The sampler of a split's episodes, of the size that training or evaluation asks for."""
+        store, num_rotations = self.stores[split], self.num_rotations(split)
+        if self.is_variable:
+            return VariableSampler(store, self.variable_size, self.seed, num_rotations)
         unlabelled_tasks = self.unlabelled_tasks if split == "train" else 0.0
-        size, num_rotations = self.size(split), self.num_rotations(split)
-        return EpisodeSampler(self.stores[split], size, self.seed, num_rotations, unlabelled_tasks)
+        return EpisodeSampler(store, self.size(split), self.seed, num_rotations, unlabelled_tasks)
 
-    def episode(self, batch: IndexBatch | ImageBatch) -> Episode:
+    def fewest_ways(self, split: str) -> int:
+        """How many classes a split needs."""
+        return self.variable_size.min_ways if self.is_variable else self.size(split).num_ways
+
+    def episode(self, batch: Batch) -> Episode:
         """The Episode of a batch, on the batch's device; training images are augmented."""
         if isinstance(batch, IndexBatch):
             batch = self._gathered(batch)
+        if isinstance(batch, VariableBatch):
+            indices = batch.indices
+            support_x = self._pixels(batch.split, indices.support_turns, batch.support, "support")
+            query_x = self._pixels(batch.split, indices.query_turns, batch.query, "query")
+            return Episode(support_x, indices.support_y, query_x, indices.query_y, known_ways=indices.num_ways)
         episode = Episode(
-            support_x=self._pixels(batch.split, batch.quarter_turns, batch.support),
+            support_x=self._pixels(batch.split, batch.quarter_turns, batch.support, "support"),
             support_y=self._labels(batch.support, batch),
-            query_x=self._pixels(batch.split, batch.quarter_turns, batch.query),
+            query_x=self._pixels(batch.split, batch.quarter_turns, batch.query, "query"),
             query_y=self._labels(batch.query, batch),
             known_ways=self._known_ways(batch.split),
         )
         if batch.support_u.shape[2] == 0:
             return episode
-        support_u, query_u = (
-            self._pixels(batch.split, batch.quarter_turns, images) for images in (batch.support_u, batch.query_u)
-        )
+        support_u = self._pixels(batch.split, batch.quarter_turns, batch.support_u, "support")
+        query_u = self._pixels(batch.split, batch.quarter_turns, batch.query_u, "query")
         return episode._replace(support_u=support_u, query_u=query_u)
 
     def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
-        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
+        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory.
+
+        Of tasks that differ in size only one at a time.
+        """
         return self.episode(IndexBatch(split, self.sampler(split)(0, first, count)))
 
     def fixed_classes(self, split: Split, first: int = 0, count: int | None = None) -> Tensor:
         """The classes [T, N] of those episodes, by default of all from ``first`` on; see ``EpisodeSampler.classes``."""
         sampler = self.sampler(split)
+        assert isinstance(sampler, EpisodeSampler), "tasks that differ in size have no common N"
         return sampler.classes(sampler(0, first, self.num_episodes[split] - first if count is None else count))
 
     def class_names(self, split: Split) -> list[str]:
@@ -128,11 +177,11 @@ class ImageDataModule(StoredDataModule):
         of_images, turns = classes // self.num_rotations(split), classes % self.num_rotations(split)
         store = self.stores[split]
         images = store.images_at(torch.from_numpy(store.class_starts)[of_images])
-        return self._pixels(split, turns[:, None], images[:, None, None])[:, 0]
+        return self._pixels(split, turns[:, None], images[:, None, None], "support")[:, 0]
 
-    def _pixels(self, split: str, quarter_turns: Tensor, images: Tensor) -> Tensor:
+    def _pixels(self, split: str, quarter_turns: Tensor, images: Tensor, part: str) -> Tensor:
         """Stored images, uint8 [T, N, n, C, H, W], as an algorithm sees them, [T, N*n, C, H, W]."""
-        augmentation = self.augmentation if self.augment and split == "train" else None
+        augmentation = self.augmentation if split == "train" and part in self._augmented else None
         turned = rotated(images, quarter_turns) if self.num_rotations(split) > 1 else images
         seen = normalised(turned.flatten(0, 2), self.mean, self.std, augmentation)
         return seen.reshape(len(images), -1, *seen.shape[1:])
@@ -162,7 +211,7 @@ class ImageDataModule(StoredDataModule):
             return
         here = self._store_on_device(split)  # else block by block, as it may not fit
         images = self._images_on(split, device) if here else torch.from_numpy(self.stores[split].images)
-        pixels = partial(self._pixels, split)
+        pixels = partial(self._pixels, split, part="support")
         self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
 
     def forget_features(self) -> None:
@@ -171,19 +220,22 @@ class ImageDataModule(StoredDataModule):
 
     def embedding_pays(self, split: str) -> bool:
         """Whether the fixed episodes of a split hold more images than the split does."""
-        size = self.size(split)
-        drawn = self.num_episodes[split] * size.num_ways * (size.num_shots + size.num_queries)
+        drawn = self.num_episodes[split] * self.sampler(split).images_per_episode
         return drawn > len(self.stores[split].images) * self.num_rotations(split)
 
     def _episode_of_features(self, batch: IndexBatch) -> Episode:
         features, indices = self._features[batch.split], batch.indices
+        if isinstance(indices, VariableIndices):
+            support_x = features.at(indices.support, indices.support_turns)
+            query_x = features.at(indices.query, indices.query_turns)
+            return Episode(support_x, indices.support_y, query_x, indices.query_y, known_ways=indices.num_ways)
         support_x, query_x = (features.at(part, indices.quarter_turns) for part in (indices.support, indices.query))
         support_y, query_y = class_major_labels(indices.support), class_major_labels(indices.query)
         return Episode(support_x, support_y, query_x, query_y, known_ways=self._known_ways(batch.split))
 
     # Datasets and caches -------------------------------------------------------------------------------
 
-    def episode_dataset(self, split: Split) -> Dataset[IndexBatch | ImageBatch]:
+    def episode_dataset(self, split: Split) -> Dataset[Batch]:
         return EpisodeDataset(split, self.sampler(split), None if self._indices_do(split) else self.stores[split])
 
     def workers(self, split: Split) -> int:

@@ -27,9 +27,7 @@ def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[n
     The shorter side is brought to ``size`` and the longer one cropped at both ends. EXIF orientation is applied,
     transparent parts become white, deeper than 8 bits is scaled to 8, and colour becomes grey for one channel.
     """
-    upright = ImageOps.exif_transpose(image)
-    coloured = _on_white(_eight_bit(upright)).convert("RGB")
-    square = ImageOps.fit(coloured, (size, size), Image.Resampling.LANCZOS)
+    square = ImageOps.fit(plain_colour(image), (size, size), Image.Resampling.LANCZOS)
     return np.asarray(square).transpose(2, 0, 1) if channels == 3 else np.asarray(square.convert("L"))[None]
 
 
@@ -38,6 +36,11 @@ def whole_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
     # Lanczos, as in the data script of Finn et al. 2017 for miniImageNet.
     square = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(square).transpose(2, 0, 1)
+
+
+def plain_colour(image: Image.Image) -> Image.Image:
+    """An image in RGB of 8 bits: upright by its EXIF orientation, on white where it is transparent."""
+    return _on_white(_eight_bit(ImageOps.exif_transpose(image))).convert("RGB")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
+from typing_extensions import Self
 
 from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
-from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch, gathered
-from fewshot_pl.data.episode_sampler import EpisodeSampler
+from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, gathered
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
@@ -43,6 +43,7 @@ class StoredDataModule(EpisodicDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=num_workers, **kwargs)
+        self.hparams.update(root=str(root), cache_dir=cache_dir and str(cache_dir))  # plain, also where paths are given
         self.root = Path(root).expanduser()
         self.cache_dir = _cache_folder(cache_dir)
         self.store_place = store
@@ -66,15 +67,14 @@ class StoredDataModule(EpisodicDataModule):
         """Plain values that change whenever ``class_images`` would give other images; names the cache."""
 
     @abstractmethod
-    def sampler(self, split: str) -> EpisodeSampler:
+    def sampler(self, split: str) -> Sampler:
         """The sampler of a split's episodes, of the size that training or evaluation asks for."""
 
     # Sizes --------------------------------------------------------------------------------------------
 
-    def sized(self, **sizes: int) -> "StoredDataModule":
+    def sized(self, **sizes: int) -> Self:
         """The same, over the same images in memory."""
         other = super().sized(**sizes)
-        assert isinstance(other, StoredDataModule)
         other.stores, other._opened = self.stores, self._opened
         other._on_device, other._device_images = self._on_device, self._device_images
         return other
@@ -88,6 +88,7 @@ class StoredDataModule(EpisodicDataModule):
     def setup(self, stage: str) -> None:
         stages: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         needed = stages.get(stage, SPLITS)
+        self.check_variable(stage)
         for split in needed:
             if split not in self.stores:
                 self.stores[split] = self._stored(split)
@@ -95,7 +96,7 @@ class StoredDataModule(EpisodicDataModule):
 
     # Where images are --------------------------------------------------------------------------------
 
-    def _gathered(self, batch: IndexBatch) -> ImageBatch:
+    def _gathered(self, batch: IndexBatch) -> GatheredBatch:
         device = batch.indices.support.device
         if self._store_on_device(batch.split):
             return gathered(batch.split, batch.indices, self._images_on(batch.split, device).__getitem__)

@@ -53,11 +53,14 @@ def grid(data: EpisodicDataModule, ways: Sequence[int] | None, shots: Sequence[i
     """The benchmark in every asked size, ways first, over the same images in memory; itself where none is asked.
 
     Raises:
-        InputError: the benchmark decides a size for itself.
+        InputError: the benchmark decides a size for itself, or draws tasks that differ in size.
     """
     asked = {name: dict.fromkeys(values) for name, values in (("num_ways", ways), ("num_shots", shots)) if values}
     if not asked:
         return [data]
+    if data.is_variable:
+        flags = " and ".join(name.replace("num_", "--") for name in asked)
+        raise InputError(f"tasks differ in ways and shots: leave out {flags}, or pass --data.sampling fixed")
     for name in data.fixed:
         if name in asked:
             flag = name.replace("num_", "--")

@@ -71,8 +71,9 @@ def reliability_figure(outcome: Outcome) -> Figure | None:
     """The reliability diagram: accuracy against confidence in ECE's bins; None of a regression."""
     if outcome.records is None or outcome.records.confidence is None or outcome.records.correct is None:
         return None
-    queries = outcome.records.confidence, outcome.records.correct
-    figure = calibration_figure(confidence_bins(*(part.flatten().double() for part in queries)))
+    present = ~outcome.records.confidence.isnan()  # an episode may have fewer queries than another
+    queries = outcome.records.confidence[present], outcome.records.correct[present]
+    figure = calibration_figure(confidence_bins(*(part.double() for part in queries)))
     figure.suptitle(outcome.task, fontsize=11)
     return figure
 

@@ -25,7 +25,9 @@ class ClassAccuracy(NamedTuple):
 
 
 def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5) -> list[ClassAccuracy]:
-    """The classes with the lowest share of right queries, the lowest first; none where tasks have no stored classes.
+    """The classes with the lowest share of right queries, the lowest first.
+
+    None where tasks have no stored classes, or differ in size.
 
     Args:
         outcome: with records.
@@ -33,7 +35,7 @@ def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5
         num_images: shown of each.
     """
     data, records = outcome.data, outcome.records
-    if records is None or records.correct is None or not isinstance(data, ImageDataModule):
+    if records is None or records.correct is None or not isinstance(data, ImageDataModule) or data.is_variable:
         return []
     split = outcome.result["split"]
     classes = data.fixed_classes(split)  # [E, N]

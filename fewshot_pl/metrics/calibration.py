@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
@@ -52,11 +53,12 @@ class Calibration(Metric):
     brier: list[Tensor] | Tensor
     confidence: list[Tensor] | Tensor
     correct: list[Tensor] | Tensor
+    num_queries: list[Tensor] | Tensor
     bins: ConfidenceBins | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("nll", "brier", "confidence", "correct"):
+        for name in ("nll", "brier", "confidence", "correct", "num_queries"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, log_probabilities: Tensor, labels: Tensor) -> None:
@@ -71,6 +73,7 @@ class Calibration(Metric):
             "brier": (probabilities - targets).square().sum(-1),
             "confidence": confidence.clamp(0, 1),
             "correct": (predicted == labels).to(confidence.dtype),
+            "num_queries": known.sum(-1),
         }
         for name, values in figures.items():
             getattr(self, name).append(values)
@@ -88,6 +91,12 @@ class Calibration(Metric):
         }
 
     def of_all_devices(self) -> tuple[Tensor, Tensor]:
-        """Confidence [m] and correctness [m], 0 or 1, of every query that any device has seen, device after device."""
+        """Confidence and correctness, 0 or 1, of the queries of every episode that any device has seen, [E, N*Q].
+
+        Device after device; nan where an episode has fewer queries than another.
+        """
         with self.sync_context():
-            return dim_zero_cat(self.confidence).cpu(), dim_zero_cat(self.correct).cpu()
+            counts = dim_zero_cat(self.num_queries).tolist()
+            kept = (dim_zero_cat(values).cpu() for values in (self.confidence, self.correct))
+            confidence, correct = (pad_sequence(list(torch.split(part, counts)), True, torch.nan) for part in kept)
+            return confidence, correct

@@ -9,7 +9,10 @@ from fewshot_pl.metrics.episode_mean import EpisodeMean, episode_accuracy, episo
 
 
 class EpisodeRecords(NamedTuple):
-    """What is known of each of E episodes by itself, in main memory; the last two are None of a regression."""
+    """What is known of each of E episodes by itself, in main memory; the last two are None of a regression.
+
+    Where episodes differ in their number of queries, the last two end in nan.
+    """
 
     figures: Tensor  # [E] accuracy; of regression the mean squared error
     confidence: Tensor | None = None  # [E, N*Q] probability of the class that a query was given
@@ -51,8 +54,7 @@ class EpisodeMeasures(nn.Module):
         if self.mse.update_called:
             return EpisodeRecords(self.mse.of_all_devices())
         figures = self.accuracy.of_all_devices()
-        confidence, correct = self.calibration.of_all_devices()
-        return EpisodeRecords(figures, confidence.view(len(figures), -1), correct.view(len(figures), -1))
+        return EpisodeRecords(figures, *self.calibration.of_all_devices())
 
     def reset(self) -> None:
         """Forget all tasks."""

@@ -110,7 +110,7 @@ def trained_model(checkpoint: str | PathLike[str], device: str = "auto") -> Trai
 
 
 def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
-    """The benchmark that the algorithm in a checkpoint was trained on, without its images.
+    """The benchmark that the algorithm in a checkpoint was trained on, of several the first, without its images.
 
     Raises:
         InputError: it is not known, or has no images.
@@ -122,6 +122,8 @@ def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
             "that train.py wrote"
         )
     data = getattr(benchmarks, name)(**contents["datamodule_hyper_parameters"])
+    if isinstance(data, benchmarks.MultiSource):
+        data = data.sources[0]
     if not isinstance(data, ImageDataModule):
         raise InputError(f"{path} was trained on {name}, which has no images: take a checkpoint trained on images")
     return data

@@ -187,6 +187,33 @@ def test_only_training_images_are_augmented_and_only_when_asked(made):
     assert spread(plain, plain.train_dataloader()) > 0.1
 
 
+@pytest.mark.parametrize(
+    ("augment", "augmented"),
+    [
+        (True, {"support", "query"}),
+        ("both", {"support", "query"}),
+        ("support", {"support"}),
+        ("query", {"query"}),
+        ("none", set()),
+        (False, set()),
+    ],
+)
+@pytest.mark.parametrize("sampling", ["fixed", "variable"])
+def test_only_the_asked_part_of_training_tasks_is_augmented(made, augment, augmented, sampling):
+    unlabelled = {"num_unlabelled": 1} if sampling == "fixed" else {"tasks_per_batch": 1}
+    data = made(Coloured, augment=augment, sampling=sampling, **unlabelled)
+    for episode in episodes(data, data.train_dataloader()):
+        parts = {"support": [episode.support_x], "query": [episode.query_x]}
+        if episode.support_u is not None:  # go with the part that they belong to
+            parts = {"support": [episode.support_x, episode.support_u], "query": [episode.query_x, episode.query_u]}
+        for name, images in parts.items():
+            for part in images:
+                plain = (part * torch.tensor(data.std).view(-1, 1, 1) + torch.tensor(data.mean).view(-1, 1, 1)).flatten(
+                    2
+                )
+                assert (plain.std(-1).max() < 1e-5) == (name in augmented)
+
+
 def test_images_are_normalised_by_the_benchmarks_mean_and_deviation(made):
     data = made(Coloured, num_test_episodes=1)
     batch = next(iter(data.test_dataloader()))

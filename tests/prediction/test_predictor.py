@@ -13,8 +13,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
 import fewshot_pl
-from fewshot_pl import FewShotPredictor, InputError
-from fewshot_pl.benchmarks import CIFARFS
+from fewshot_pl import FewShotPredictor, InputError, benchmarks
+from fewshot_pl.benchmarks import CIFARFS, ImageFolder
+from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.rejection import KEY, Rejection
 
@@ -189,7 +190,8 @@ def test_a_checkpoint_of_regression(tmp_path, images):
 
     data = Sinusoid(batches_per_epoch=1)
     model = MAML(image_shape=data.image_shape, num_ways=1, backbone="mlp-8", norm="none")
-    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_progress_bar=False)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, **quiet)
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(path := tmp_path / "sinusoid.ckpt")
     with pytest.raises(InputError, match="trained on Sinusoid, which has no images"):
@@ -216,3 +218,18 @@ def test_files_of_an_episode_get_what_the_evaluation_gives_them(checkpoint, tmp_
     with torch.no_grad():
         expected = model.class_log_probabilities(model(episode))[0].exp()
     np.testing.assert_allclose(predictor.predict_proba(files(indices.query)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("benchmark", ["CUB", "MiniImageNet", "VGGFlowers"])
+def test_photographs_are_brought_to_a_square_as_in_training(tmp_path, benchmark):
+    """As a whole, where their training images are."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    data = getattr(benchmarks, benchmark)(image_size=32)
+    file = ImageFile(FolderTree(tmp_path), "wide.png")
+    np.testing.assert_array_equal(data.own_image(file.decoded()), data.square()(file))
+
+
+def test_checkpoints_of_data_made_with_paths_hold_plain_values(tmp_path):
+    data = ImageFolder(root=tmp_path, cache_dir=tmp_path / "cache")
+    assert (data.hparams.root, data.hparams.cache_dir) == (str(tmp_path), str(tmp_path / "cache"))

@@ -1,0 +1,171 @@
+"""MultiSource: several benchmarks at once, as in Meta-Dataset (Triantafillou et al. 2020)."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from typing_extensions import Self
+
+from fewshot_pl import benchmarks
+from fewshot_pl.data.datamodule import EpisodicDataModule, Split
+from fewshot_pl.data.episode_dataset import EpisodeRange
+from fewshot_pl.data.image_datamodule import Augment, ImageDataModule, Sampling
+from fewshot_pl.data.mixture import MixedBatch, MixedDataset, mixed_episode
+from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
+
+Source = str | dict[str, dict[str, Any]]
+_SHARED = ("root", "cache_dir", "store", "augment", "sampling")
+_OF_ALL = tuple(inspect.signature(EpisodicDataModule).parameters)
+
+
+class MultiSource(EpisodicDataModule):
+    """Episodes that are each of one of several benchmarks, drawn at random, to train, validate and test on.
+
+    The images of all have one shape; those of each are normalised by its own mean and deviation. Images that are no
+    benchmark's, as in ``predict.py``, are made as those of the first source.
+
+    Args:
+        sources: each the name of a benchmark, or its name with arguments of its own, as
+            ``[CIFARFS, {ImageFolder: {root: my_images, image_size: 32}}]``.
+        weights: how often each source is drawn, in relation to the others; default all alike.
+        root: folder with the images of all sources that do not say another.
+        cache_dir: where packed images are kept, likewise.
+        store: keep the images on the ``device``, on the ``host``, or (``auto``) on the device when they fit, likewise.
+        augment: random changes of training images, likewise.
+        sampling: ``fixed`` or ``variable`` tasks, see the benchmarks; the bounds are arguments of each source.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[Source] = ("Glyphs", "Omniglot"),
+        weights: Sequence[float] | None = None,
+        root: str = "data",
+        cache_dir: str | None = None,
+        store: Literal["auto", "device", "host"] = "auto",
+        augment: Augment = True,
+        sampling: Sampling = "fixed",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.shares = _shares(weights, len(sources))
+        self.sources = [
+            _made(source, self._arguments(share)) for source, share in zip(sources, self.shares, strict=True)
+        ]
+        _check_alike(self.sources)
+        self.is_variable = self.sources[0].is_variable
+        self.eval_tasks_per_batch = self.sources[0].eval_tasks_per_batch
+
+    def _arguments(self, share: float) -> dict[str, Any]:
+        """The arguments of a source that is drawn for this share of the episodes."""
+        given = {name: self.hparams[name] for name in (*_OF_ALL, *_SHARED)}
+        # How many fixed episodes a source has decides only whether to embed its images once.
+        counts = {f"num_{split}_episodes": max(1, round(share * count)) for split, count in self.num_episodes.items()}
+        return given | counts
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.sources[0].image_shape
+
+    @property
+    def pixel_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        darkest, brightest = zip(*(source.pixel_range for source in self.sources), strict=True)
+        return tuple(map(min, zip(*darkest, strict=True))), tuple(map(max, zip(*brightest, strict=True)))
+
+    def sized(self, **sizes: int) -> Self:
+        """The same, over the same images in memory."""
+        other = super().sized(**sizes)
+        other.sources = [source.sized(**sizes) for source in self.sources]
+        return other
+
+    # Lightning's hooks -------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        for source in self.sources:
+            source.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        self.check_variable(stage)
+        for source in self.sources:
+            source.trainer = self.trainer
+            source.setup(stage)
+
+    def on_after_batch_transfer(self, batch: MixedBatch | Episode, dataloader_idx: int) -> Episode:
+        if isinstance(batch, Episode):
+            return batch
+        return mixed_episode(
+            batch, lambda source, part: self.sources[source].on_after_batch_transfer(part, dataloader_idx)
+        )
+
+    # Episodes ------------------------------------------------------------------------------------------
+
+    def episode_dataset(self, split: Split) -> Dataset[MixedBatch]:
+        return MixedDataset([source.episode_dataset(split) for source in self.sources], self.shares, self.seed)
+
+    def workers(self, split: Split) -> int:
+        return max(source.workers(split) for source in self.sources)
+
+    def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
+        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
+        batch = self.episode_dataset(split)[EpisodeRange(0, first, count)]
+        return mixed_episode(batch, lambda source, part: self.sources[source].episode(part))
+
+    def embed_split(self, split: str, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        """As ``ImageDataModule.embed_split``, where it is less work for every source: a batch is of images or not."""
+        if all(source.embedding_pays(split) for source in self.sources):
+            for source in self.sources:
+                source.embed_split(split, encode, device)
+
+    def forget_features(self) -> None:
+        """Give episodes as images again."""
+        for source in self.sources:
+            source.forget_features()
+
+
+def _shares(weights: Sequence[float] | None, num_sources: int) -> NDArray[np.float64]:
+    """The probability of each source."""
+    if num_sources == 0:
+        raise InputError("there is no source: name benchmarks, as --data.sources '[CIFARFS, FC100]'")
+    given = np.ones(num_sources) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(given) != num_sources or given.min() < 0 or given.sum() <= 0:
+        raise InputError(f"--data.weights takes a number, 0 or more, for each of {num_sources} sources, not {weights}")
+    shares: NDArray[np.float64] = given / given.sum()
+    return shares
+
+
+def _made(source: Source, shared: dict[str, Any]) -> ImageDataModule:
+    """The benchmark that a source names, with its own arguments before those that all share."""
+    named = source if isinstance(source, dict) else {source: {}}
+    if len(named) != 1 or not all(isinstance(own, dict) for own in named.values()):
+        raise InputError(f"a source is a name, or a name with arguments as {{CUB: {{root: birds}}}}, not {source}")
+    ((name, own),) = named.items()
+    kinds = {known: getattr(benchmarks, known) for known in benchmarks.__all__}
+    images = [known for known, kind in kinds.items() if issubclass(kind, ImageDataModule)]
+    if name not in images:
+        raise InputError(f"there is no benchmark of images {name}: --data.sources takes {', '.join(images)}")
+    accepted = {argument for kind in kinds[name].__mro__ for argument in inspect.signature(kind.__init__).parameters}
+    for argument in own:
+        if argument in _OF_ALL:
+            raise InputError(f"{argument} is the same for all sources: pass --data.{argument}, not to {name}")
+        if argument not in accepted:
+            raise InputError(f"{name} has no argument {argument}: leave it out of --data.sources")
+    made: ImageDataModule = kinds[name](**shared | own)
+    return made
+
+
+def _check_alike(sources: Sequence[ImageDataModule]) -> None:
+    """Raise InputError where images or tasks of the sources do not fit into one batch."""
+    shapes = {f"{type(source).__name__} {source.image_shape}": source.image_shape for source in sources}
+    if len(set(shapes.values())) > 1:
+        raise InputError(
+            f"sources must have images of one shape and these have {', '.join(shapes)} (channels, height, width): give "
+            "those that take it an image_size, as {CUB: {image_size: 32}}"
+        )
+    if len({(source.is_variable, source.train_size, source.eval_size) for source in sources}) > 1:
+        raise InputError("sources must have tasks of one kind: give sampling and num_unlabelled to all alike")
