@@ -131,11 +131,12 @@ def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
 
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)
-def test_a_reproduction_trains_validates_and_tests(path, monkeypatch, tmp_path, capsys):
+def test_a_reproduction_trains_validates_and_tests(path, monkeypatch, tmp_path, tmp_path_factory, capsys):
     give_random_images(monkeypatch, num_classes=30)  # miniImageNet, 1-shot, is trained 30-way
     places = [f"--runs={tmp_path}", "--trainer.accelerator=cpu"]
     if content(path)["data"]["class_path"] != "Sinusoid":
-        places.append(f"--data.cache_dir={tmp_path}")
+        cache = tmp_path_factory.getbasetemp() / "images of reproductions"  # packed once
+        places.append(f"--data.cache_dir={cache}")
     if "num_inner_steps_test" in content(path)["model"]["init_args"]:
         places.append("--model.num_inner_steps_test=2")  # Reptile's 50 are seconds on 84x84
     if "train_num_ways" in content(path)["data"]["init_args"]:

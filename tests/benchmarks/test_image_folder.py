@@ -209,7 +209,7 @@ def a_page_saved_as_an_image(root):
         (an_empty_class, "class folder .*class07x holds no image: add images or remove the folder"),
         (
             too_few_classes,
-            "gives 3 train, 0 val and 1 test classes, and val needs at least 1.*lower num_ways, or change",
+            "gives 3 train, 0 val and 1 test classes, and val needs at least 1.*lower num_ways .*, or change",
         ),
         (no_test_folder, "gives 8 train, 2 val and 0 test classes, and test needs at least 1.*make train/, val/ and"),
         (a_small_class, "class 'small' has 2 images and an episode needs 1 shots . 2 queries: add images, or lower"),
