@@ -35,6 +35,7 @@ MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression nee
 ONE_SMALL_BATCH = [
     *("--trainer.fast_dev_run=1", "--data.tasks_per_batch=1", "--data.eval_tasks_per_batch=1"),
     *("--data.num_queries=2", "--data.train_num_queries=2"),  # miniImageNet 20-way with 15 takes gigabytes
+    *("--data.num_val_episodes=1", "--data.num_test_episodes=1"),  # of many, all images would be embedded first
 ]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*num_workers"),
