@@ -1,8 +1,6 @@
 """Reading the self-contained checkpoints that ``train.py`` writes."""
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 from fewshot_pl import algorithms
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.errors import InputError
+from fewshot_pl.whole_files import whole_file
 
 
 def existing_checkpoint(path: str | Path) -> Path:
@@ -47,14 +46,9 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def amend_checkpoint(path: Path, entries: dict[str, Any]) -> None:
     """Add entries to a checkpoint's contents; the file is there whole, before and after."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    os.close(handle)
-    try:
-        torch.save({**opened_checkpoint(path), **entries}, name)
-        shutil.copymode(path, name)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(path) as part:
+        torch.save({**opened_checkpoint(path), **entries}, part)
+        shutil.copymode(path, part)
 
 
 def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:

@@ -15,6 +15,7 @@ from rich.table import Table
 import fewshot_pl
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.whole_files import save_text
 
 _FIGURES = ("accuracy", "mse", "ci95", "nll", "ece", "brier", "loss")
 
@@ -61,16 +62,6 @@ def versions() -> dict[str, str]:
 def save_result(result: Any, path: Path) -> None:
     """Write a result, or several, as JSON; the file is there whole or not at all."""
     save_text(json.dumps(result, indent=2), path)
-
-
-def save_text(text: str, path: Path) -> None:
-    """Write a text file; it is there whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def figures_of(result: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
+    *("pages", "whole_files"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -32,16 +33,21 @@ ARROWS = {
     "data": {"episode"},
     "benchmarks": {"data", "episode"},
     "callbacks": {"episode", "algorithms", "metrics"},
-    "checkpoints": {"algorithms"},
+    "checkpoints": {"algorithms", "whole_files"},
     "guard": set(),
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks"},
-    "results": {"", "algorithms", "data"},
-    "prediction": {"algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard"},
+    "results": {"", "algorithms", "data", "whole_files"},
+    "prediction": {
+        *("algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard", "pages", "whole_files"),
+    },
     "exporting": {"algorithms", "data", "flags", "guard", "prediction"},
     "tf32": set(),
+    "pages": set(),
+    "whole_files": set(),
     "evaluation": {
-        *("algorithms", "callbacks", "checkpoints", "data", "flags", "guard", "metrics", "results", "tf32"),
+        *("algorithms", "callbacks", "checkpoints", "data", "flags", "guard", "metrics", "pages"),
+        *("results", "tf32", "whole_files"),
     },
     "cli": EVERYTHING - {"exporting"},
 }

@@ -12,7 +12,7 @@ from fewshot_pl.callbacks.calibration import calibration_figure
 from fewshot_pl.evaluation.outcome import Outcome
 from fewshot_pl.metrics import confidence_bins
 
-_BLUE, _RED, _GREY, _FAINT = "#3565b0", "#d6212b", "#8a8f98", "#eaf0f9"
+_BLUE, _RED = "#3565b0", "#d6212b"
 _SIZE = (5.2, 3.6)
 _AXES = {"num_shots": "shots", "num_ways": "ways"}
 _EACH = {"num_shots": "{}-shot", "num_ways": "{}-way"}

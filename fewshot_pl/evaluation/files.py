@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_pl.evaluation.outcome import Outcome, is_comparison
-from fewshot_pl.results import save_result, save_text
+from fewshot_pl.results import save_result
+from fewshot_pl.whole_files import save_text
 
 _LATEX = str.maketrans(
     {

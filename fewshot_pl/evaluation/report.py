@@ -1,14 +1,11 @@
 """The report of an evaluation: a page that holds everything it shows, and its plots as files."""
 
-import base64
 import io
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,7 +14,8 @@ from fewshot_pl.evaluation.figures import difference_figure, episodes_figure, gr
 from fewshot_pl.evaluation.files import latex
 from fewshot_pl.evaluation.hardest import hardest_classes
 from fewshot_pl.evaluation.outcome import Outcome, caption, difference_sentence, table_rows, title
-from fewshot_pl.results import save_text
+from fewshot_pl.pages import data_uri, page
+from fewshot_pl.whole_files import save_text
 
 _DPI = 150
 
@@ -41,7 +39,8 @@ class Section(NamedTuple):
 def write_report(outcomes: Sequence[Outcome], folder: Path) -> Path:
     """Write ``report.html`` and its plots, as PNG and SVG, into a folder; the page needs none of the other files."""
     grid = grid_figure(outcomes)
-    page = _template().render(
+    content = page(
+        "evaluation.html",
         title=title(outcomes),
         caption=caption(outcomes),
         rows=table_rows(outcomes),
@@ -51,16 +50,8 @@ def write_report(outcomes: Sequence[Outcome], folder: Path) -> Path:
         latex=latex(outcomes),
         versions=outcomes[0].result["versions"],
     )
-    save_text(page, folder / "report.html")
+    save_text(content, folder / "report.html")
     return folder / "report.html"
-
-
-@cache
-def _template() -> Template:
-    pages = Environment(
-        loader=PackageLoader("fewshot_pl"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return pages.get_template("evaluation.html")
 
 
 def _sections(outcomes: Sequence[Outcome], folder: Path) -> Iterator[Section]:
@@ -97,14 +88,10 @@ def _hardest(outcome: Outcome) -> list[dict[str, Any]]:
 def _saved(figure: Figure, folder: Path, name: str, alt: str) -> Picture:
     for kind in ("png", "svg"):
         figure.savefig(folder / f"{name}.{kind}", dpi=_DPI)
-    return Picture(alt, _png_uri((folder / f"{name}.png").read_bytes()))
+    return Picture(alt, data_uri((folder / f"{name}.png").read_bytes(), "png"))
 
 
 def _image_uri(image: NDArray[np.float32]) -> str:
     file = io.BytesIO()
     Image.fromarray((255 * image).round().astype(np.uint8)).save(file, "PNG")
-    return _png_uri(file.getvalue())
-
-
-def _png_uri(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+    return data_uri(file.getvalue(), "png")

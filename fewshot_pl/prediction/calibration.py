@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.checkpoints import amend_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
-from fewshot_pl.data.episode_dataset import IndexBatch
+from fewshot_pl.data.episode_dataset import FixedEpisodes, IndexBatch
 from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
@@ -78,10 +78,9 @@ def known_and_unknown(
     sampler = EpisodeSampler(
         store, EpisodeSize(num_ways + num_others, num_shots, num_queries), data.seed, num_rotations
     )
-    num_episodes, at_once = min(_MOST_EPISODES, data.num_episodes["val"]), data.eval_tasks_per_batch
     logits = []
-    for first in range(0, num_episodes, at_once):
-        batch = IndexBatch(split, sampler(0, first, min(at_once, num_episodes - first)))
+    for episodes in FixedEpisodes(min(_MOST_EPISODES, data.num_episodes["val"]), data.eval_tasks_per_batch):
+        batch = IndexBatch(split, sampler(*episodes))
         drawn = data.episode(move_data_to_device(batch, model.device))
         logits.append(_logits(model, drawn, num_ways, num_ways * num_shots))
     everything = torch.cat(logits)  # [T, (N + M)*Q, N]

@@ -19,6 +19,7 @@ from fewshot_pl.prediction.files import query_files, support_classes
 from fewshot_pl.prediction.labels import sorted_label, write_labels
 from fewshot_pl.prediction.predictor import FewShotPredictor
 from fewshot_pl.prediction.report import Shown, data_url, report
+from fewshot_pl.whole_files import save_text
 
 
 @guarded
@@ -41,7 +42,7 @@ def predict(args: Sequence[str] | None) -> None:
     support = {
         name: [data_url(predictor.model.opened(file)) for file in found.images] for name, found in classes.items()
     }
-    (folder / "report.html").write_text(report(support, shown, _facts(predictor)), encoding="utf-8")
+    save_text(report(support, shown, _facts(predictor)), folder / "report.html")
     num_unknown = sum(bool(label.is_unknown) for label in labels)
     print(f"{len(labels)} images labelled, {num_unknown} of them unknown: {folder}/predictions.csv and report.html")
     if unreadable:

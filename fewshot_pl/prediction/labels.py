@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot_pl.whole_files import whole_file
+
 
 class Label(NamedTuple):
     """What a model says of one image.
@@ -41,7 +43,7 @@ def sorted_label(
 def write_labels(labels: Iterable[Label], path: Path) -> None:
     """Write labels as CSV: file, class, probability, margin, second class, and ``yes`` or ``no`` for unknown."""
     # The names of files may hold bytes that are no text; they come out as they are on disk.
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(["file", "class", "probability", "margin", "second_class", "unknown"])
         for label in labels:

@@ -1,13 +1,12 @@
 """The page that shows the labels of a user's images: one file, without anything from elsewhere."""
 
-import base64
 import io
 from collections import Counter
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageOps
 
+from fewshot_pl.pages import data_uri, page
 from fewshot_pl.prediction.labels import Label
 
 _SIDE = 160  # pixels of a small picture, at most
@@ -29,7 +28,7 @@ def data_url(image: Image.Image) -> str:
     on_white = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     content = io.BytesIO()
     on_white.save(content, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return data_uri(content.getvalue(), "jpeg")
 
 
 def report(support: dict[str, list[str]], shown: list[Shown], facts: dict[str, Any]) -> str:
@@ -42,10 +41,8 @@ def report(support: dict[str, list[str]], shown: list[Shown], facts: dict[str, A
     """
     surest_first = sorted(shown, key=lambda one: (bool(one.label.is_unknown), -one.label.probabilities[0]))
     counts = Counter(one.label.classes[0] for one in shown if not one.label.is_unknown)
-    template = Environment(
-        loader=PackageLoader("fewshot_pl"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    ).get_template("predictions.html")
-    return template.render(
+    return page(
+        "predictions.html",
         support=support,
         shown=surest_first[:_MOST_LABELS],
         num_labels=len(shown),

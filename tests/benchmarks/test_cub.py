@@ -1,12 +1,12 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import hashlib
-import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from serving import serving
 from tiny_archives import BOX, IMAGES, SIZE, classes_of, colour_of, cut_splits, packed, write_cub
 
 from fewshot_pl.benchmarks import CUB
@@ -79,12 +79,8 @@ def server(folder):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder.parent)))
     server.handler = Handler
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

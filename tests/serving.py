@@ -1,0 +1,15 @@
+"""A server within a test (``pythonpath`` makes this importable)."""
+
+import threading
+from contextlib import contextmanager
+
+
+@contextmanager
+def serving(server):
+    """Lets a server answer in a thread of its own."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
