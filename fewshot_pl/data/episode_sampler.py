@@ -99,8 +99,9 @@ class EpisodeSampler:
 
     def _picks(self, keys: NDArray[np.float64], classes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The positions [T, N, count] of the smallest random keys among each class's images, in key order."""
-        absent = np.arange(keys.shape[-1]) >= self._counts[classes][..., None]
-        keys[absent] = np.inf
+        if self._counts.min() < keys.shape[-1]:
+            absent = np.arange(keys.shape[-1]) >= self._counts[classes][..., None]
+            keys[absent] = np.inf
         if count < keys.shape[-1]:
             picks = np.argpartition(keys, count - 1, axis=-1)[..., :count]
         else:

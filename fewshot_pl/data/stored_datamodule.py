@@ -19,6 +19,7 @@ from typing_extensions import Self
 from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, gathered
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
+from fewshot_pl.data.pixels import images_at
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
@@ -99,7 +100,8 @@ class StoredDataModule(EpisodicDataModule):
     def _gathered(self, batch: IndexBatch) -> GatheredBatch:
         device = batch.indices.support.device
         if self._store_on_device(batch.split):
-            return gathered(batch.split, batch.indices, self._images_on(batch.split, device).__getitem__)
+            images = self._images_on(batch.split, device)
+            return gathered(batch.split, batch.indices, lambda numbers: images_at(images, numbers))
         store = self.stores[batch.split]
         return gathered(batch.split, batch.indices, lambda numbers: store.images_at(numbers.cpu()).to(device))
 
