@@ -66,7 +66,7 @@ def images_of(root, split, **settings):
 def test_classes_and_images_are_sorted_and_whole(extracted):
     for split, num_classes in {"train": 64, "val": 16, "test": 20}.items():
         names, images = images_of(extracted, split)
-        assert names == sorted(SPLIT[split]) == MiniImageNet().class_names(split)
+        assert names == sorted(SPLIT[split]) == MiniImageNet().published_classes(split)
         assert images.shape == (num_classes, 3, 3, 84, 84) and images.dtype == np.uint8
         for name, of_class in zip(names, images, strict=True):
             for number, pixels in zip(NUMBERS, of_class, strict=True):
