@@ -154,6 +154,6 @@ def told(rates: dict[str, Any]) -> str:
     """The sentence that reports ``measured_rejection`` of the test classes."""
     return (
         f"Unknown images, in {rates['num_ways']}-way {rates['num_shots']}-shot tasks of test classes: "
-        f"{100 * rates['false_accept']:.1f} % of those of no class of a task are taken for one of its classes, "
-        f"{100 * rates['false_reject']:.1f} % of the others are called unknown"
+        f"{100 * rates['false_accept']:.1f} % of the images of other classes are taken for one of the task's, "
+        f"{100 * rates['false_reject']:.1f} % of those of the task's classes are called unknown"
     )
