@@ -44,7 +44,8 @@ def predict(args: Sequence[str] | None) -> None:
     }
     save_text(report(support, shown, _facts(predictor)), folder / "report.html")
     num_unknown = sum(bool(label.is_unknown) for label in labels)
-    print(f"{len(labels)} images labelled, {num_unknown} of them unknown: {folder}/predictions.csv and report.html")
+    images = "1 image" if len(labels) == 1 else f"{len(labels)} images"
+    print(f"{images} labelled, {num_unknown} of them unknown: {folder}/predictions.csv and report.html")
     if unreadable:
         verb = "is" if len(unreadable) == 1 else "are"
         count = f"{len(unreadable)} of {len(queries.images)} images"

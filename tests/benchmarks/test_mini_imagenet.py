@@ -58,6 +58,11 @@ def zipped(source, name, root):
     return root
 
 
+def renamed(divided, root):
+    shutil.copytree(divided / "miniImagenet", root / "miniimagenet")
+    return root
+
+
 def images_of(root, split, **settings):
     names, images = zip(*MiniImageNet(root=str(root), **settings).class_images(split), strict=True)
     return list(names), np.stack(images)
@@ -75,11 +80,22 @@ def test_classes_and_images_are_sorted_and_whole(extracted):
 
 
 @pytest.mark.parametrize(
-    "source", ["the folder itself", "divided", "the divided folder itself", "flat", "zip", "divided zip", "flat zip"]
+    "source",
+    [
+        "the folder itself",
+        "of OpenAI's script",
+        "divided",
+        "the divided folder itself",
+        "flat",
+        "zip",
+        "divided zip",
+        "flat zip",
+    ],
 )
 def test_every_layout_gives_the_same_images(source, extracted, divided, flat, tmp_path):
     root = {
         "the folder itself": lambda: extracted / "mini_imagenet",
+        "of OpenAI's script": lambda: renamed(divided, tmp_path),
         "divided": lambda: divided,
         "the divided folder itself": lambda: divided / "miniImagenet",
         "flat": lambda: flat,
