@@ -36,11 +36,14 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
     key = match.group(1) if (match := re.search(r'Parser key "([\w.]+)"', message)) else ""
     if match := re.search(r"Expected a dot import path string: (\w+)", message):
         names = _class_names(key)
-        choices = f"; there are {', '.join(names)}" if names else ""
+        choices = f" (there are {', '.join(names)})" if names else ""
         return f"--{key} cannot be {match.group(1)}{_nearest(match.group(1), names)}{choices}"
     if match := re.search(r"(?:Got value|Given value): (.*)", message):
         wanted = " or ".join(dict.fromkeys(_plain_type(kind) for kind in re.findall(r"Expected an? ([^\n]*)", message)))
         return f"{_full_name(key)} takes {wanted}, not {match.group(1)}"
+    if match := re.search(r"the following arguments are required: (.*)", message):
+        *others, last = (f"--{name}" for name in match.group(1).split(", "))
+        return f"{', '.join(others)}{' and ' * bool(others)}{last} must be given: see --help"
     return " ".join(message.split())
 
 

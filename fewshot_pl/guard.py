@@ -49,6 +49,7 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a run is resumed
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
 
 

@@ -1,25 +1,35 @@
-"""The site of docs/: what its hook makes of pages, and that no page, algorithm or benchmark is left out.
+"""The site of docs/: what its hooks make of pages, and that no page, algorithm or benchmark is left out.
 
 That it builds without a warning and needs nothing from elsewhere, .ci/run finds out.
 """
 
 import importlib.util
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from markdown import Markdown
+from mkdocs.exceptions import PluginError
 
 from fewshot_pl import algorithms, benchmarks
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+def hook(name):
+    """A hook of MkDocs, as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def shown(markdown, page="algorithms/protonet.md", repo_url=None):
     """A page as the hook gives it to MkDocs."""
-    spec = importlib.util.spec_from_file_location("repository_links", DOCS / "repository_links.py")
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
-    return hook.on_page_markdown(markdown, SimpleNamespace(file=SimpleNamespace(src_uri=page)), {"repo_url": repo_url})
+    page = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    return hook("repository_links").on_page_markdown(markdown, page, {"repo_url": repo_url})
 
 
 @pytest.mark.parametrize(
@@ -57,3 +67,48 @@ def test_the_reference_has_every_algorithm_and_benchmark(registry):
     reference = (DOCS / "api.md").read_text("utf-8").splitlines()
     classes = [getattr(registry, name) for name in registry.__all__]
     assert [one.__name__ for one in classes if f"::: {one.__module__}.{one.__name__}" not in reference] == []
+
+
+def with_formulas(text, page="a.md"):
+    """A page as HTML, by the site's own settings for formulas."""
+    (settings,) = (
+        one["pymdownx.arithmatex"]
+        for one in yaml.safe_load((DOCS.parent / "mkdocs.yml").read_text("utf-8"))["markdown_extensions"]
+        if "pymdownx.arithmatex" in one
+    )
+    extensions = ["pymdownx.arithmatex", "pymdownx.superfences", "tables"]
+    html = Markdown(extensions=extensions, extension_configs={"pymdownx.arithmatex": settings}).convert(text)
+    return hook("formulas").on_page_content(html, SimpleNamespace(file=SimpleNamespace(src_uri=page)))
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")))
+def test_every_formula_of_a_page_is_mathml(page):
+    text = (DOCS / page).read_text("utf-8")
+    prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    shown = with_formulas(text, page)
+    displayed = prose.count("$$") // 2
+    assert shown.count('display="block"') == displayed
+    assert shown.count('display="inline"') == (prose.replace("$$", "").count("$")) // 2
+    assert "$" not in re.sub(r"<code.*?</code>", "", shown, flags=re.DOTALL) and "arithmatex" not in shown
+    assert displayed or not page.startswith("algorithms/") or page.endswith("README.md")
+
+
+def test_a_formula_is_the_mathml_that_one_would_write():
+    assert with_formulas(r"$\frac{a_1}{2} < -\log p$") == (
+        '<p><math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><mfrac><mrow><msub><mi>a</mi>'
+        '<mn>1</mn></msub></mrow><mrow><mn>2</mn></mrow></mfrac><mo>&lt;</mo><mo form="prefix">−</mo><mi>log</mi>'
+        '<mspace width="0.17em" /><mi>p</mi></mrow></math></p>'
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(r"$\foo x$", r"${x$", r"$x_$", r"$x^2^3$", r"$\left( x$", r"$\frac{1}$"),
+        "$$\n\\begin{aligned} a &= b \\end{aligned}\n$$",
+        "in the middle $$ of a line\n\n$$",
+    ],
+)
+def test_a_wrong_formula_ends_the_build(wrong):
+    with pytest.raises(PluginError, match=r"^a\.md: .*(formula)"):
+        with_formulas(wrong)

@@ -129,6 +129,8 @@ def test_every_split_gives_episodes_of_its_images(benchmark, row, tmp_path, monk
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
+    if not row.is_regression:
+        check_classes(data)
     loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
     for loader, num_tasks in zip(loaders, (2, 3, 2), strict=True):
         episode = data.on_after_batch_transfer(next(iter(loader)), 0)
@@ -192,3 +194,14 @@ def test_a_split_of_meta_dataset_is_the_one_that_learn2learn_has(name, module):
     ours = published_split(name)
     for split, names in {"train": theirs["train"], "val": validation, "test": theirs["test"]}.items():
         assert sorted(ours[split]) == sorted(named.format(found) for found in names)
+
+
+def check_classes(data):
+    """What fixed episodes hold are classes that have names of their own, and images."""
+    sources = data.sources if isinstance(data, benchmarks.MultiSource) else [data]
+    for split in ("val", "test"):
+        names, classes = data.class_names(split), data.fixed_classes(split)
+        num_classes = sum(source.stores[split].num_classes * source.num_rotations(split) for source in sources)
+        assert len(set(names)) == len(names) == num_classes
+        assert classes.shape == (data.num_episodes[split], 4) and classes.max() < num_classes
+        assert data.class_examples(split, torch.tensor([0, num_classes - 1]), 2).shape == (4, *data.image_shape)

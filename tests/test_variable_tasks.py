@@ -146,11 +146,11 @@ def test_a_grid_of_sizes_is_refused(made):
         grid(made(), [2, 3], [1])
 
 
-def test_a_report_shows_episodes_and_calibration(flags, tmp_path):
-    best, report = trained(flags, tmp_path, "ProtoNet"), tmp_path / "report"
+def test_every_picture_is_drawn_and_a_report_shows_episodes_calibration_and_classes(flags, tmp_path):
+    best, report = trained(flags, tmp_path, "ProtoNet", "--pictures=all"), tmp_path / "report"
     assert evaluate([f"--ckpt_path={best}", f"--report={report}", *CPU]) == 0
     page = (report / "report.html").read_text()
-    assert "variable ways and shots" in page
+    assert "variable ways and shots" in page and "Hardest classes" in page
     assert {"1-calibration.png", "1-episodes.png"} <= {path.name for path in report.iterdir()}
 
 

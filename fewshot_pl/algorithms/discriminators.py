@@ -52,6 +52,10 @@ class Discriminator(nn.Module, ABC):
     def logits_at(self, parameters: Parameters, support: SupportSet, images: Tensor) -> Tensor:
         """The logits [n, N] of images [n, C, H, W], which pass in a batch of their own."""
 
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """The features [n, ...] of images [n, C, H, W], which pass in a batch of their own, before any adaptation."""
+
 
 class AdaptedLearner(Discriminator):
     """MAML's: a learner after ``num_steps`` of gradient descent on L_D of the support."""
@@ -95,6 +99,10 @@ class AdaptedLearner(Discriminator):
     def logits_at(self, parameters: Parameters, support: SupportSet, images: Tensor) -> Tensor:
         return query_logits_at(self.learner, parameters, support.x, images, self.norm)
 
+    def features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.learner.backbone(images)
+        return features
+
 
 class RelationClassifier(Discriminator):
     """Relation Networks': images are compared with the classes of the support; nothing is adapted.
@@ -122,6 +130,10 @@ class RelationClassifier(Discriminator):
         support_f, image_f = self._features(support.x, images)
         classes = support_f if support.y is None else class_sums(support_f, support.y, support.num_ways)
         return self.head.query_logits(classes, support_f, image_f)
+
+    def features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone(images)
+        return features
 
     def _features(self, support_x: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """The features of the support and of images: as RelationNet passes them, together but in ``transductive``."""

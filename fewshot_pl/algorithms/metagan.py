@@ -1,7 +1,6 @@
 """MetaGAN (Zhang, Che, Ghahramani, Bengio, Song 2018)."""
 
-from functools import lru_cache, partial
-from random import Random
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
 from fewshot_pl.functional.inner_loop import Parameters
+from fewshot_pl.functional.noise import fixed_normal_noise
 
 _NUM_NOISE = 100
 
@@ -205,9 +205,15 @@ class MetaGAN(FewShotAlgorithm):
     ) -> Tensor:
         return self.predictor(support_x, support_y, num_ways, support_u)(query_x)
 
+    def encode(self, images: Tensor) -> Tensor:
+        """The features [n, D] of images [n, C, H, W] in D, which pass in one batch, before any adaptation."""
+        return self.discriminator.features(images)
+
     def generated_images(self, support_x: Tensor) -> Tensor:
         """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], from the same noise always."""
-        images: Tensor = self.generator(_fixed_noise(len(support_x)).to(support_x), self.task_encoder(support_x))
+        images: Tensor = self.generator(
+            fixed_normal_noise("MetaGAN", len(support_x), _NUM_NOISE).to(support_x), self.task_encoder(support_x)
+        )
         return images
 
 
@@ -235,14 +241,3 @@ class _Round(NamedTuple):
     on_real: Tensor  # [U, N]; the queries where nothing is unlabelled
     on_fakes: Tensor  # [N*Q, N], of D; generated images are constants
     to_generator: Tensor  # [N*Q, N], of G; D is a constant
-
-
-def _fixed_noise(num_images: int) -> Tensor:
-    """Standard normal numbers [num_images, Z], the same at every call."""
-    return torch.tensor(_fixed_numbers(num_images * _NUM_NOISE)).view(num_images, _NUM_NOISE)
-
-
-@lru_cache
-def _fixed_numbers(count: int) -> list[float]:
-    random = Random("MetaGAN")  # Python's: under vmap torch's own would draw other numbers for each task
-    return [random.gauss(0, 1) for _ in range(count)]

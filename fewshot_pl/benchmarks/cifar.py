@@ -38,12 +38,12 @@ class _CIFAR100(ImageDataModule):
     augmentation = staticmethod(standard_augmentation)
     split_name: ClassVar[str]
 
-    def class_names(self, split: Split) -> list[str]:
+    def published_classes(self, split: Split) -> list[str]:
         """The classes of a split, sorted."""
         return sorted(published_split(self.split_name)[split])
 
     def class_images(self, split: Split) -> ClassImages:
-        names = self.class_names(split)
+        names = self.published_classes(split)
         tree = _find_cifar(self.root)
         return _from_download(self.root, names) if tree is None else _from_tree(tree, names)
 

@@ -1,9 +1,11 @@
 """CUB: Caltech-UCSD Birds 200-2011, 11,788 photographs of 200 species of birds (Wah et al. 2011)."""
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
 from fewshot_pl.benchmarks.boxed_photographs import Box, BoxedPhotographs, by_first_word
+from fewshot_pl.benchmarks.placed import folder_name
 from fewshot_pl.data.download import Remote
 
 _PAGE = "https://data.caltech.edu/records/65de6-vp158"
@@ -38,6 +40,10 @@ class CUB(BoxedPhotographs):
 
     def __init__(self, *, bounding_box: bool = False, **kwargs: Any) -> None:
         super().__init__(bounding_box=bounding_box, **kwargs)
+
+    def class_of(self) -> Callable[[str], str | None]:
+        # segmentations.tgz, which people extract beside the images, has folders of the same names.
+        return lambda path: None if "segmentations" in path.split("/") else folder_name(path)
 
     def boxes(self) -> dict[str, Box]:
         boxes = self.annotation("bounding_boxes.txt", _boxes)

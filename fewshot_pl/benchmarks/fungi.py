@@ -49,7 +49,7 @@ class Fungi(Photographs):
 
     def class_of(self) -> Callable[[str], str | None]:
         # Some species share a name, so that classes go by the number of the category, which starts their names here.
-        names = {int(name[:4]): name for split in SPLITS for name in self.class_names(split)}
+        names = {int(name[:4]): name for split in SPLITS for name in self.published_classes(split)}
         categories = self.annotation("train.json", _categories) | self.annotation("val.json", _categories)
         return lambda path: names.get(categories.get(folder_and_file(path), -1))
 

@@ -21,12 +21,14 @@ class MiniImageNet(ImageNetSubset):
     mean = (0.4721, 0.4533, 0.4100)
     std = (0.2772, 0.2678, 0.2845)
     split_name = "mini_imagenet"
-    places = ("mini_imagenet", "mini-imagenet", "miniImagenet", "miniImageNet", "images")  # the last one Ravi's
+    # The last two are what the scripts of OpenAI's supervised-reptile, and of Ravi and Larochelle, make.
+    places = ("mini_imagenet", "mini-imagenet", "miniImagenet", "miniImageNet", "miniimagenet", "images")
     images_per_class = 600
     by_hand = (
         "as ImageNet's licence forbids passing its images on, get those of ILSVRC 2012 from https://image-net.org, "
         "take the 600 of each class that https://github.com/openai/supervised-reptile lists in metadata/miniimagenet, "
-        "and put them into {root}/mini_imagenet/<wnid>/*.jpg, as n01532829/*.jpg"
+        "and put them into {root}/mini_imagenet/<wnid>/*.jpg, as n01532829/*.jpg (pickled copies, as "
+        "mini-imagenet-cache-train.pkl, are not read, as that would run code from them)"
     )
 
     def square(self) -> Square:

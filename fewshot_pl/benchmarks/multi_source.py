@@ -15,7 +15,7 @@ from fewshot_pl import benchmarks
 from fewshot_pl.data.datamodule import EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import EpisodeRange
 from fewshot_pl.data.image_datamodule import Augment, ImageDataModule, Sampling
-from fewshot_pl.data.mixture import MixedBatch, MixedDataset, mixed_episode
+from fewshot_pl.data.mixture import MixedBatch, MixedDataset, drawn_sources, mixed_episode
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 
@@ -115,6 +115,34 @@ class MultiSource(EpisodicDataModule):
         """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
         batch = self.episode_dataset(split)[EpisodeRange(0, first, count)]
         return mixed_episode(batch, lambda source, part: self.sources[source].episode(part))
+
+    def class_names(self, split: Split) -> list[str]:
+        """The names of the classes of all sources, each with its source."""
+        return [f"{name} ({type(source).__name__})" for source in self.sources for name in source.class_names(split)]
+
+    def class_examples(self, split: Split, classes: Tensor, count: int = 1) -> Tensor:
+        """As ``StoredDataModule.class_examples``."""
+        starts, examples = self._class_starts(split), []
+        for number in classes.tolist():
+            source = int(np.searchsorted(starts, number, side="right")) - 1
+            own = torch.tensor([number - int(starts[source])])
+            examples.append(self.sources[source].class_examples(split, own, count))
+        return torch.cat(examples)
+
+    def fixed_classes(self, split: Split, first: int = 0, count: int | None = None) -> Tensor:
+        """As ``StoredDataModule.fixed_classes``."""
+        count = self.num_episodes[split] - first if count is None else count
+        starts, drawn = self._class_starts(split), drawn_sources(self.seed, EpisodeRange(0, first, count), self.shares)
+        rows = [
+            self.sources[source].fixed_classes(split, number, 1) + int(starts[source])
+            for number, source in enumerate(drawn.tolist(), first)
+        ]
+        return torch.cat(rows)
+
+    def _class_starts(self, split: Split) -> NDArray[np.int64]:
+        """The number of the first class [S] of each source among the classes of all."""
+        counts = [source.stores[split].num_classes * source.num_rotations(split) for source in self.sources]
+        return np.cumsum([0, *counts[:-1]])
 
     def embed_split(self, split: str, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
         """As ``ImageDataModule.embed_split``, where it is less work for every source: a batch is of images or not."""

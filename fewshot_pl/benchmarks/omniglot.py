@@ -57,7 +57,7 @@ class Omniglot(ImageDataModule):
     def num_rotations(self, split: str) -> int:
         return 4 if self.rotations is True or self.rotations == split else 1
 
-    def class_names(self, split: Split) -> list[str]:
+    def published_classes(self, split: Split) -> list[str]:
         """The characters of a split, sorted, as ``Alphabet/characterNN``."""
         table = _characters(self.split)
         return sorted(table["train"] + table["val"]) if split == "train" and self.train_on_val else table[split]
@@ -65,7 +65,7 @@ class Omniglot(ImageDataModule):
     def class_images(self, split: Split) -> ClassImages:
         files = _files_by_character([_archive(self.root, name) for name in _ARCHIVES])
         warn_of_incomplete({name: len(drawings) for name, drawings in files.items()}, _NUM_DRAWERS, self.root)
-        for character in self.class_names(split):
+        for character in self.published_classes(split):
             if character not in files:
                 raise InputError(
                     f"character '{character}' has no images under {self.root}: "

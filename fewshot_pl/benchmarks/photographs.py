@@ -54,10 +54,10 @@ class Photographs(PlacedDataModule):
     def class_images(self, split: Split) -> ClassImages:
         files = files_by_class(self.tree, self.class_of())
         if self.num_images is not None:
-            count = sum(len(files[name]) for part in SPLITS for name in self.class_names(part) if name in files)
+            count = sum(len(files[name]) for part in SPLITS for name in self.published_classes(part) if name in files)
             warn_of_incomplete_total(count, self.num_images, self.tree.path)
         square = self.square()
-        names = self.class_names(split)
+        names = self.published_classes(split)
         for name, of_class in whole_classes(names, files, self.tree.path, self.layout, self.images_per_class):
             yield name, np.stack([square(file) for file in of_class])
 

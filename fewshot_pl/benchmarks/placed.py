@@ -38,7 +38,7 @@ class PlacedDataModule(ImageDataModule):
     remotes: ClassVar[tuple[Remote, ...]] = ()
     by_hand: ClassVar[str]
 
-    def class_names(self, split: Split) -> list[str]:
+    def published_classes(self, split: Split) -> list[str]:
         """The classes of a split, sorted."""
         return sorted(published_split(self.split_name)[split])
 

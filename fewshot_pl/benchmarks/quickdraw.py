@@ -47,7 +47,7 @@ class Quickdraw(PlacedDataModule):
     def class_images(self, split: Split) -> ClassImages:
         files = {_class_name(path): [path] for path in self.tree.files if path.endswith(".npy")}
         layout = "it should hold them as {name}.npy"
-        for name, (path,) in whole_classes(self.class_names(split), files, self.tree.path, layout):
+        for name, (path,) in whole_classes(self.published_classes(split), files, self.tree.path, layout):
             yield name, self._drawings(path)
 
     def source_fingerprint(self) -> dict[str, Any]:

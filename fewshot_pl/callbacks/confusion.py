@@ -18,7 +18,7 @@ from fewshot_pl.episode import Episode
 from fewshot_pl.metrics import ClassConfusion
 
 TAG = "val/confusion"
-_LONGEST_NAME = 24
+_LONGEST_NAME = 32
 _RIGHT, _WRONG = (LinearSegmentedColormap.from_list("shares", ["white", color]) for color in (RIGHT, WRONG))
 
 

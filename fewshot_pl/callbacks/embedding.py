@@ -52,7 +52,8 @@ class EmbeddingProjector(Callback):
     """Writes the features of the first test episodes, with class names and thumbnails, to TensorBoard's projector.
 
     Once, at the end of a test, under ``test_embedding``. Each episode passes in a batch of its own, before any
-    adaptation. Works with every algorithm that has a method ``encode``, on every benchmark of images.
+    adaptation; what an algorithm generates for its support (``generated_images``) follows in another, of the class and
+    the set "generated". Works with every algorithm that has a method ``encode``, on every benchmark of images.
 
     Args:
         max_points: images shown.
@@ -81,17 +82,25 @@ class EmbeddingProjector(Callback):
 def episode_points(model: _Encodes, data: _TestEpisodes, number: int, max_points: int) -> Points:
     """The images of a test episode, evenly chosen where there are more than ``max_points``, as points."""
     episode = data.fixed_episodes("test", number, 1)
-    images = torch.cat([episode.support_x[0], episode.query_x[0]])
-    labels = torch.cat([episode.support_y[0], episode.query_y[0]]).tolist()
+    convert = model.trainer.precision_plugin.convert_input
+    support_x, query_x = (convert(images[0]).to(model.device) for images in (episode.support_x, episode.query_x))
+    batches = [torch.cat([support_x, query_x])]
+    if (generated_images := getattr(model, "generated_images", None)) is not None:
+        batches.append(generated_images(support_x))  # apart, as batch norm would tell them from real ones
+    images = torch.cat(batches)
+    features = torch.cat([model.encode(batch) for batch in batches])
     chosen = torch.arange(0, len(images), -(-len(images) // max(max_points, 1)))
-    features = model.encode(model.trainer.precision_plugin.convert_input(images).to(model.device))
+    names, classes = data.class_names("test"), data.fixed_classes("test", number, 1)[0]
+    sets = {"support": episode.support_y[0].tolist(), "query": episode.query_y[0].tolist()}
+    rows = [[names[classes[label]], part, str(number)] for part, labels in sets.items() for label in labels]
+    rows += [["generated", "generated", str(number)]] * (len(images) - len(rows))
+    chosen_features = features[chosen.to(features.device)].flatten(1).float().cpu()
+    return Points(chosen_features, _thumbnails(images, chosen), [rows[index] for index in chosen.tolist()])
+
+
+def _thumbnails(images: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen ones of images [m, C, H, W] as small pictures [n, 3, h, w] in 0..1."""
     thumbnails = torch.from_numpy(visible(images, chosen)).permute(0, 3, 1, 2)
     if thumbnails.shape[-1] > _LARGEST_THUMBNAIL:
         thumbnails = F.interpolate(thumbnails, (_LARGEST_THUMBNAIL, _LARGEST_THUMBNAIL), mode="area")
-    names, classes = data.class_names("test"), data.fixed_classes("test", number, 1)[0]
-    num_support = episode.support_x.shape[1]
-    rows = [
-        [names[classes[labels[index]]], "support" if index < num_support else "query", str(number)]
-        for index in chosen.tolist()
-    ]
-    return Points(features[chosen.to(features.device)].flatten(1).float().cpu(), thumbnails, rows)
+    return thumbnails

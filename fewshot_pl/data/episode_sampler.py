@@ -92,10 +92,11 @@ class EpisodeSampler:
         """Labelled images of an episode."""
         return self.size.num_ways * (self.size.num_shots + self.size.num_queries)
 
-    def classes(self, indices: EpisodeIndices) -> Tensor:
-        """The classes [T, N] of episodes: the store's class, times ``num_rotations``, plus the quarter turns."""
-        sources = np.searchsorted(self._starts, indices.query[..., 0].numpy(), side="right") - 1
-        return torch.from_numpy(sources) * self.num_rotations + indices.quarter_turns
+    def classes(self, epoch: int, first_episode: int, num_episodes: int) -> Tensor:
+        """The classes [T, N] of those episodes: the store's class, times ``num_rotations``, plus the quarter turns."""
+        indices = self(epoch, first_episode, num_episodes)
+        sources = image_classes(self._starts, indices.query[..., 0])
+        return sources * self.num_rotations + indices.quarter_turns
 
     def _picks(self, keys: NDArray[np.float64], classes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The positions [T, N, count] of the smallest random keys among each class's images, in key order."""
@@ -108,6 +109,11 @@ class EpisodeSampler:
             picks = np.broadcast_to(np.arange(count), keys.shape)
         order = np.argsort(np.take_along_axis(keys, picks, axis=-1), axis=-1)
         return np.take_along_axis(picks, order, axis=-1)
+
+
+def image_classes(starts: NDArray[np.int64], images: Tensor) -> Tensor:
+    """The class of each image [...], where those of class c have the numbers from ``starts[c]`` on."""
+    return torch.from_numpy(np.searchsorted(starts, images.numpy(), side="right") - 1)
 
 
 def episode_generator(seed: int, epoch: int, episode: int, purpose: int = 0) -> np.random.Generator:

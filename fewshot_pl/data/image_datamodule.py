@@ -84,10 +84,6 @@ class ImageDataModule(StoredDataModule):
 
     # What a benchmark states -----------------------------------------------------------------------
 
-    def num_rotations(self, split: str) -> int:
-        """4 where each quarter turn of a class counts as a class of its own."""
-        return 1
-
     @property
     def pixel_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         darkest, brightest = (
@@ -160,24 +156,6 @@ class ImageDataModule(StoredDataModule):
         Of tasks that differ in size only one at a time.
         """
         return self.episode(IndexBatch(split, self.sampler(split)(0, first, count)))
-
-    def fixed_classes(self, split: Split, first: int = 0, count: int | None = None) -> Tensor:
-        """The classes [T, N] of those episodes, by default of all from ``first`` on; see ``EpisodeSampler.classes``."""
-        sampler = self.sampler(split)
-        assert isinstance(sampler, EpisodeSampler), "tasks that differ in size have no common N"
-        return sampler.classes(sampler(0, first, self.num_episodes[split] - first if count is None else count))
-
-    def class_names(self, split: Split) -> list[str]:
-        """The names of a split's classes, each quarter turn that counts as a class among them."""
-        turns = [f", {90 * turn}°" if turn else "" for turn in range(self.num_rotations(split))]
-        return [name + turn for name in self.stores[split].class_names for turn in turns]
-
-    def class_examples(self, split: Split, classes: Tensor) -> Tensor:
-        """The first image [n, C, H, W] of each of some classes [n], as an algorithm sees it."""
-        of_images, turns = classes // self.num_rotations(split), classes % self.num_rotations(split)
-        store = self.stores[split]
-        images = store.images_at(torch.from_numpy(store.class_starts)[of_images])
-        return self._pixels(split, turns[:, None], images[:, None, None], "support")[:, 0]
 
     def _pixels(self, split: str, quarter_turns: Tensor, images: Tensor, part: str) -> Tensor:
         """Stored images, uint8 [T, N, n, C, H, W], as an algorithm sees them, [T, N*n, C, H, W]."""

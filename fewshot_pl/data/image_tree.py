@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fewshot_pl.errors import InputError
 
@@ -137,6 +137,10 @@ class ImageFile(NamedTuple):
             return image
         except InputError:
             raise
+        except UnidentifiedImageError as error:
+            raise InputError(
+                f"image {self} cannot be decoded (it is of no known format): replace it or remove it"
+            ) from error
         except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
             raise InputError(f"image {self} cannot be decoded ({error}): replace it or remove it") from error
 

@@ -49,7 +49,7 @@ class MixedDataset(Dataset[MixedBatch]):
 
     def _part(self, source: int, episodes: EpisodeRange, places: list[int]) -> Batch:
         ranges = [EpisodeRange(episodes.epoch, episodes.first_episode + place, 1) for place in places]
-        return _joined_batch([self._datasets[source][one] for one in ranges])
+        return joined_batch([self._datasets[source][one] for one in ranges])
 
 
 def drawn_sources(seed: int, episodes: EpisodeRange, shares: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -79,7 +79,7 @@ def mixed_episode(batch: MixedBatch, episode_of: Callable[[int, Batch], Episode]
     return Episode(**joined, known_ways=episodes[0].known_ways)
 
 
-def _joined_batch(batches: Sequence[Batch]) -> Batch:
+def joined_batch(batches: Sequence[Batch]) -> Batch:
     """Batches of one source as one; those of tasks that differ in size come alone."""
     first = batches[0]
     if len(batches) == 1:

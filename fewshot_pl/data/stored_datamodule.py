@@ -71,6 +71,32 @@ class StoredDataModule(EpisodicDataModule):
     def sampler(self, split: str) -> Sampler:
         """The sampler of a split's episodes, of the size that training or evaluation asks for."""
 
+    def num_rotations(self, split: str) -> int:
+        """4 where each quarter turn of a class counts as a class of its own."""
+        return 1
+
+    # Classes, each quarter turn that counts as one among them ----------------------------------------------
+
+    def class_names(self, split: str) -> list[str]:
+        """The names of a split's classes."""
+        turns = [f", turned by {90 * turn}°" if turn else "" for turn in range(self.num_rotations(split))]
+        return [name + turn for name in self.stores[split].class_names for turn in turns]
+
+    def class_examples(self, split: str, classes: Tensor, count: int = 1) -> Tensor:
+        """The first ``count`` images of each of some classes [n], class after class, as stored: uint8 [m, C, H, W]."""
+        examples = []
+        for number in classes.tolist():
+            source, turns = divmod(number, self.num_rotations(split))
+            examples.append(np.rot90(self.stores[split].class_images(source)[:count], turns, axes=(2, 3)))
+        return torch.from_numpy(np.concatenate(examples))
+
+    def fixed_classes(self, split: Split, first: int = 0, count: int | None = None) -> Tensor:
+        """The classes [T, N] of validation or test episodes from ``first`` on, by default of all that follow.
+
+        Of tasks that differ in size only one at a time.
+        """
+        return self.sampler(split).classes(0, first, self.num_episodes[split] - first if count is None else count)
+
     # Sizes --------------------------------------------------------------------------------------------
 
     def sized(self, **sizes: int) -> Self:

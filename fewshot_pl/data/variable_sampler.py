@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot_pl.data.episode_sampler import episode_generator
+from fewshot_pl.data.episode_sampler import episode_generator, image_classes
 from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.errors import InputError
 
@@ -92,6 +92,13 @@ class VariableSampler:
             query_turns=_one(turns[query_y]),
             num_ways=num_ways,
         )
+
+    def classes(self, epoch: int, first_episode: int, num_episodes: int = 1) -> Tensor:
+        """The classes [1, N] of that episode, as of ``EpisodeSampler``."""
+        indices = self(epoch, first_episode, num_episodes)
+        step = indices.query.shape[1] // indices.num_ways  # all classes have as many queries
+        sources = image_classes(self._starts, indices.query[:, ::step, 0])
+        return sources * self._num_rotations + indices.query_turns[:, ::step]
 
     @property
     def images_per_episode(self) -> float:

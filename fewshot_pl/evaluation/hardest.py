@@ -1,14 +1,25 @@
 """Which classes a model finds hardest."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewshot_pl.callbacks import image_sheet
-from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.evaluation.outcome import Outcome
+
+
+@runtime_checkable
+class _KnowsClasses(Protocol):
+    """A data module that tells which classes its fixed episodes hold."""
+
+    def class_names(self, split: str) -> list[str]: ...
+
+    def class_examples(self, split: str, classes: Tensor, count: int) -> Tensor: ...
+
+    def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor: ...
 
 
 class ClassAccuracy(NamedTuple):
@@ -25,9 +36,7 @@ class ClassAccuracy(NamedTuple):
 
 
 def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5) -> list[ClassAccuracy]:
-    """The classes with the lowest share of right queries, the lowest first.
-
-    None where tasks have no stored classes, or differ in size.
+    """The classes with the lowest share of right queries, the lowest first; none where tasks have no stored classes.
 
     Args:
         outcome: with records.
@@ -35,33 +44,31 @@ def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5
         num_images: shown of each.
     """
     data, records = outcome.data, outcome.records
-    if records is None or records.correct is None or not isinstance(data, ImageDataModule) or data.is_variable:
+    if records is None or records.correct is None or not isinstance(data, _KnowsClasses):
         return []
     split = outcome.result["split"]
-    classes = data.fixed_classes(split)  # [E, N]
-    num_right = records.correct.view(*classes.shape, -1).sum(-1)  # [E, N]; queries lie class after class
-    right = torch.bincount(classes.flatten(), num_right.flatten().double())
-    asked = torch.bincount(classes.flatten()) * data.size(split).num_queries
+    names = data.class_names(split)
+    right, asked = _counts(data, split, records.correct, len(names))
     seen = asked.nonzero().flatten()
     # Of equal shares the one that more queries speak for comes first.
     order = np.lexsort((-asked[seen], right[seen] / asked[seen]))[:num_classes]
     return [
         ClassAccuracy(
-            _class_name(data, split, number),
+            names[number],
             int(right[number]),
             int(asked[number]),
-            _some_images(data, split, number, num_images),
+            image_sheet(data.class_examples(split, torch.tensor([number]), num_images)),
         )
         for number in seen[torch.from_numpy(order)].tolist()
     ]
 
 
-def _class_name(data: ImageDataModule, split: str, number: int) -> str:
-    source, turns = divmod(number, data.num_rotations(split))
-    return data.stores[split].class_names[source] + (f", turned by {90 * turns}°" if turns else "")
-
-
-def _some_images(data: ImageDataModule, split: str, number: int, count: int) -> NDArray[np.float32]:
-    source, turns = divmod(number, data.num_rotations(split))
-    images = data.stores[split].class_images(source)[:count]
-    return image_sheet(torch.from_numpy(np.rot90(images, turns, axes=(2, 3)).copy()))
+def _counts(data: _KnowsClasses, split: str, correct: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """How many queries of each class [C] were right, and how many there were, by the queries [E, N*Q] of episodes."""
+    right, asked = torch.zeros(2, num_classes, dtype=torch.float64)
+    for number, of_episode in enumerate(correct):
+        classes = data.fixed_classes(split, number, 1)[0]  # [N], and queries lie class after class
+        queries = of_episode[~of_episode.isnan()].double().view(len(classes), -1)  # [N, Q]
+        right.index_add_(0, classes, queries.sum(1))
+        asked.index_add_(0, classes, torch.ones_like(queries).sum(1))
+    return right, asked

@@ -1,5 +1,7 @@
 """Random numbers that are a function of a seed alone."""
 
+from functools import lru_cache
+from math import prod
 from random import Random
 
 import torch
@@ -10,3 +12,14 @@ def normal_noise(seed: str, *shape: int) -> Tensor:
     """Standard normal numbers of a shape, a function of the seed alone; not to be called under vmap."""
     generator = torch.Generator().manual_seed(Random(seed).getrandbits(63))
     return torch.randn(*shape, generator=generator)
+
+
+def fixed_normal_noise(seed: str, *shape: int) -> Tensor:
+    """As ``normal_noise``, other numbers; also under vmap, where torch's own would differ from task to task."""
+    return torch.tensor(_fixed_numbers(seed, prod(shape))).view(shape)
+
+
+@lru_cache
+def _fixed_numbers(seed: str, count: int) -> list[float]:
+    random = Random(seed)
+    return [random.gauss(0, 1) for _ in range(count)]

@@ -1,5 +1,6 @@
 """Finding out, on classes that training never saw, how sure a model is of images that belong to no class of a task."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.benchmarks import MultiSource
 from fewshot_pl.checkpoints import amend_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
-from fewshot_pl.data.episode_dataset import FixedEpisodes, IndexBatch
+from fewshot_pl.data.episode_dataset import EpisodeDataset, EpisodeRange
 from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.mixture import drawn_sources, joined_batch
 from fewshot_pl.episode import Episode
 from fewshot_pl.prediction.rejection import KEY, Rejection, Score, auroc, calibrated, nearest_rejection, scores
 
@@ -22,17 +25,22 @@ _MOST_EPISODES = 100  # of some 150 images each
 _NUM_SHOTS = (1, 5)  # beside those of the evaluation
 FALSE_REJECT = 0.05  # unless a user says otherwise
 
+Images = ImageDataModule | MultiSource
 Scores = dict[Score, NDArray[np.float64]]
 
 
 def calibrate(model: FewShotAlgorithm, data: EpisodicDataModule, checkpoint: Path) -> dict[str, float] | None:
     """Write into a checkpoint when to call an image unknown, calibrated on the validation classes.
 
+    The tasks have ``data.eval_size.num_ways`` classes, and as many shots of each: also where ``data`` draws tasks that
+    differ in size, as it is the shots that a threshold depends on, and ``predict.py`` picks it by them. Of several
+    sources each task is of the one that validation draws for it.
+
     Returns:
         What that does on the test classes, see ``measured_rejection``; None where there are too few classes to leave
         some out of a task, or no images.
     """
-    if not isinstance(data, ImageDataModule):
+    if not isinstance(data, ImageDataModule | MultiSource):
         return None
     rejections = calibrated_rejections(model, data, "val")
     if not rejections:
@@ -41,7 +49,7 @@ def calibrate(model: FewShotAlgorithm, data: EpisodicDataModule, checkpoint: Pat
     return measured_rejection(model, data, rejections, "test")
 
 
-def calibrated_rejections(model: FewShotAlgorithm, data: ImageDataModule, split: str) -> list[Rejection]:
+def calibrated_rejections(model: FewShotAlgorithm, data: Images, split: str) -> list[Rejection]:
     """A Rejection for each number of shots that the split's classes have the images for; none for too few classes."""
     num_ways = data.eval_size.num_ways
     pairs = {shots: known_and_unknown(model, data, split, shots) for shots in {*_NUM_SHOTS, data.eval_size.num_shots}}
@@ -49,9 +57,12 @@ def calibrated_rejections(model: FewShotAlgorithm, data: ImageDataModule, split:
 
 
 def measured_rejection(
-    model: FewShotAlgorithm, data: ImageDataModule, rejections: list[Rejection], split: str
+    model: FewShotAlgorithm, data: Images, rejections: list[Rejection], split: str
 ) -> dict[str, float] | None:
-    """The shares of known images rejected and of unknown images accepted on a split's classes, and the AUROC."""
+    """The shares of known images rejected and of unknown ones accepted on a split's classes, AUROC and task size.
+
+    None where there are too few classes, or no Rejection.
+    """
     num_shots = data.eval_size.num_shots
     rejection, pair = nearest_rejection(rejections, num_shots), known_and_unknown(model, data, split, num_shots)
     if rejection is None or pair is None:
@@ -59,33 +70,67 @@ def measured_rejection(
     known, unknown = (part[rejection.score] for part in pair)
     threshold = rejection.threshold(FALSE_REJECT)
     rates = {"false_reject": (known < threshold).mean(), "false_accept": (unknown >= threshold).mean()}
-    return {**{name: float(rate) for name, rate in rates.items()}, "auroc": auroc(known, unknown)}
+    size = {"num_ways": data.eval_size.num_ways, "num_shots": num_shots}
+    return {**size, **{name: float(rate) for name, rate in rates.items()}, "auroc": auroc(known, unknown)}
 
 
 def known_and_unknown(
-    model: FewShotAlgorithm, data: ImageDataModule, split: str, num_shots: int
+    model: FewShotAlgorithm, data: Images, split: str, num_shots: int
 ) -> tuple[Scores, Scores] | None:
     """The scores of queries of a task's own classes, and of queries of as many other classes, over fixed episodes.
 
-    None where the split has no other classes, or too few images to a class.
+    The other classes are of the task's source. A source without others, or with too few images to a class, has no
+    tasks here; None where there is none that has.
     """
-    store, num_ways = data.stores[split], data.eval_size.num_ways
-    num_rotations = data.num_rotations(split)
-    num_others = min(num_ways, store.num_classes * num_rotations - num_ways)
-    num_queries = min(data.eval_size.num_queries, int(np.diff(store.class_starts).min()) - num_shots)
-    if num_others < 1 or num_queries < 1:
+    pairs = []
+    for source, numbers in _sources(data):
+        size = _open_size(source, split, num_shots, data.eval_size)
+        if size is not None and numbers:
+            everything = _query_logits(model, source, split, size, numbers, data.eval_tasks_per_batch)
+            num_known = data.eval_size.num_ways * size.num_queries
+            pairs.append((_scores(model, everything[:, :num_known]), _scores(model, everything[:, num_known:])))
+    if not pairs:
         return None
-    sampler = EpisodeSampler(
-        store, EpisodeSize(num_ways + num_others, num_shots, num_queries), data.seed, num_rotations
-    )
+    known, unknown = (_together(parts) for parts in zip(*pairs, strict=True))
+    return known, unknown
+
+
+def _sources(data: Images) -> list[tuple[ImageDataModule, list[int]]]:
+    """Each source with the numbers of the episodes that are of it, as in a validation."""
+    numbers = np.arange(min(_MOST_EPISODES, data.num_episodes["val"]))
+    if isinstance(data, ImageDataModule):
+        return [(data, numbers.tolist())]
+    drawn = drawn_sources(data.seed, EpisodeRange(0, 0, len(numbers)), data.shares)
+    return [(source, numbers[drawn == place].tolist()) for place, source in enumerate(data.sources)]
+
+
+def _open_size(source: ImageDataModule, split: str, num_shots: int, wanted: EpisodeSize) -> EpisodeSize | None:
+    """The size of tasks with further classes behind those that have a support; None where there is not enough."""
+    store, num_ways = source.stores[split], wanted.num_ways
+    num_others = min(num_ways, store.num_classes * source.num_rotations(split) - num_ways)
+    num_queries = min(wanted.num_queries, int(np.diff(store.class_starts).min()) - num_shots)
+    enough = num_others >= 1 and num_queries >= 1
+    return EpisodeSize(num_ways + num_others, num_shots, num_queries) if enough else None
+
+
+def _query_logits(
+    model: FewShotAlgorithm,
+    source: ImageDataModule,
+    split: str,
+    size: EpisodeSize,
+    numbers: list[int],
+    tasks_per_batch: int,
+) -> Tensor:
+    """The logits [T, (N + M)*Q, N] of the queries of all classes, in the episodes of these numbers."""
+    num_ways = source.eval_size.num_ways
+    sampler = EpisodeSampler(source.stores[split], size, source.seed, source.num_rotations(split))
+    dataset = EpisodeDataset(split, sampler)
     logits = []
-    for episodes in FixedEpisodes(min(_MOST_EPISODES, data.num_episodes["val"]), data.eval_tasks_per_batch):
-        batch = IndexBatch(split, sampler(*episodes))
-        drawn = data.episode(move_data_to_device(batch, model.device))
-        logits.append(_logits(model, drawn, num_ways, num_ways * num_shots))
-    everything = torch.cat(logits)  # [T, (N + M)*Q, N]
-    num_known = num_ways * num_queries
-    return _scores(model, everything[:, :num_known]), _scores(model, everything[:, num_known:])
+    for start in range(0, len(numbers), tasks_per_batch):
+        tasks = [dataset[EpisodeRange(0, number, 1)] for number in numbers[start : start + tasks_per_batch]]
+        drawn = source.episode(move_data_to_device(joined_batch(tasks), model.device))
+        logits.append(_logits(model, drawn, num_ways, num_ways * size.num_shots))
+    return torch.cat(logits)
 
 
 @torch.no_grad()
@@ -101,9 +146,14 @@ def _scores(model: FewShotAlgorithm, logits: Tensor) -> Scores:
     return scores(*(values.flatten(0, 1).cpu().numpy() for values in (logits.double(), log_probabilities)))
 
 
+def _together(parts: Sequence[Scores]) -> Scores:
+    return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
+
+
 def told(rates: dict[str, Any]) -> str:
     """The sentence that reports ``measured_rejection`` of the test classes."""
     return (
-        f"Unknown images, on the test classes: {100 * rates['false_accept']:.1f} % of those of no class of a task are "
-        f"taken for one of its classes, {100 * rates['false_reject']:.1f} % of the others are called unknown"
+        f"Unknown images, in {rates['num_ways']}-way {rates['num_shots']}-shot tasks of test classes: "
+        f"{100 * rates['false_accept']:.1f} % of the images of other classes are taken for one of the task's, "
+        f"{100 * rates['false_reject']:.1f} % of those of the task's classes are called unknown"
     )

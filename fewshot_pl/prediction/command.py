@@ -44,9 +44,12 @@ def predict(args: Sequence[str] | None) -> None:
     }
     save_text(report(support, shown, _facts(predictor)), folder / "report.html")
     num_unknown = sum(bool(label.is_unknown) for label in labels)
-    print(f"{len(labels)} images labelled, {num_unknown} of them unknown: {folder}/predictions.csv and report.html")
+    images = "1 image" if len(labels) == 1 else f"{len(labels)} images"
+    print(f"{images} labelled, {num_unknown} of them unknown: {folder}/predictions.csv and report.html")
     if unreadable:
-        raise InputError(f"{len(unreadable)} of {len(queries.images)} images are not labelled: {'; '.join(unreadable)}")
+        verb = "is" if len(unreadable) == 1 else "are"
+        count = f"{len(unreadable)} of {len(queries.images)} images"
+        raise InputError(f"{count} {verb} not labelled: {'; '.join(unreadable)}")
 
 
 def _parser() -> FewShotArgumentParser:
@@ -68,7 +71,8 @@ def _parser() -> FewShotArgumentParser:
 def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Path]) -> Iterator[str]:
     """What a user should know before believing the labels, of the support's images and of files that are none."""
     if others:
-        yield f"Left out, as no image: {others[0]}" + (f" and {len(others) - 1} other files" if others[1:] else "")
+        more = f" and {len(others) - 1} other {'file' if len(others) == 2 else 'files'}" if others[1:] else ""
+        yield f"Left out, as no image: {others[0]}{more}"
     if predictor.model.is_grey and any(map(_has_colour, map(predictor.model.opened, examples))):
         yield "The images have colour and this model was trained on grey ones: it sees them in grey"
     if predictor.model.is_transductive and not predictor.per_query:

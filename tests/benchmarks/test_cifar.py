@@ -93,7 +93,7 @@ def images_of(data, split):
 @pytest.mark.parametrize("benchmark", SIZES)
 def test_the_split_is_the_published_one(benchmark):
     data = benchmark()
-    names = {split: data.class_names(split) for split in ("train", "val", "test")}
+    names = {split: data.published_classes(split) for split in ("train", "val", "test")}
     assert {split: len(classes) for split, classes in names.items()} == SIZES[benchmark]
     assert sorted(itertools.chain(*names.values())) == CLASSES
 
@@ -101,7 +101,7 @@ def test_the_split_is_the_published_one(benchmark):
 def test_fc100_keeps_superclasses_apart(shared_data):
     superclasses = json.loads((shared_data / "splits" / "cifar100_superclasses.json").read_text())
     superclass_of = {name: superclass for superclass, names in superclasses.items() for name in names}
-    splits = [{superclass_of[name] for name in FC100().class_names(split)} for split in ("train", "val", "test")]
+    splits = [{superclass_of[name] for name in FC100().published_classes(split)} for split in ("train", "val", "test")]
     assert [len(split) for split in splits] == [12, 4, 4]
     assert len(set().union(*splits)) == 20
 
@@ -205,7 +205,7 @@ def copied(extracted, tmp_path):
 
 
 def test_bad_input_is_named_with_its_cure(copied):
-    val = CIFARFS(root=str(copied)).class_names("val")
+    val = CIFARFS(root=str(copied)).published_classes("val")
     image = copied / "cifar100" / "train" / val[0] / f"{val[0]}_b.png"
     whole = image.read_bytes()
 

@@ -6,6 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from PIL import Image
 from serving import serving
 from tiny_archives import BOX, IMAGES, SIZE, classes_of, colour_of, cut_splits, packed, write_cub
 
@@ -123,3 +124,12 @@ def test_what_is_extracted_needs_no_download(published, folder, server, tmp_path
     published.unlink()
     prepared(folder.parent, tmp_path / "cache")
     assert server.handler.answers == 0
+
+
+def test_masks_beside_the_images_are_none_of_them(folder, cut):
+    before = pixels_of(folder.parent)
+    for image in (folder / "images").rglob("*.jpg"):
+        mask = folder / "segmentations" / image.parent.name / f"{image.stem}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", SIZE).save(mask)
+    np.testing.assert_array_equal(pixels_of(folder.parent), before)

@@ -49,7 +49,7 @@ def test_the_banner_is_cut_off(bounding_box, folder):
 
 
 def test_names_with_slashes_and_spaces_are_classes(cut, tmp_path, monkeypatch):
-    monkeypatch.setattr(FGVCAircraft, "class_names", lambda self, split: ["F-16A/B", "Falcon 2000"])
+    monkeypatch.setattr(FGVCAircraft, "published_classes", lambda self, split: ["F-16A/B", "Falcon 2000"])
     folder = write_aircraft(tmp_path, lambda name: {"train": ["F-16A/B"], "val": [], "test": ["Falcon 2000"]})
     data = FGVCAircraft(root=str(folder.parent), image_size=8)
     assert [(name, len(images)) for name, images in data.class_images("test")] == [("F-16A/B", 3), ("Falcon 2000", 3)]

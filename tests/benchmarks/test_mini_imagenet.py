@@ -58,6 +58,11 @@ def zipped(source, name, root):
     return root
 
 
+def renamed(divided, root):
+    shutil.copytree(divided / "miniImagenet", root / "miniimagenet")
+    return root
+
+
 def images_of(root, split, **settings):
     names, images = zip(*MiniImageNet(root=str(root), **settings).class_images(split), strict=True)
     return list(names), np.stack(images)
@@ -66,7 +71,7 @@ def images_of(root, split, **settings):
 def test_classes_and_images_are_sorted_and_whole(extracted):
     for split, num_classes in {"train": 64, "val": 16, "test": 20}.items():
         names, images = images_of(extracted, split)
-        assert names == sorted(SPLIT[split]) == MiniImageNet().class_names(split)
+        assert names == sorted(SPLIT[split]) == MiniImageNet().published_classes(split)
         assert images.shape == (num_classes, 3, 3, 84, 84) and images.dtype == np.uint8
         for name, of_class in zip(names, images, strict=True):
             for number, pixels in zip(NUMBERS, of_class, strict=True):
@@ -75,11 +80,22 @@ def test_classes_and_images_are_sorted_and_whole(extracted):
 
 
 @pytest.mark.parametrize(
-    "source", ["the folder itself", "divided", "the divided folder itself", "flat", "zip", "divided zip", "flat zip"]
+    "source",
+    [
+        "the folder itself",
+        "of OpenAI's script",
+        "divided",
+        "the divided folder itself",
+        "flat",
+        "zip",
+        "divided zip",
+        "flat zip",
+    ],
 )
 def test_every_layout_gives_the_same_images(source, extracted, divided, flat, tmp_path):
     root = {
         "the folder itself": lambda: extracted / "mini_imagenet",
+        "of OpenAI's script": lambda: renamed(divided, tmp_path),
         "divided": lambda: divided,
         "the divided folder itself": lambda: divided / "miniImagenet",
         "flat": lambda: flat,

@@ -188,7 +188,7 @@ def trained(tmp_path, monkeypatch, own):
     settings = {"cache_dir": tmp_path / "cache", "num_ways": 3, "num_queries": 2, "tasks_per_batch": 3}
     settings |= {"num_val_episodes": 6, "num_test_episodes": 40, "batches_per_epoch": 2}
     flags = [f"--data.{name}={value}" for name, value in settings.items()]
-    runs = [f"--runs={tmp_path / 'runs'}", "--trainer.max_epochs=1", *CPU]
+    runs = [f"--runs={tmp_path / 'runs'}", "--trainer.max_epochs=1", "--pictures=all", *CPU]
     assert train(["--data=MultiSource", f"--data.sources={sources}", "--data.weights=[3, 1]", *flags, *runs]) == 0
     return next((tmp_path / "runs").rglob("best.ckpt"))
 
@@ -199,6 +199,7 @@ def test_a_checkpoint_is_self_contained_and_evaluates_on_each_benchmark_alone(tr
     assert contents["data"] == "MultiSource"
     assert contents["datamodule_hyper_parameters"]["sources"] == ["CIFARFS", own]
     assert contents["datamodule_hyper_parameters"]["weights"] == [3, 1]
+    assert [(one["num_ways"], one["num_shots"]) for one in contents["rejections"]] == [(3, 1), (3, 5)]
 
     def evaluated(*flags):
         assert evaluate([f"--ckpt_path={trained}", *flags, f"--output={tmp_path / 'result.json'}", *CPU]) == 0

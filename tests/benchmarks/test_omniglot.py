@@ -109,21 +109,21 @@ def test_rotations_can_be_left_out(rotations, expected):
 
 def test_training_can_include_the_validation_characters(zipped):
     data = Omniglot(root=str(zipped), train_on_val=True)
-    assert data.class_names("train") == sorted(published_split("omniglot_vinyals")["trainval"])
-    assert len(data.class_names("train")) == 1200
-    assert data.class_names("test") == Omniglot().class_names("test")
+    assert data.published_classes("train") == sorted(published_split("omniglot_vinyals")["trainval"])
+    assert len(data.published_classes("train")) == 1200
+    assert data.published_classes("test") == Omniglot().published_classes("test")
     assert data.source_fingerprint() != Omniglot(root=str(zipped)).source_fingerprint()
 
 
 def test_the_alphabets_split_keeps_alphabets_apart():
     data = Omniglot(split="alphabets")
-    names = {split: data.class_names(split) for split in ("train", "val", "test")}
+    names = {split: data.published_classes(split) for split in ("train", "val", "test")}
     assert {split: len(characters) for split, characters in names.items()} == {"train": 792, "val": 172, "test": 659}
     assert sorted(itertools.chain(*names.values())) == ALL
     alphabets = {split: {name.split("/")[0] for name in characters} for split, characters in names.items()}
     assert {split: len(found) for split, found in alphabets.items()} == {"train": 25, "val": 5, "test": 20}
     assert not alphabets["train"] & alphabets["val"] and not alphabets["train"] & alphabets["test"]
-    assert len(Omniglot(split="alphabets", train_on_val=True).class_names("train")) == 964
+    assert len(Omniglot(split="alphabets", train_on_val=True).published_classes("train")) == 964
 
 
 def test_extracted_archives_give_the_same_images(built, zipped, tmp_path):

@@ -55,7 +55,7 @@ def test_every_form_gives_the_images_of_the_published_split(kind, benchmark, cut
     every = classes_of(cut, benchmark.split_name)
     for split in SPLITS:
         names, images = images_of(benchmark, root, split)
-        assert names == sorted(cut(benchmark.split_name)[split]) == benchmark().class_names(split)
+        assert names == sorted(cut(benchmark.split_name)[split]) == benchmark().published_classes(split)
         assert images.shape == (2, IMAGES, 3, 8, 8) and images.dtype == np.uint8
         for name, of_class in zip(names, images, strict=True):
             colours = of_class[:, :, 2, 3]  # within the box, whether cropped to it or not

@@ -43,7 +43,7 @@ def test_counts_are_those_of_scikit_learn_by_class_name(algorithm, patterns, tra
     trainer(answers, ConfusionPicture(max_classes=20)).fit(model, datamodule=data)
     assert [image.step for image in events().Images(TAG)] == [3, 6]
     names = data.class_names("val")
-    assert names[:3] == ["val0", "val0, 90°", "val0, 180°"] and len(names) == 20
+    assert names[:3] == ["val0", "val0, turned by 90°", "val0, turned by 180°"] and len(names) == 20
     for collected, (answered, _, shown, examples) in zip(answers.collected[1:], drawn, strict=True):  # 0: the check
         true, taken_for = [], []
         for number, (predictions, labels) in enumerate(collected):
@@ -73,7 +73,7 @@ def test_cells_hold_shares_of_the_queries_that_could_be_confused():
     cells = {text.get_position(): text.get_text() for text in axes.texts}  # by (column, row)
     expected = {(0, 0): "75", (1, 0): "50", (0, 1): "0", (1, 1): "80", (2, 1): "0", (1, 2): "0", (2, 2): "100"}
     assert cells == expected  # (2, 0) and (0, 2) never met
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "…" + "b" * 23, "c"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "…" + "b" * 31, "c"]
     assert len(axes.images) == 3 + 2 * 3
     assert figure_pixels(figure).shape[2] == 3
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import LightningModule
 
 from fewshot_pl.algorithms import MAML, MatchingNet, MetaGAN, ProtoNet
 from fewshot_pl.callbacks import EmbeddingProjector
@@ -77,8 +78,41 @@ def test_large_images_have_small_thumbnails(tested, monkeypatch):
     assert tested(ProtoNet(image_shape=SHAPE), 500, 2)[2].size == (6 * 8, 6 * 8)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"norm": "running"}, {"classifier": "relation_net", "backbone": "conv4-maps"}], ids=str
+)
+def test_generated_images_are_among_those_of_a_metagan(settings, tested, patterns):
+    torch.manual_seed(0)
+    model = MetaGAN(num_ways=3, image_shape=SHAPE, generator_width=4, **settings)
+    features, (_, *labels), sprite = tested(model, 500, 2)
+    data, model = patterns(), model.eval()
+    data.setup("test")
+    network = model.discriminator.backbone if "classifier" in settings else model.discriminator.learner.backbone
+    assert sprite.size == (7 * 16, 7 * 16)  # 2 episodes of 6 + 9 + 6 images
+    for number in range(2):
+        (support_x, *_), mine = data.fixed_episodes("test", number), slice(21 * number, 21 * number + 21)
+        assert [part for _, part, _ in labels[mine]] == ["support"] * 6 + ["query"] * 9 + ["generated"] * 6
+        assert labels[mine][-6:] == [["generated", "generated", str(number)]] * 6
+        real = torch.cat([support_x[0], data.fixed_episodes("test", number).query_x[0]])
+        with torch.no_grad():
+            expected = torch.cat([network(part).flatten(1) for part in (real, model.generated_images(support_x[0]))])
+        np.testing.assert_allclose(features[mine], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_generated_images_count_among_the_points(tested):
+    _, (_, *labels), _ = tested(MetaGAN(num_ways=3, image_shape=SHAPE, generator_width=4), 22, 2)
+    assert len(labels) <= 22 and {part for _, part, _ in labels} == {"support", "query", "generated"}
+
+
+class Blind(LightningModule):
+    """Is tested without making features."""
+
+    def test_step(self, batch, batch_idx):
+        """Do nothing."""
+
+
 def test_nothing_of_a_model_without_features(tested):
-    assert tested(MetaGAN(num_ways=3, image_shape=SHAPE, generator_width=4)) is None
+    assert tested(Blind()) is None
 
 
 def test_refuses_what_would_show_nothing():

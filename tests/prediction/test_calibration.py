@@ -3,21 +3,29 @@
 import numpy as np
 import pytest
 import torch
-from random_images import give_random_images
+from random_images import give_random_images, write_image_folder
 
 from fewshot_pl.algorithms import ProtoNet
-from fewshot_pl.benchmarks import CIFARFS, Sinusoid
+from fewshot_pl.benchmarks import CIFARFS, ImageFolder, MultiSource, Sinusoid
 from fewshot_pl.checkpoints import opened_checkpoint
-from fewshot_pl.prediction.calibration import calibrate, calibrated_rejections, known_and_unknown, measured_rejection
+from fewshot_pl.data.episode_dataset import EpisodeRange
+from fewshot_pl.data.mixture import drawn_sources
+from fewshot_pl.prediction.calibration import (
+    calibrate,
+    calibrated_rejections,
+    known_and_unknown,
+    measured_rejection,
+    told,
+)
 from fewshot_pl.prediction.rejection import rejections_in
 
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    def made(num_classes=8, num_images=9, **arguments):
+    def made(kind=CIFARFS, num_classes=8, num_images=9, **arguments):
         give_random_images(monkeypatch, num_classes, num_images)
         sizes = {"num_ways": 3, "num_shots": 2, "num_queries": 4, "num_val_episodes": 5, "eval_tasks_per_batch": 2}
-        data = CIFARFS(cache_dir=str(tmp_path / "cache"), **{**sizes, **arguments})
+        data = kind(cache_dir=str(tmp_path / "cache"), **{**sizes, **arguments})
         data.setup("")
         return data
 
@@ -65,6 +73,28 @@ def test_shots_that_a_class_has_no_images_for_are_left_out(module):
     assert [one.num_shots for one in rejections] == [1, 2]
 
 
+@pytest.mark.parametrize("own_classes", [8, 3])
+def test_a_task_of_several_sources_is_of_the_one_that_validation_draws(module, own_classes, tmp_path):
+    """Of sources with other classes than a task's: with 3 there are none."""
+    write_image_folder(tmp_path / "own", own_classes, num_images=9)
+    own = {"root": str(tmp_path / "own"), "image_size": 32}
+    data = module(MultiSource, sources=["CIFARFS", {"ImageFolder": own}])
+    alone = [known_and_unknown(nearest(), one, "val", 2) for one in (module(), module(ImageFolder, **own))]
+    drawn = list(enumerate(drawn_sources(0, EpisodeRange(0, 0, 5), np.ones(2) / 2)))
+    assert {source for _, source in drawn} == {0, 1} and (alone[1] is None) == (own_classes == 3)
+    for part, seen in enumerate(known_and_unknown(nearest(), data, "val", 2)):
+        expected = [alone[one][part]["logit"].reshape(5, 12)[number] for number, one in drawn if alone[one] is not None]
+        np.testing.assert_allclose(np.sort(seen["logit"]), np.sort(np.concatenate(expected)), rtol=1e-6, atol=0.1)
+
+
+def test_tasks_that_differ_in_size_are_calibrated_for_as_many_shots(module):
+    fixed, variable = (
+        calibrated_rejections(nearest(), module(eval_tasks_per_batch=1, **more), "val")
+        for more in ({}, {"sampling": "variable", "min_ways": 2})
+    )
+    assert variable == fixed and len(fixed) == 3
+
+
 @pytest.mark.parametrize("benchmark", ["no other classes", "no images"])
 def test_what_cannot_be_calibrated_is_not(module, benchmark, tmp_path):
     data = module(num_classes=3) if benchmark == "no other classes" else Sinusoid()
@@ -82,4 +112,5 @@ def test_a_checkpoint_keeps_its_contents_and_the_calibration(module, checkpoint)
         assert torch.equal(value, after["state_dict"][name])
     assert [file.name for file in path.parent.glob("*.ckpt*")] == [path.name]
     assert rates == measured_rejection(nearest(), data, rejections_in(after), "test")
-    assert all(0 <= rate <= 1 for rate in rates.values())
+    assert all(0 <= rates[name] <= 1 for name in ("false_reject", "false_accept", "auroc"))
+    assert "in 3-way 2-shot tasks of test classes" in told(rates)

@@ -60,7 +60,7 @@ def test_unknown_images_are_marked(checkpoint, folders, tmp_path, capsys):
     table = rows(tmp_path / "out")
     assert [row["unknown"] for row in table] == ["yes" if float(row["probability"]) < 0.9 else "no" for row in table]
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert "took 25 % for one there" in page
+    assert "it took 25 % of the images of other classes" in page
 
 
 def test_what_is_no_image_is_remarked_and_left_out(checkpoint, folders, tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_a_corrupt_query_loses_no_other(checkpoint, folders, tmp_path, capsys):
     (folders[1] / "a" / "0.png").write_bytes(b"no image")
     assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
     assert len(rows(tmp_path / "out")) == 5
-    assert "1 of 6 images are not labelled" in (told := capsys.readouterr().err) and "a/0.png cannot be decoded" in told
+    assert "1 of 6 images is not labelled" in (told := capsys.readouterr().err) and "a/0.png cannot be decoded" in told
 
 
 def corrupt(folders):
