@@ -4,8 +4,11 @@ import errno
 import io
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
@@ -46,10 +49,20 @@ def _sentence(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             place = error.filename2 or error.filename or "the run's folder"
             return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
+        if isinstance(error, RuntimeError) and "home directory" in str(error):
+            return "there is no home folder that ~ would stand for: write the whole path"
+        if isinstance(error, ValueError | MisconfigurationException) and _is_lightnings(error):
+            return f"{'; '.join(str(error).split('. ')).rstrip('.')}: pass another value"
         if isinstance(error, OSError) and error.errno in _PLACE and error.filename is not None:
             return f"{error.filename} cannot be used ({error.strerror}): give another place, or change what is there"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_lightnings(error: BaseException) -> bool:
+    """Whether Lightning itself raised an exception, as it does at flags that it cannot follow."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric."))
 
 
 def _silence_advertisements() -> None:

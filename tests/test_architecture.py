@@ -37,7 +37,7 @@ ARROWS = {
     "guard": {"printable"},
     "printable": set(),
     "runs": {"checkpoints"},
-    "flags": {"algorithms", "benchmarks"},
+    "flags": {"algorithms", "benchmarks", "printable"},
     "results": {"", "algorithms", "data", "whole_files"},
     "prediction": {
         *("algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard", "pages", "whole_files"),

@@ -1,5 +1,6 @@
 """FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -48,6 +49,8 @@ class FewShotAlgorithm(TaskMapping, ABC):
         self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
         if self.hparams.get("norm") == "episode" and not self.carries_statistics:
             raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
+        if not 0 <= learning_rate < math.inf:
+            raise InputError(f"--model.learning_rate must be a number from 0, not {learning_rate}")
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self.measures = nn.ModuleDict({"val": EpisodeMeasures(), "test": EpisodeMeasures()})
