@@ -38,7 +38,7 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = existing_checkpoint(path)
     try:
-        _check_compression(path)
+        _check_whole(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the broken bytes lead it to
         raise InputError(
@@ -56,12 +56,12 @@ def _trainable() -> list[str]:
     return [name for name in algorithms.__all__ if not inspect.isabstract(getattr(algorithms, name))]
 
 
-def _check_compression(path: Path) -> None:
-    """Raise BadZipFile where a checkpoint would unpack to more than it is; torch.save compresses nothing."""
+def _check_whole(path: Path) -> None:
+    """Raise BadZipFile where a checkpoint was altered, or would unpack to more than it is: torch looks at neither."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise zipfile.BadZipFile("compressed")
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()) or archive.testzip():
+                raise zipfile.BadZipFile("compressed, or with a wrong checksum")
 
 
 def amend_checkpoint(path: Path, entries: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
         return f"--{key} cannot be {name}{_nearest(name, names)}{choices}"
     if match := re.search(r"(?:Got value|Given value): (.*)", message):
         wanted = " or ".join(dict.fromkeys(_plain_type(kind) for kind in re.findall(r"Expected an? ([^\n]*)", message)))
-        return f"{_full_name(key)} takes {wanted}, not {match.group(1)}"
+        return f"{f'--{key}' if f'--{key}' in known_flags else _full_name(key)} takes {wanted}, not {match.group(1)}"
     return " ".join(message.split())
 
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -107,6 +108,8 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it is empty only where nothing could be written
+                path.parent.rmdir()
 
 
 def _put_in_place(folder: Path, path: Path) -> None:

@@ -108,19 +108,23 @@ def check_refused(place: Path, answered: Any, capsys: pytest.CaptureFixture[str]
 def _kept(everything: dict[str, Any]) -> dict[str, Any]:
     """Without the folder of a run that did not come to train, and the whole stores of images that had nothing wrong."""
     untrained = [path for path in everything if re.match(r"runs\b", path) and not path.endswith((".ckpt", ".json"))]
-    for index in [path for path in everything if path.endswith("/index.json")]:
-        store = open_store(Path(index).parent)
-        assert store.num_classes
-    stores = [path for path in everything if re.fullmatch(r"cache(/ImageFolder-\w+(/(train|val|test)(/.*)?)?)?", path)]
-    if not any(path.endswith("/index.json") for path in stores):
-        stores = []
-    return {path: content for path, content in everything.items() if path not in {*untrained, *stores}}
+    indices = [Path(path) for path in everything if re.match(r"cache/.*index.json", path)]
+    assert all(open_store(index.parent).num_classes for index in indices)
+    stores = {index.parent for index in indices}
+    folders = {Path("cache"), *stores, *(store.parent for store in stores)}
+    whole = [path for path in everything if Path(path) in folders or Path(path).parent in stores]
+    return {path: content for path, content in everything.items() if path not in {*untrained, *whole}}
 
 
 def _everything(folder: Path) -> dict[str, Any]:
-    """What lies below a folder: the content of files, the targets of links, None for the rest."""
-    found: dict[str, Any] = {}
-    for path in folder.rglob("*"):
-        content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
-        found[str(path.relative_to(folder))] = content
-    return found
+    """What lies below a folder: the content of files, if large their size, the targets of links, None for the rest."""
+    return {str(path.relative_to(folder)): _content(path) for path in folder.rglob("*")}
+
+
+def _content(path: Path) -> Any:
+    if path.is_symlink():
+        return path.readlink()
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    return path.read_bytes() if size < 1 << 20 else size
