@@ -1,6 +1,8 @@
 """Reading the self-contained checkpoints that ``train.py`` writes."""
 
+import inspect
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from fewshot_pl import algorithms
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.errors import InputError
 from fewshot_pl.whole_files import whole_file
+
+_ENTRIES = {"hyper_parameters": dict, "state_dict": dict}
 
 
 def existing_checkpoint(path: str | Path) -> Path:
@@ -34,14 +38,30 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = existing_checkpoint(path)
     try:
+        _check_whole(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the broken bytes lead it to
         raise InputError(
             f"{path} is not a checkpoint of fewshot_pl or is damaged: give one that train.py wrote"
         ) from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("algorithm") not in algorithms.__all__:
+    if not isinstance(checkpoint, dict) or str(checkpoint.get("algorithm")) not in _trainable():
         raise InputError(f"{path} holds no algorithm of fewshot_pl: give a checkpoint that train.py wrote")
+    for entry, kind in _ENTRIES.items():
+        if not isinstance(checkpoint.get(entry), kind):
+            raise InputError(f"{path} has no {entry}: give a checkpoint that train.py wrote")
     return checkpoint
+
+
+def _trainable() -> list[str]:
+    return [name for name in algorithms.__all__ if not inspect.isabstract(getattr(algorithms, name))]
+
+
+def _check_whole(path: Path) -> None:
+    """Raise BadZipFile where a checkpoint was altered, or would unpack to more than it is: torch looks at neither."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()) or archive.testzip():
+                raise zipfile.BadZipFile("compressed, or with a wrong checksum")
 
 
 def amend_checkpoint(path: Path, entries: dict[str, Any]) -> None:
@@ -67,6 +87,18 @@ def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:
 def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm:
     """The same, of the contents of a checkpoint."""
     algorithm: type[FewShotAlgorithm] = getattr(algorithms, checkpoint["algorithm"])
-    model = algorithm(**{**checkpoint["hyper_parameters"], **changed})
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model = algorithm(**{**checkpoint["hyper_parameters"], **changed})
+        model.load_state_dict(checkpoint["state_dict"])
+    except InputError:
+        raise
+    except Exception as error:  # whatever the arguments and weights of something else lead a network to
+        raise InputError(
+            f"the checkpoint holds a {algorithm.__name__} with other arguments or weights than this version's "
+            f"({_first_line(error)}): use the version of fewshot_pl that wrote it, or train anew"
+        ) from error
     return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip().rstrip(":.") for line in str(error).splitlines()), "") or type(error).__name__

@@ -122,6 +122,9 @@ def train(args: Sequence[str] | None) -> None:
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
+    if trainer.is_global_zero:  # what the test will lack is said before the training, not after it
+        data.prepare_data()
+        data.setup("test")
     trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from)
     best = _best_checkpoint(trainer)
     metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]

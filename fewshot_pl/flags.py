@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser
 
 from fewshot_pl import algorithms, benchmarks
+from fewshot_pl.errors import InputError
+from fewshot_pl.printable import printable
+
+# A configuration file makes nothing but what a flag is for: defaults of later versions of jsonargparse.
+_SAFE = {"instantiate_subclass_spec_in_any": False, "import_path_denylist": []}
+_KNOWN = inspect.signature(set_parsing_settings).parameters
+set_parsing_settings(**{name: value for name, value in _SAFE.items() if name in _KNOWN})
 
 _REGISTRIES = {"model": algorithms, "data": benchmarks}
 
@@ -25,7 +33,7 @@ class FewShotArgumentParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the mistake in one sentence and exit with 2."""
         known = [option for action in self._actions for option in action.option_strings]
-        print(f"error: {explained(message, known)}", file=sys.stderr)
+        print(f"error: {printable(explained(message, known))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -34,13 +42,13 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
     if match := re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message):
         return _unknown_flag(match.group(1) or match.group(2), known_flags)
     key = match.group(1) if (match := re.search(r'Parser key "([\w.]+)"', message)) else ""
-    if match := re.search(r"Expected a dot import path string: (\w+)", message):
-        names = _class_names(key)
+    if match := re.search(r"Expected a dot import path string: (\w+)|Expected a path but (\S+) either", message):
+        names, name = _class_names(key), match.group(1) or match.group(2)
         choices = f" (there are {', '.join(names)})" if names else ""
-        return f"--{key} cannot be {match.group(1)}{_nearest(match.group(1), names)}{choices}"
+        return f"--{key} cannot be {name}{_nearest(name, names)}{choices}"
     if match := re.search(r"(?:Got value|Given value): (.*)", message):
         wanted = " or ".join(dict.fromkeys(_plain_type(kind) for kind in re.findall(r"Expected an? ([^\n]*)", message)))
-        return f"{_full_name(key)} takes {wanted}, not {match.group(1)}"
+        return f"{f'--{key}' if f'--{key}' in known_flags else _full_name(key)} takes {wanted}, not {match.group(1)}"
     if match := re.search(r"the following arguments are required: (.*)", message):
         *others, last = (f"--{name}" for name in match.group(1).split(", "))
         return f"{', '.join(others)}{' and ' * bool(others)}{last} must be given: see --help"
@@ -65,11 +73,21 @@ def chosen_class(key: str, args: Sequence[str], default: str) -> str:
 
 
 def _class_in_file(path: Path, key: str) -> str | None:
+    section = _settings(path).get(key)
+    return section.get("class_path") if isinstance(section, dict) else section and str(section)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a configuration file holds; nothing of one that is not there, which the parser says."""
     try:
-        section = yaml.safe_load(path.read_text(encoding="utf-8"))[key]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return None  # nothing there to choose; what is wrong with the file, the parser says
-    return section.get("class_path") if isinstance(section, dict) else str(section)
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or str(error)
+        line = f"line {mark.line + 1}: " if (mark := getattr(error, "problem_mark", None)) else ""
+        raise InputError(f"{path} is no configuration ({line}{reason}): give --config a YAML file of flags") from error
+    if not isinstance(settings or {}, dict):
+        raise InputError(f"{path} holds no settings by name: give --config a YAML file of flags")
+    return settings or {}
 
 
 def init_parameters(owner: type) -> list[str]:

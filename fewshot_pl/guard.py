@@ -1,13 +1,21 @@
 """What stands between a command and its user: mistakes become one sentence, and advertisements are left out."""
 
 import errno
+import io
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
-from fewshot_pl.errors import InputError
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from fewshot_pl.errors import InputError
+from fewshot_pl.printable import printable
+
+# What the place is like, and no fault of ours: no permission, a name too long, a file for a folder ...
+_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_PLACE |= {errno.EEXIST, errno.ENXIO, errno.ENOTEMPTY}
 _Command = Callable[[Sequence[str] | None], None]
 
 
@@ -16,13 +24,14 @@ def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
 
     def answered(args: Sequence[str] | None = None) -> int:
         _silence_advertisements()
+        _print_any_name()
         try:
             run(args)
         except Exception as error:
             sentence = _sentence(error)
             if sentence is None:
                 raise
-            print(f"error: {sentence}", file=sys.stderr)
+            print(f"error: {printable(sentence)}", file=sys.stderr)
             return 2
         return 0
 
@@ -40,8 +49,20 @@ def _sentence(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             place = error.filename2 or error.filename or "the run's folder"
             return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
+        if isinstance(error, RuntimeError) and "home directory" in str(error):
+            return "there is no home folder that ~ would stand for: write the whole path"
+        if isinstance(error, ValueError | MisconfigurationException) and _is_lightnings(error):
+            return f"{'; '.join(str(error).split('. ')).rstrip('.')}: pass another value"
+        if isinstance(error, OSError) and error.errno in _PLACE and error.filename is not None:
+            return f"{error.filename} cannot be used ({error.strerror}): give another place, or change what is there"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_lightnings(error: BaseException) -> bool:
+    """Whether Lightning itself raised an exception, as it does at flags that it cannot follow."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric."))
 
 
 def _silence_advertisements() -> None:
@@ -50,7 +71,14 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a run is resumed
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")  # twice that is refused
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
+
+
+def _print_any_name() -> None:
+    """Let what the terminal cannot encode, as the bytes of some file names, come out as escapes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:

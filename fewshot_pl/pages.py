@@ -6,9 +6,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fewshot_pl.printable import printable
+
 
 def page(template: str, **facts: Any) -> str:
-    """The page that a file in templates/ makes of ``facts``; names that come from users are escaped."""
+    """The page that a file in templates/ makes of ``facts``; names of users' are escaped, and stay on a line."""
     return _templates().get_template(template).render(**facts)
 
 
@@ -19,4 +21,14 @@ def data_uri(image: bytes, kind: str) -> str:
 
 @cache
 def _templates() -> Environment:
-    return Environment(loader=PackageLoader("fewshot_pl"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return Environment(
+        loader=PackageLoader("fewshot_pl"),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+
+
+def _shown(value: Any) -> Any:
+    return type(value)(printable(value)) if isinstance(value, str) else value  # str, or what is escaped already

@@ -18,7 +18,7 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("pages", "whole_files"),
+    *("pages", "printable", "whole_files"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -31,22 +31,23 @@ ARROWS = {
     "metrics": set(),
     "algorithms": {"episode", "functional", "backbones", "metrics"},
     "data": {"episode"},
-    "benchmarks": {"data", "episode"},
+    "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"episode", "algorithms", "metrics"},
     "checkpoints": {"algorithms", "whole_files"},
-    "guard": set(),
+    "guard": {"printable"},
+    "printable": set(),
     "runs": {"checkpoints"},
-    "flags": {"algorithms", "benchmarks"},
+    "flags": {"algorithms", "benchmarks", "printable"},
     "results": {"", "algorithms", "data", "whole_files"},
     "prediction": {
         *("algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard", "pages", "whole_files"),
     },
     "exporting": {"algorithms", "data", "flags", "guard", "prediction"},
     "tf32": set(),
-    "pages": set(),
+    "pages": {"printable"},
     "whole_files": set(),
     "evaluation": {
-        *("algorithms", "callbacks", "checkpoints", "data", "flags", "guard", "metrics", "pages"),
+        *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "guard", "metrics", "pages"),
         *("results", "tf32", "whole_files"),
     },
     "cli": EVERYTHING - {"exporting"},

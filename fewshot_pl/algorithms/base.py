@@ -8,6 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.episode import Episode
@@ -46,8 +47,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
     ) -> None:
         super().__init__(task_parallel, task_chunk, compile)
         self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
-        if self.hparams.get("norm") == "episode" and not self.carries_statistics:
-            raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
+        check_arguments(self.hparams, self.carries_statistics)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self.measures = nn.ModuleDict({"val": EpisodeMeasures(), "test": EpisodeMeasures()})

@@ -198,17 +198,17 @@ class PLATIPUS(MAML):
             raise InputError(f"there is no checkpoint {path}: give --model.init_from a checkpoint of MAML")
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            algorithm, state = checkpoint["algorithm"], checkpoint["state_dict"]
+            algorithm, state, trained = (checkpoint[key] for key in ("algorithm", "state_dict", "hyper_parameters"))
+            prefix = "learner."
+            learner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            settings = {name: trained.get(name) for name in ("backbone", "norm", "num_ways")}
         except Exception as error:  # torch raises whatever the broken bytes lead it to
             raise InputError(f"{path} is no checkpoint: give --model.init_from one of MAML by train.py") from error
         if algorithm != "MAML":
             raise InputError(f"{path} holds a {algorithm}: give --model.init_from a checkpoint of MAML")
-        prefix = "learner."
-        learner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         try:
             self.learner.load_state_dict(learner)
         except RuntimeError as error:
-            settings = {name: checkpoint["hyper_parameters"].get(name) for name in ("backbone", "norm", "num_ways")}
             told = ", ".join(f"{name} {value}" for name, value in settings.items())
             raise InputError(
                 f"the MAML in {path} has weights of other shapes: it was trained with {told}; train with the same"

@@ -94,7 +94,7 @@ def _with_weights_of(file: Path, name: str, options: dict[str, Any]) -> nn.Modul
     if not file.is_file():
         raise InputError(f"{file} does not exist: give --model.backbone_weights a file with the weights of {name}")
     try:
-        state = timm.models.load_state_dict(str(file))
+        state = timm.models.load_state_dict(str(file), weights_only=True)
         for classifier in _classifiers(name):
             state.pop(f"{classifier}.weight", None)
             state.pop(f"{classifier}.bias", None)

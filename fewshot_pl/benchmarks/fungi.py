@@ -8,6 +8,7 @@ from fewshot_pl.benchmarks.photographs import Photographs
 from fewshot_pl.benchmarks.placed import folder_and_file
 from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.stored_datamodule import ClassImages
+from fewshot_pl.errors import InputError
 
 
 class Fungi(Photographs):
@@ -40,9 +41,13 @@ class Fungi(Photographs):
         self.min_images = min_images
 
     def class_images(self, split: Split) -> ClassImages:
+        largest = 0
         for name, images in super().class_images(split):
+            largest = max(largest, len(images))
             if len(images) >= self.min_images:
                 yield name, images
+        if largest < self.min_images:
+            raise InputError(f"no species of {split} has {self.min_images} images: lower --data.min_images")
 
     def source_fingerprint(self) -> dict[str, Any]:
         return super().source_fingerprint() | {"min_images": self.min_images}

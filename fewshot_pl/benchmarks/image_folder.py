@@ -17,6 +17,7 @@ from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, Channels, read_square
 from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.errors import InputError
+from fewshot_pl.printable import printable
 
 SplitRatio = tuple[float, float, float]
 ClassFolders = dict[Split, list[Path]]
@@ -92,7 +93,7 @@ class ImageFolder(ImageDataModule):
         if not tree.names:
             raise InputError(f"class folder {folder} holds no image: add images or remove the folder")
         images = [read_square(ImageFile(tree, name), self.image_size, self.channels) for name in tree.names]
-        return folder.name, np.stack(images)
+        return printable(folder.name), np.stack(images)
 
 
 def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> ClassFolders:

@@ -134,8 +134,8 @@ def confusion_figure(
     axes.set(xlim=(-1.5, count - 0.5), ylim=(count - 0.5, -1.5), ylabel="true class")
     axes.set_xlabel("taken for, % of the queries in tasks that hold both classes")
     shown = [_short(name) for name in names]
-    axes.set_xticks(range(count), shown, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(range(count), shown, fontsize=8)
+    axes.set_xticks(range(count), shown, rotation=45, ha="right", rotation_mode="anchor", fontsize=8, parse_math=False)
+    axes.set_yticks(range(count), shown, fontsize=8, parse_math=False)
     return figure
 
 

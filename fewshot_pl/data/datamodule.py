@@ -63,6 +63,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.train_size = EpisodeSize(
             train_num_ways or num_ways, train_num_shots or num_shots, train_num_queries or num_queries
         )
+        self._check_sizes(num_workers)
         _check_positive(tasks_per_batch=tasks_per_batch, batches_per_epoch=batches_per_epoch)
         _check_positive(eval_tasks_per_batch=eval_tasks_per_batch)
         _check_positive(num_val_episodes=num_val_episodes, num_test_episodes=num_test_episodes)
@@ -72,6 +73,15 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.num_episodes = {"val": num_val_episodes, "test": num_test_episodes}
         self.seed = seed
         self.num_workers = num_workers
+
+    def _check_sizes(self, num_workers: int) -> None:
+        for part, size in (("", self.eval_size), ("train_", self.train_size)):
+            for name in ("num_ways", "num_shots", "num_queries"):
+                fewest = 2 if name == "num_ways" and name not in self.fixed else 1  # one class is told from nothing
+                if (count := getattr(size, name)) < fewest:
+                    raise InputError(f"--data.{part}{name} must be at least {fewest}, not {count}")
+        if num_workers < 0:
+            raise InputError(f"--data.num_workers must be at least 0, not {num_workers}")
 
     # What a benchmark states -----------------------------------------------------------------------
 

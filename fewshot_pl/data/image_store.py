@@ -2,11 +2,13 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,15 +67,20 @@ def open_store(path: Path) -> ImageStore:
         if index["format"] != _FORMAT:
             raise BrokenStoreError(f"{path} has format {index['format']}, expected {_FORMAT}")
         shape = tuple(index["shape"])
-        if (path / "images.u8").stat().st_size != int(np.prod(shape)):
+        if (path / "images.u8").stat().st_size != math.prod(shape):
             raise BrokenStoreError(f"{path} has the wrong size")
         # Copy-on-write: a tensor over the map may be written to, the file stays as it is.
         images = np.memmap(path / "images.u8", dtype=np.uint8, mode="c", shape=shape)
         if zlib.crc32(_index_bytes(index), _checksum(images)) != index["crc32"]:
             raise BrokenStoreError(f"{path} fails its checksum")
         starts = np.asarray(index["class_starts"], dtype=np.int64)
-        return ImageStore(images, tuple(index["class_names"]), starts)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        names = tuple(index["class_names"])
+        if images.ndim != 4 or len(starts) != len(names) + 1 or starts[0] or starts[-1] != len(images):
+            raise BrokenStoreError(f"{path} has an index of other images")
+        if (np.diff(starts) < 0).any():
+            raise BrokenStoreError(f"{path} has classes out of order")
+        return ImageStore(images, names, starts)
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise BrokenStoreError(f"{path} cannot be read: {error}") from error
 
 
@@ -101,6 +108,8 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it is empty only where nothing could be written
+                path.parent.rmdir()
 
 
 def _put_in_place(folder: Path, path: Path) -> None:

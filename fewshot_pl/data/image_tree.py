@@ -3,9 +3,12 @@
 import hashlib
 import io
 import os
+import re
+import stat
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -15,6 +18,13 @@ from PIL import Image, UnidentifiedImageError
 from fewshot_pl.errors import InputError
 
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
+_UNPACK = "unpack it, and leave the folder in its place"
+MOST_BYTES = 1 << 30  # of one file; more is no image, and would fill the memory
+Image.init()
+# Not those that another program or nothing at all decodes; EPS is itself a program, for Ghostscript to run.
+_FORMATS = [kind for kind in Image.ID if kind not in {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC"}]
+_EXTENSIONS = {end for end, kind in Image.registered_extensions().items() if kind in _FORMATS}
+_SEEN = {*_EXTENSIONS, *_ANNOTATIONS}
 
 
 class ImageTree(ABC):
@@ -30,14 +40,19 @@ class ImageTree(ABC):
         self.path = path
 
     @cached_property
+    def everything(self) -> list[str]:
+        """Sorted relative paths, with forward slashes, of all files that are not hidden."""
+        return sorted(name for name in self._paths() if not _is_hidden(name))
+
+    @cached_property
     def files(self) -> list[str]:
-        """Sorted relative paths, with forward slashes, of images and annotations."""
-        return sorted(filter(_is_seen, self._paths()))
+        """Those that are images and annotations."""
+        return [name for name in self.everything if _extension(name) in _SEEN]
 
     @cached_property
     def names(self) -> list[str]:
-        """Those of ``files`` that are images."""
-        return [name for name in self.files if _extension(name) not in _ANNOTATIONS]
+        """Those that are images."""
+        return [name for name in self.everything if _extension(name) in _EXTENSIONS]
 
     @abstractmethod
     def _paths(self) -> Iterable[str]:
@@ -56,27 +71,34 @@ class ImageTree(ABC):
 
 
 class FolderTree(ImageTree):
-    """The images below a folder, at any depth; or ``only`` one file in it."""
+    """The images below a folder, at any depth, links followed; or ``only`` one file in it.
+
+    Raises:
+        InputError: a folder or file cannot be read, or is a pipe or a device.
+    """
 
     def __init__(self, path: Path, only: str | None = None) -> None:
         super().__init__(path)
         self._only = only
 
     def _paths(self) -> Iterable[str]:
-        if self._only is not None:
-            yield self._only
-            return
-        for folder, _, files in os.walk(self.path, followlinks=True):
-            below = Path(folder).relative_to(self.path).as_posix()
-            yield from (file if below == "." else f"{below}/{file}" for file in files)
+        with _readable(self.path):
+            yield from _below(f"{self.path}/") if self._only is None else [self._only]
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        path = self.path / name
+        with _readable(path):
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path} is no file that can be read to its end: remove it")
+            check_size(path, status.st_size)
+            return path.read_bytes()
 
     def fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for name in self.files:
-            status = os.stat(f"{self.path}/{name}")  # noqa: PTH116 - half the time of Path.stat for 60,000 files
+            with _readable(self.path):
+                status = os.stat(f"{self.path}/{name}")  # noqa: PTH116 - half the time of Path.stat for 60,000 files
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return {"folder": str(self.path.resolve()), "files": digest.hexdigest()}
 
@@ -93,25 +115,41 @@ class ZipTree(Archive):
     """The images in a zip archive, read without extracting it.
 
     Raises:
-        InputError: the archive is cut short or is none.
+        InputError: the archive is cut short or is none, wants a password, or holds a file that is too large.
     """
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
-        try:
+        with self._whole():
             return zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{self.path} is not a whole zip archive ({error}): download or copy it again") from error
 
     def _paths(self) -> Iterable[str]:
-        return self._archive.namelist()
+        return (member.filename for member in self._archive.infolist() if not member.is_dir())
 
     def read(self, name: str) -> bytes:
-        return self._archive.read(name)
+        with self._whole():
+            member = self._archive.getinfo(name)
+            check_size(f"{self.path}/{name}", member.file_size)
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # whose unpacking has no bounds
+                raise InputError(f"{self.path} is compressed in a rare way: {_UNPACK}")
+            with self._archive.open(member) as content:
+                return content.read(member.file_size)  # without a number it unpacks more than was declared
 
     def close(self) -> None:
         if archive := vars(self).pop("_archive", None):
             archive.close()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # zipfile raises whatever damaged bytes lead it to
+            reason = str(error).partition("\n")[0]
+            if "password required" in reason:
+                raise InputError(f"{self.path} wants a password: {_UNPACK}") from error
+            raise InputError(f"{self.path} is not a whole zip archive ({reason}): download or copy it again") from error
 
 
 class ImageFile(NamedTuple):
@@ -130,27 +168,64 @@ class ImageFile(NamedTuple):
             InputError: naming the file, when it does not decode.
         """
         try:
-            image = Image.open(io.BytesIO(self.tree.read(self.name)))
+            image = Image.open(io.BytesIO(self.tree.read(self.name)), formats=_FORMATS)
             if at_least is not None:
                 image.draft(None, (at_least, at_least))  # many times faster on large photographs
             image.load()
             return image
         except InputError:
             raise
-        except UnidentifiedImageError as error:
+        except Image.DecompressionBombError as error:
             raise InputError(
-                f"image {self} cannot be decoded (it is of no known format): replace it or remove it"
+                f"image {self} has {_pixels(error)} pixels, too many to decode: make it smaller"
             ) from error
         except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
-            raise InputError(f"image {self} cannot be decoded ({error}): replace it or remove it") from error
+            raise InputError(f"image {self} cannot be decoded ({_reason(error)}): replace it or remove it") from error
 
 
-def _is_seen(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-        return False
-    extension = _extension(name)
-    return extension in Image.registered_extensions() or extension in _ANNOTATIONS
+def check_size(name: object, size: int) -> None:
+    """Raise InputError if a file of so many bytes is too large to be read."""
+    if size > MOST_BYTES:
+        raise InputError(f"{name} has {size / 2**30:.1f} GiB, more than an image or a list of them: remove it")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is of no known image format"
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _pixels(error: Image.DecompressionBombError) -> str:
+    found = re.search(r"\d+", str(error))
+    return found[0] if found else "very many"
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or path
+        raise InputError(f"{place} cannot be read ({error.strerror}): repair or remove it") from error
+
+
+def _below(folder: str, start: int | None = None, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """The paths of the files below a folder, without its own; a link back to a folder above is not followed."""
+    start = len(folder) if start is None else start
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = f"{folder}{entry.name}"
+            if not entry.is_dir():
+                yield path[start:]
+            elif not _is_hidden(entry.name):
+                yield from _below(f"{path}/", start, (*above, real))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _extension(name: str) -> str:

@@ -1,22 +1,25 @@
 """The images in a tar archive, compressed or not, read without extracting it."""
 
+import bz2
+import gzip
+import lzma
 import os
-import shutil
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from gzip import BadGzipFile
-from lzma import LZMAError
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from fewshot_pl.data.image_tree import Archive
+from fewshot_pl.data.image_tree import Archive, check_size
 from fewshot_pl.errors import InputError
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _CHUNK_BYTES = 1 << 24
+# How much an archive may unpack to: images hardly compress, and drawings some ten times.
+_MOST_TIMES = 100  # its own size
+_ANY_MAY = 1 << 28  # bytes; small archives are mostly padding
 
 
 class TarTree(Archive):
@@ -27,7 +30,7 @@ class TarTree(Archive):
     archive member by member would unpack it from its start for each.
 
     Raises:
-        InputError: the archive is cut short or is none, or there is no room to unpack it.
+        InputError: the archive is cut short or is none, unpacks to far more than it is, or there is no room for that.
     """
 
     def _paths(self) -> Iterable[str]:
@@ -35,6 +38,7 @@ class TarTree(Archive):
 
     def read(self, name: str) -> bytes:
         with self._whole():
+            check_size(f"{self.path}/{name}", self._members[name].size)
             content = self._archive.extractfile(self._members[name])
             assert content is not None, "members are regular files"
             return content.read()
@@ -56,13 +60,29 @@ class TarTree(Archive):
             return tarfile.open(fileobj=file, mode="r:")
         except tarfile.ReadError:  # compressed, or none
             file.close()
-        with tarfile.open(self.path) as packed:
-            content = cast(BinaryIO, packed.fileobj)
-            content.seek(0)
-            unpacked = tempfile.TemporaryFile(dir=self._roomy_folder())  # noqa: SIM115 - open until close()
-            shutil.copyfileobj(content, unpacked, _CHUNK_BYTES)
+        unpacked = tempfile.TemporaryFile(dir=self._roomy_folder())  # noqa: SIM115 - open until close()
+        with self._unpacking() as content:
+            self._copy(content, unpacked)
         unpacked.seek(0)
         return tarfile.open(fileobj=unpacked, mode="r:")
+
+    def _unpacking(self) -> BinaryIO:
+        with self.path.open("rb") as file:
+            start = file.read(6)
+        for magic, opened in _OPENERS.items():
+            if start.startswith(magic):
+                return cast(BinaryIO, opened(self.path))
+        raise tarfile.ReadError("it is of no known kind")
+
+    def _copy(self, content: BinaryIO, unpacked: BinaryIO) -> None:
+        most = max(_ANY_MAY, _MOST_TIMES * self.path.stat().st_size)
+        while chunk := content.read(_CHUNK_BYTES):
+            if unpacked.tell() + len(chunk) > most:
+                raise InputError(
+                    f"{self.path} unpacks to more than {_MOST_TIMES} times its size, as no archive of images does: "
+                    "get it from where you trust it, or extract it yourself and leave the folder in its place"
+                )
+            unpacked.write(chunk)
 
     def _roomy_folder(self) -> str | None:
         """The archive's own folder, which had room for the archive, where it can be written to."""
@@ -73,11 +93,18 @@ class TarTree(Archive):
     def _whole(self) -> Iterator[None]:
         try:
             yield
-        except (tarfile.TarError, EOFError, zlib.error, LZMAError, BadGzipFile) as error:
-            reason = str(error).partition("\n")[0].rstrip(":")
-            raise InputError(f"{self.path} is not a whole tar archive ({reason}): download or copy it again") from error
+        except InputError:
+            raise
         except OSError as error:
+            if isinstance(error, gzip.BadGzipFile) or error.errno is None:  # of damaged bytes, as bz2 has it
+                raise self._damaged(error) from error
             raise InputError(
                 f"{self.path} cannot be unpacked ({error}): make room for it, or extract it yourself and leave the "
                 "folder in its place"
             ) from error
+        except Exception as error:  # tarfile raises whatever damaged bytes lead it to
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> InputError:
+        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        return InputError(f"{self.path} is not a whole tar archive ({reason}): download or copy it again")

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from pytorch_lightning import Trainer
 
+from fewshot_pl import benchmarks
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
@@ -76,9 +77,10 @@ def _parser() -> FewShotArgumentParser:
 
 
 def _training_data(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
-    if checkpoint.get("data") is None:
+    name, arguments = checkpoint.get("data"), checkpoint.get("datamodule_hyper_parameters")
+    if name not in benchmarks.__all__ or not isinstance(arguments, dict):  # of a class that a user would have to name
         return None
-    return {"class_path": checkpoint["data"], "init_args": dict(checkpoint["datamodule_hyper_parameters"])}
+    return {"class_path": name, "init_args": dict(arguments)}
 
 
 def _check(config: Any, args: list[str]) -> None:

@@ -47,7 +47,7 @@ def write_report(outcomes: Sequence[Outcome], folder: Path) -> Path:
         differences=[difference_sentence(outcome) for outcome in outcomes if outcome.difference],
         grid=_saved(grid, folder, "grid", "The figures against ways and shots") if grid else None,
         sections=list(_sections(outcomes, folder)),
-        latex=latex(outcomes),
+        latex=latex(outcomes).splitlines(),
         versions=outcomes[0].result["versions"],
     )
     save_text(content, folder / "report.html")

@@ -68,9 +68,9 @@ def _named(pattern: str) -> FoundFiles:
 
 
 def _below(folder: Path) -> FoundFiles:
-    images = [folder / name for name in FolderTree(folder).names]
-    everything = (path for path in folder.rglob("*") if path.is_file() and not _hidden(path))
-    return FoundFiles(images, sorted({*everything} - {*images}))
+    tree = FolderTree(folder)
+    images = set(tree.names)
+    return FoundFiles([folder / name for name in tree.names], [folder / n for n in tree.everything if n not in images])
 
 
 def _sorted_out(path: Path) -> FoundFiles:

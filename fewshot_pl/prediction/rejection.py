@@ -5,6 +5,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot_pl.errors import InputError
+
 KEY = "rejections"  # of a checkpoint's contents
 SHARES = np.linspace(0.0, 1.0, 101)
 
@@ -71,8 +73,18 @@ def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
 
 
 def rejections_in(contents: dict[str, Any]) -> list[Rejection]:
-    """What a checkpoint's contents hold of calibrations."""
-    return [Rejection(**values) for values in contents.get(KEY, [])]
+    """What a checkpoint's contents hold of calibrations.
+
+    Raises:
+        InputError: they are those of another version.
+    """
+    try:
+        return [Rejection(**values) for values in contents.get(KEY, [])]
+    except TypeError as error:
+        raise InputError(
+            "the checkpoint holds a calibration of unknown images that is not this version's: resume its training with "
+            "train.py --ckpt_path, which calibrates it anew"
+        ) from error
 
 
 def nearest_rejection(rejections: list[Rejection], num_shots: float) -> Rejection | None:

@@ -4,8 +4,9 @@ import io
 from collections import Counter
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from fewshot_pl.data.square_image import plain_colour
 from fewshot_pl.pages import data_uri, page
 from fewshot_pl.prediction.labels import Label
 
@@ -23,11 +24,10 @@ class Shown(NamedTuple):
 
 def data_url(image: Image.Image) -> str:
     """A small upright copy of an image, as a URL that holds the image itself."""
-    small = ImageOps.exif_transpose(image).convert("RGBA")
+    small = plain_colour(image)
     small.thumbnail((_SIDE, _SIDE))
-    on_white = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     content = io.BytesIO()
-    on_white.save(content, "JPEG", quality=80)
+    small.save(content, "JPEG", quality=80)
     return data_uri(content.getvalue(), "jpeg")
 
 

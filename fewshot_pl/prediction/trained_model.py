@@ -115,13 +115,19 @@ def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
     Raises:
         InputError: it is not known, or has no images.
     """
-    name = contents["data"]
-    if name is None or name not in benchmarks.__all__:
+    name, arguments = contents.get("data"), contents.get("datamodule_hyper_parameters")
+    if name not in benchmarks.__all__ or not isinstance(arguments, dict):
         raise InputError(
             f"{path} was not trained on a benchmark of fewshot_pl, so nobody knows how its images are made: take one "
             "that train.py wrote"
         )
-    data = getattr(benchmarks, name)(**contents["datamodule_hyper_parameters"])
+    try:
+        data = getattr(benchmarks, str(name))(**arguments)
+    except (TypeError, KeyError) as error:  # arguments that another version had
+        raise InputError(
+            f"{path} was trained on {name} with arguments that this version does not have ({error}): use the "
+            "version of fewshot_pl that wrote it, or train anew"
+        ) from error
     if isinstance(data, benchmarks.MultiSource):
         data = data.sources[0]
     if not isinstance(data, ImageDataModule):

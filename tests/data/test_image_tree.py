@@ -99,7 +99,7 @@ def test_a_damaged_member_of_an_archive_is_named(archive):
     position = content.index(b"IHDR")
     content[position + 1] ^= 1
     archive.write_bytes(content)
-    with pytest.raises(InputError, match=r"image .*set\.zip/set/.* cannot be decoded"):
+    with pytest.raises(InputError, match=r"set\.zip is not a whole zip archive \(Bad CRC-32 .*'set/"):
         for name in [*ZipTree(archive).names, "set/.DS_Store"]:
             ImageFile(ZipTree(archive), name).decoded()
 

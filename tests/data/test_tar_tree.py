@@ -124,7 +124,7 @@ def test_a_full_disk_is_said_with_its_cure(archive, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tar_tree.shutil, "copyfileobj", full)
+    monkeypatch.setattr(TarTree, "_copy", full)
     with pytest.raises(InputError, match=r"set\.tgz cannot be unpacked .*No space.*make room.*extract it yourself"):
         _ = TarTree(archive).names
 

@@ -72,7 +72,7 @@ def test_everything_is_in_the_page_and_names_are_escaped():
 
 
 def test_counts_leave_out_unknown_images():
-    text = page()
+    text = re.sub("</?bdi>", "", page())
     assert "cat (2)" in text and "dog (0)" in text and "unknown (1)" in text and "all (4)" in text
 
 

@@ -1,0 +1,23 @@
+"""What the arguments of every algorithm must be."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fewshot_pl.errors import InputError
+
+
+def check_arguments(given: Mapping[str, Any], carries_statistics: bool) -> None:
+    """Raise InputError if an argument of an algorithm is out of its range.
+
+    Args:
+        given: the arguments by name.
+        carries_statistics: whether norm ``episode`` is possible.
+    """
+    if given.get("norm") == "episode" and not carries_statistics:
+        raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
+    if not 0 <= given["learning_rate"] < math.inf:
+        raise InputError(f"--model.learning_rate must be a number from 0, not {given['learning_rate']}")
+    for name in ("num_inner_steps", "num_inner_steps_test"):
+        if (steps := given.get(name) or 0) < 0:
+            raise InputError(f"--model.{name} must be at least 0, not {steps}")

@@ -1,0 +1,86 @@
+"""Flags and configuration files that train.py and evaluate.py refuse."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_rows import Bad
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+
+
+def config(content: str | bytes) -> Callable[[], object]:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda: Path("bad.yaml").write_bytes(data)
+
+
+FROM_FILE = "train --config bad.yaml"
+FLAGS = {
+    "a word that belongs nowhere": Bad("train nonsense", "nonsense"),
+    "a flag without its value": Bad("train --runs", "--runs"),
+    "an unknown flag": Bad("train --model.learning_rat 1", "did you mean --model.learning_rate?"),
+    "a flag of another class": Bad("train --model.inner_lr 1", "belongs to MAML"),
+    "an unknown class": Bad("train --model ProtoNets", "did you mean ProtoNet?"),
+    "an abstract class": Bad("train --model FewShotAlgorithm", "--model cannot be FewShotAlgorithm"),
+    "a class that is no algorithm": Bad("train --model os.PathLike", "--model cannot be os.PathLike"),
+    "a function for a class": Bad("train --data.class_path os.system", "--data"),
+    "a word for a number": Bad("train --data.num_shots two", "takes a whole number, not two"),
+    "a fraction of a shot": Bad("train --data.num_shots 1.5", "takes a whole number, not 1.5"),
+    "no shots": Bad("train --data.num_shots -1", "at least 1"),
+    "no queries": Bad("train --data.num_queries 0", "at least 1"),
+    "one way": Bad("train --data.num_ways 1", "at least 2"),
+    "more ways than classes": Bad("train --data.num_ways 9", "needs at least 9"),
+    "more shots than images": Bad("train --data.num_shots 9", "has 2 images and an episode needs 9 shots"),
+    "fewer than no workers": Bad("train --data.num_workers -1", "--data.num_workers"),
+    "no batches": Bad("train --data.batches_per_epoch 0", "--data.batches_per_epoch must be at least 1"),
+    "images of no pixels": Bad("train --data.image_size 0", "too small"),
+    "images too small for the network": Bad("train --data.image_size 3", "larger --data.image_size"),
+    "two channels": Bad("train --data.channels 2", "--data.channels takes"),
+    "no share for any split": Bad("train --data.split_ratio [0,0,0]", "split_ratio must be three shares"),
+    "two shares": Bad("train --data.split_ratio [1,2]", "--data.split_ratio takes"),
+    "a share over 1": Bad("train --data.unlabelled_tasks 2", "a share, 0 to 1"),
+    "an unknown backbone": Bad("train --model.backbone conv5", "no backbone is called 'conv5'"),
+    "an unknown norm": Bad("train --model.norm batch", "--model.norm takes one of"),
+    "a negative learning rate": Bad("train --model.learning_rate -1", "--model.learning_rate must be"),
+    "weights that are not there": Bad("train --model PLATIPUS --model.init_from no.ckpt", "there is no checkpoint no"),
+    "a negative seed": Bad("train --seed_everything -1", "-1 is not in bounds"),
+    "an unknown device": Bad("train --trainer.accelerator abacus", "abacus"),
+    "more devices than there are": Bad("train --trainer.accelerator cuda --trainer.devices 99", "not available"),
+    "no devices": Bad("train --trainer.devices 0", "devices"),
+    "an unknown precision": Bad("train --trainer.precision 12", "--trainer.precision takes"),
+    "negative epochs": Bad("train --trainer.max_epochs -5", "max_epochs"),
+    "an unknown picture": Bad("train --pictures confuson", "--pictures takes"),
+    "an unknown optimiser": Bad("train --optimizer Adamm", "--optimizer"),
+    "an unknown direction": Bad("train --checkpoint.mode up", "mode"),
+    "a file for the folder of runs": Bad("train --runs protonet.ckpt", "protonet.ckpt"),
+    "a name too long for a disk": Bad(f"train --data.root {'x' * 300}", "xxx"),
+    "a user that is not there": Bad("train --data.root ~nobody-of-this-name/images", "write the whole path"),
+    "a source that is no benchmark": Bad("train --data MultiSource --data.sources [Sofa]", "there is no benchmark"),
+    "too few species": Bad("train --data Fungi", "Fungi is not in images"),
+}
+CONFIGS = {
+    "a missing file": Bad("train --config missing.yaml", "missing.yaml"),
+    "a folder": Bad("train --config images", "images"),
+    "a binary file": Bad("train --config protonet.ckpt", "protonet.ckpt"),
+    "no YAML": Bad(FROM_FILE, "bad.yaml", config("model: [ProtoNet")),
+    "a tab": Bad(FROM_FILE, "bad.yaml", config("model:\n\tclass_path: ProtoNet")),
+    "a list": Bad(FROM_FILE, "bad.yaml", config("- model\n- data\n")),
+    "a text": Bad(FROM_FILE, "bad.yaml", config("ProtoNet")),
+    "an unknown key": Bad(FROM_FILE, "there is no flag", config("modle: ProtoNet\n")),
+    "a wrong value": Bad(FROM_FILE, "takes a whole number", config("data:\n  num_shots: two\n")),
+    "another encoding": Bad(FROM_FILE, "bad.yaml", config("runs: Läufe\n".encode("utf-16"))),
+    "a date that is none": Bad(FROM_FILE, "bad.yaml", config("model: 2001-99-99\n")),
+    "a very deep one": Bad(FROM_FILE, "bad.yaml", config("[" * 400)),
+    "code": Bad(FROM_FILE, "bad.yaml", config("runs: !!python/object/apply:os.mkdir [ran]\n")),
+}
+
+
+@pytest.mark.parametrize("bad", FLAGS.values(), ids=FLAGS)
+def test_flags(bad: Bad, check_refused: Any) -> None:
+    check_refused(bad)
+
+
+@pytest.mark.parametrize("bad", CONFIGS.values(), ids=CONFIGS)
+def test_configs(bad: Bad, check_refused: Any) -> None:
+    check_refused(bad)
