@@ -14,7 +14,15 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.callbacks import DEFAULT_PICTURES, EpisodeRate, PictureName, pictures, progress_bar
+from fewshot_pl.callbacks import (
+    DEFAULT_PICTURES,
+    EpisodeRate,
+    FiniteLoss,
+    Nonfinite,
+    PictureName,
+    pictures,
+    progress_bar,
+)
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
@@ -33,6 +41,11 @@ _PICTURES: dict[str, Any] = {
     "type": PictureName,
     "default": DEFAULT_PICTURES,
     "help": "what TensorBoard shows beside figures, see docs/tensorboard.md",
+}
+_NONFINITE: dict[str, Any] = {
+    "type": Nonfinite,
+    "default": "stop",
+    "help": "what to do at a step whose loss or gradient is nan or infinite: stop the training, or skip the step",
 }
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 
@@ -63,6 +76,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
         parser.add_argument("--tf32", **TF32_FLAG)
         parser.add_argument("--pictures", **_PICTURES)
+        parser.add_argument("--nonfinite", **_NONFINITE)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -96,7 +110,8 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer_config = self.config_init.trainer
-        trainer_config.callbacks = [*(trainer_config.callbacks or []), *pictures(self.config_init.pictures)]
+        guard = FiniteLoss(self.config_init.nonfinite)
+        trainer_config.callbacks = [*(trainer_config.callbacks or []), guard, *pictures(self.config_init.pictures)]
         if trainer_config.enable_progress_bar is False:
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
