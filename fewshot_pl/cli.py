@@ -28,7 +28,7 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.evaluation import evaluate
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
-from fewshot_pl.guard import guarded
+from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, told
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
@@ -137,9 +137,10 @@ def train(args: Sequence[str] | None) -> None:
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
-    trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from)
-    best = _best_checkpoint(trainer)
-    metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
+    with within_memory(_memory_cure(model)):
+        trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from)
+        best = _best_checkpoint(trainer)
+        metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return
     result = result_of(model, data, metrics, "test", time.monotonic() - started)
@@ -167,6 +168,15 @@ def _best_checkpoint(trainer: Trainer) -> str | None:
     """The checkpoint that validation chose; None where none was kept, as in a fast development run."""
     paths = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     return paths[0] if paths and paths[0] else None
+
+
+def _memory_cure(model: FewShotAlgorithm) -> str:
+    """What to ask less memory by, in the flags that the algorithm has."""
+    fewer = (
+        "pass --model.task_chunk 1, or lower --data.tasks_per_batch or, for evaluations, --data.eval_tasks_per_batch"
+    )
+    recompute = ", or pass --model.recompute_inner_steps true" if "recompute_inner_steps" in model.hparams else ""
+    return fewer + recompute
 
 
 def _train_ways(data: EpisodicDataModule) -> int:

@@ -2,13 +2,18 @@
 
 import errno
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 
 from fewshot_pl.errors import InputError
 
 _Command = Callable[[Sequence[str] | None], None]
+_OUT_OF_MEMORY = re.compile(r"out of memory|(can't|not enough|unable to) \w* ?memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
@@ -29,6 +34,36 @@ def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
     return answered
 
 
+@contextmanager
+def within_memory(cure: str) -> Iterator[None]:
+    """What runs inside has the cure said where the memory of the machine or of a device does not suffice for it.
+
+    Args:
+        cure: as "lower A or B".
+
+    Raises:
+        InputError: it does not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise InputError(f"{_lack_of_memory(error)}: {cure}") from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # The CPU's allocator, cuDNN and cuBLAS have no class of their own for it.
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def _lack_of_memory(error: BaseException) -> str:
+    amount = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    return f"there is no memory for {amount[1]} more" if amount else "the memory does not suffice"
+
+
 def _sentence(error: BaseException | None) -> str | None:
     """What to tell the user of an exception, or None where it is no matter of the user's.
 
@@ -40,6 +75,8 @@ def _sentence(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             place = error.filename2 or error.filename or "the run's folder"
             return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
+        if _is_out_of_memory(error):
+            return f"{_lack_of_memory(error)}: ask for less at once, as by --data.eval_tasks_per_batch or --batch_size"
         error = error.__cause__ or error.__context__
     return None
 
