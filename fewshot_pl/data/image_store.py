@@ -1,6 +1,7 @@
 """ImageStore: one split of one benchmark as a packed array on disk, memory-mapped."""
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -101,6 +102,12 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers of the store at ``path`` that were killed have left; only while there are no others."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _put_in_place(folder: Path, path: Path) -> None:
