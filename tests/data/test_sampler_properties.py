@@ -174,7 +174,7 @@ def test_classes_images_and_pairs_of_them_are_even(seed):
 def test_classes_and_queries_of_variable_episodes_are_even():
     store = a_store((4, 9, 5, 4, 12))
     sampler = VariableSampler(store, VariableSize(2, 2, 2, 10), seed=0)
-    episodes = [sampler(0, number) for number in range(3000)]
+    episodes = [sampler(0, number) for number in range(1500)]
     first = np.concatenate([one.query[0, one.query_y[0] == 0, 0].numpy()[:1] for one in episodes])
     classes = class_of(first, store)
     assert chisquare(np.bincount(classes, minlength=5)).pvalue > NOT_EVEN
