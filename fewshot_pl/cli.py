@@ -14,13 +14,21 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.callbacks import DEFAULT_PICTURES, EpisodeRate, PictureName, pictures, progress_bar
+from fewshot_pl.callbacks import (
+    DEFAULT_PICTURES,
+    EpisodeRate,
+    FiniteLoss,
+    Nonfinite,
+    PictureName,
+    pictures,
+    progress_bar,
+)
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.evaluation import evaluate
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
-from fewshot_pl.guard import guarded
+from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, told
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
@@ -33,6 +41,11 @@ _PICTURES: dict[str, Any] = {
     "type": PictureName,
     "default": DEFAULT_PICTURES,
     "help": "what TensorBoard shows beside figures, see docs/tensorboard.md",
+}
+_NONFINITE: dict[str, Any] = {
+    "type": Nonfinite,
+    "default": "stop",
+    "help": "what to do at a step whose loss or gradient is nan or infinite: stop the training, or skip the step",
 }
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 
@@ -63,6 +76,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
         parser.add_argument("--tf32", **TF32_FLAG)
         parser.add_argument("--pictures", **_PICTURES)
+        parser.add_argument("--nonfinite", **_NONFINITE)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -96,7 +110,8 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer_config = self.config_init.trainer
-        trainer_config.callbacks = [*(trainer_config.callbacks or []), *pictures(self.config_init.pictures)]
+        guard = FiniteLoss(self.config_init.nonfinite)
+        trainer_config.callbacks = [*(trainer_config.callbacks or []), guard, *pictures(self.config_init.pictures)]
         if trainer_config.enable_progress_bar is False:
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
@@ -125,9 +140,10 @@ def train(args: Sequence[str] | None) -> None:
     if trainer.is_global_zero:  # what the test will lack is said before the training, not after it
         data.prepare_data()
         data.setup("test")
-    trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from)
-    best = _best_checkpoint(trainer)
-    metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
+    with within_memory(_memory_cure(model)):
+        trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from)
+        best = _best_checkpoint(trainer)
+        metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return
     result = result_of(model, data, metrics, "test", time.monotonic() - started)
@@ -155,6 +171,15 @@ def _best_checkpoint(trainer: Trainer) -> str | None:
     """The checkpoint that validation chose; None where none was kept, as in a fast development run."""
     paths = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     return paths[0] if paths and paths[0] else None
+
+
+def _memory_cure(model: FewShotAlgorithm) -> str:
+    """What to ask less memory by, in the flags that the algorithm has."""
+    fewer = (
+        "pass --model.task_chunk 1, or lower --data.tasks_per_batch or, for evaluations, --data.eval_tasks_per_batch"
+    )
+    recompute = ", or pass --model.recompute_inner_steps true" if "recompute_inner_steps" in model.hparams else ""
+    return fewer + recompute
 
 
 def _train_ways(data: EpisodicDataModule) -> int:

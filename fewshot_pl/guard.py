@@ -3,11 +3,14 @@
 import errno
 import io
 import logging
+import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from fewshot_pl.errors import InputError
@@ -17,6 +20,7 @@ from fewshot_pl.printable import printable
 _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 _PLACE |= {errno.EEXIST, errno.ENXIO, errno.ENOTEMPTY}
 _Command = Callable[[Sequence[str] | None], None]
+_OUT_OF_MEMORY = re.compile(r"out of memory|(can't|not enough|unable to) \w* ?memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
@@ -38,6 +42,36 @@ def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
     return answered
 
 
+@contextmanager
+def within_memory(cure: str) -> Iterator[None]:
+    """What runs inside has the cure said where the memory of the machine or of a device does not suffice for it.
+
+    Args:
+        cure: as "lower A or B".
+
+    Raises:
+        InputError: it does not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise InputError(f"{_lack_of_memory(error)}: {cure}") from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # The CPU's allocator, cuDNN and cuBLAS have no class of their own for it.
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def _lack_of_memory(error: BaseException) -> str:
+    amount = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    return f"there is no memory for {amount[1]} more" if amount else "the memory does not suffice"
+
+
 def _sentence(error: BaseException | None) -> str | None:
     """What to tell the user of an exception, or None where it is no matter of the user's.
 
@@ -55,6 +89,8 @@ def _sentence(error: BaseException | None) -> str | None:
             return f"{'; '.join(str(error).split('. ')).rstrip('.')}: pass another value"
         if isinstance(error, OSError) and error.errno in _PLACE and error.filename is not None:
             return f"{error.filename} cannot be used ({error.strerror}): give another place, or change what is there"
+        if _is_out_of_memory(error):
+            return f"{_lack_of_memory(error)}: ask for less at once, as by --data.eval_tasks_per_batch or --batch_size"
         error = error.__cause__ or error.__context__
     return None
 

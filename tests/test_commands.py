@@ -228,6 +228,7 @@ MISTAKES = {
     "--data.tasks_per_batch 0": "tasks_per_batch",
     "--pictures confuson": "--pictures takes one of 'episode', ",
     "--pictures all episode": "--pictures all stands for itself",
+    "--model MAML --model.inner_lr 1e38": "from inner step 1 on: lower --model.inner_lr or",
     "--ckpt_path nothing.ckpt": "there is no checkpoint nothing.ckpt",
     "--ckpt_path last": "start one without --ckpt_path",
 }

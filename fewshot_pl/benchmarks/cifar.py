@@ -97,12 +97,13 @@ def _pixels(file: ImageFile) -> NDArray[np.uint8]:
 
 def _from_download(root: Path, names: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """As ``_from_tree``, in the same order, from torchvision's download."""
+    folder = root / datasets.CIFAR100.base_folder
     downloaded(
         lambda: datasets.CIFAR100(str(root), download=True),
+        folder,
         "get cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and extract it into "
         f"{root}, or point --data.root at a folder that holds cifar100.zip or cifar100/",
     )
-    folder = root / datasets.CIFAR100.base_folder
     parts = [_unpickled(folder / part) for part in ("train", "test")]
     class_of_label = _unpickled(folder / "meta")["fine_label_names"]
     classes = np.asarray([class_of_label[label] for part in parts for label in part["fine_labels"]])

@@ -99,6 +99,7 @@ def _archive(root: Path, name: str) -> ImageTree:
         return tree
     dataset = downloaded(
         lambda: datasets.Omniglot(str(root), background=name == "images_background", download=True),
+        root / datasets.Omniglot.folder / name,
         f"get {name}.zip from https://github.com/brendenlake/omniglot/tree/master/python and put it into {root}, "
         "or point --data.root at the folder that holds it",
     )

@@ -1,10 +1,11 @@
-"""Read-only observers of a training; they never change what is learned."""
+"""Read-only observers of a training, which never change what is learned, and FiniteLoss, which guards it."""
 
 from fewshot_pl.callbacks.adaptation_curve import AdaptationCurve
 from fewshot_pl.callbacks.calibration import CalibrationPicture
 from fewshot_pl.callbacks.confusion import ConfusionPicture
 from fewshot_pl.callbacks.embedding import EmbeddingProjector
 from fewshot_pl.callbacks.episode_picture import EpisodePicture, episode_figure
+from fewshot_pl.callbacks.finite_loss import FiniteLoss, Nonfinite
 from fewshot_pl.callbacks.generated_images import GeneratedImages, image_sheet
 from fewshot_pl.callbacks.inner_lr import InnerLearningRates
 from fewshot_pl.callbacks.pictures import DEFAULT_PICTURES, PictureName, pictures
@@ -22,8 +23,10 @@ __all__ = [
     "EpisodeLines",
     "EpisodePicture",
     "EpisodeRate",
+    "FiniteLoss",
     "GeneratedImages",
     "InnerLearningRates",
+    "Nonfinite",
     "PictureName",
     "RegressionPicture",
     "ValidationPicture",

@@ -36,7 +36,7 @@ class AdaptationCurve(FirstBatchObserver):
         self.max_tasks = max_tasks
 
     def look(self, trainer: Trainer, pl_module: LightningModule, episode: Episode, logits: Tensor) -> None:
-        if not isinstance(pl_module, FewShotAlgorithm) or not _takes_steps(pl_module):
+        if not isinstance(pl_module, FewShotAlgorithm) or not takes_steps(pl_module):
             return
         episode = episode.tasks(slice(self.max_tasks))
         curves = adaptation_curves(pl_module, episode).cpu()
@@ -53,15 +53,26 @@ class AdaptationCurve(FirstBatchObserver):
 
 def adaptation_curves(model: FewShotAlgorithm, episode: Episode) -> Tensor:
     """The query accuracy [T, S+1] of each task before and after each of S steps; of regression the squared error."""
+    outputs = adaptation_outputs(model, episode)
+    measure = episode_mse if episode.is_regression else episode_accuracy
+    return torch.stack([measure(after, episode.query_y) for after in outputs.unbind(1)], 1)
+
+
+def adaptation_outputs(model: FewShotAlgorithm, episode: Episode) -> Tensor:
+    """The query outputs [T, S+1, N*Q, N] of each task before and after each of S steps."""
     num_ways = episode.num_ways
 
     def curve(model: FewShotAlgorithm, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         return model.adaptation_curve(support_x, support_y, query_x, num_ways)
 
     with torch.no_grad():
-        (outputs,) = model.map_tasks(curve, *episode[:3])  # [T, S+1, N*Q, N]
-    measure = episode_mse if episode.is_regression else episode_accuracy
-    return torch.stack([measure(after, episode.query_y) for after in outputs.unbind(1)], 1)
+        (outputs,) = model.map_tasks(curve, *episode[:3])
+    return outputs
+
+
+def takes_steps(model: FewShotAlgorithm) -> bool:
+    """Whether the algorithm adapts to a task by steps."""
+    return type(model).adaptation_curve is not FewShotAlgorithm.adaptation_curve
 
 
 def adaptation_figure(curves: Tensor, chance: float | None = None) -> Figure:
@@ -99,7 +110,3 @@ def adaptation_figure(curves: Tensor, chance: float | None = None) -> Figure:
 def shown_steps(last: int, most: int) -> list[int]:
     """Some ``most`` of the steps 0 to ``last``, evenly spread, and the first step besides."""
     return sorted({round(last * index / (most - 1)) for index in range(most)} | {min(1, last)})
-
-
-def _takes_steps(model: FewShotAlgorithm) -> bool:
-    return type(model).adaptation_curve is not FewShotAlgorithm.adaptation_curve

@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 
 from pytorch_lightning.utilities import rank_zero_info
 
+from fewshot_pl.data.one_process import one_process
 from fewshot_pl.errors import InputError
 
 _SILENCE_SECONDS = 30.0  # a server that says nothing for this long will not answer
@@ -29,11 +30,12 @@ class Remote(NamedTuple):
     urls: tuple[str, ...]  # mirrors, the best first
 
 
-def downloaded(dataset: Callable[[], _Dataset], by_hand: str) -> _Dataset:
-    """What ``dataset()`` returns; it downloads what is not there yet.
+def downloaded(dataset: Callable[[], _Dataset], place: Path, by_hand: str) -> _Dataset:
+    """What ``dataset()`` returns; it downloads what is not there yet, in one process at a time.
 
     Args:
         dataset: makes a torchvision dataset with ``download=True``.
+        place: the file or folder that it downloads.
         by_hand: how to get the files without the download, as "get A from B and put it into C".
 
     Raises:
@@ -42,7 +44,8 @@ def downloaded(dataset: Callable[[], _Dataset], by_hand: str) -> _Dataset:
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE_SECONDS)
     try:
-        return dataset()
+        with one_process(place):
+            return dataset()
     except (OSError, RuntimeError, EOFError, HTTPException, zipfile.BadZipFile, tarfile.TarError) as error:
         raise InputError(f"the download failed ({error}): {by_hand}") from error
     finally:
@@ -65,7 +68,7 @@ def verified_download(remote: Remote, folder: Path, by_hand: str) -> Path:
     """
     path = folder / remote.name
     if not path.exists():
-        downloaded(lambda: _fetch(remote, path), f"run it again to go on where it stopped, or {by_hand}")
+        downloaded(lambda: _fetch(remote, path), path, f"run it again to go on where it stopped, or {by_hand}")
     elif _md5(path) != remote.md5:
         raise InputError(
             f"{path} is not the published file (MD5 {remote.md5}): remove it to have it downloaded, or {by_hand}"
@@ -74,6 +77,8 @@ def verified_download(remote: Remote, folder: Path, by_hand: str) -> Path:
 
 
 def _fetch(remote: Remote, path: Path) -> None:
+    if path.exists():
+        return  # another process has fetched it meanwhile
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     failures = []

@@ -1,6 +1,7 @@
 """ImageStore: one split of one benchmark as a packed array on disk, memory-mapped."""
 
 import errno
+import glob
 import json
 import math
 import os
@@ -110,6 +111,12 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # it is empty only where nothing could be written
                 path.parent.rmdir()
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers of the store at ``path`` that were killed have left; only while there are no others."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _put_in_place(folder: Path, path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,8 @@ from typing_extensions import Self
 
 from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, gathered
-from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, write_store
+from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, remove_parts, write_store
+from fewshot_pl.data.one_process import one_process
 from fewshot_pl.data.pixels import images_at
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
@@ -157,9 +159,13 @@ class StoredDataModule(EpisodicDataModule):
 
     def _packed(self, split: Split) -> ImageStore:
         path = self.cache_dir / f"{type(self).__name__}-{self._cache_key}" / split
-        try:
+        with suppress(BrokenStoreError):
             return open_store(path)
-        except BrokenStoreError:
+        with one_process(path) as alone:
+            with suppress(BrokenStoreError):
+                return open_store(path)  # another process has packed them meanwhile
+            if alone:
+                remove_parts(path)
             rank_zero_info(f"Packing the {split} images of {type(self).__name__} into {path} (once)")
             write_store(path, self.class_images(split))
             return open_store(path)

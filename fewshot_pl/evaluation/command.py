@@ -25,7 +25,7 @@ from fewshot_pl.evaluation.outcome import (
 )
 from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
-from fewshot_pl.guard import guarded
+from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.results import print_table, result_of
 from fewshot_pl.tf32 import allow_tf32
 
@@ -101,7 +101,8 @@ def _outcome(
     started = time.monotonic()
     seed_everything(0, verbose=False)  # each as if it were the only one
     run = trainer.test if split == "test" else trainer.validate
-    metrics = run(contestant.model, datamodule=data, verbose=False)[0]
+    with within_memory("lower --data.eval_tasks_per_batch"):
+        metrics = run(contestant.model, datamodule=data, verbose=False)[0]
     result = result_of(contestant.model, data, metrics, split, time.monotonic() - started)
     result["checkpoint"] = contestant.path
     return Outcome(contestant.label, result, data, recorder.records if recorder else None)

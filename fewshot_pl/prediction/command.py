@@ -13,7 +13,7 @@ from rich.progress import track
 
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser
-from fewshot_pl.guard import guarded
+from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.files import query_files, support_classes
 from fewshot_pl.prediction.labels import sorted_label, write_labels
@@ -34,7 +34,8 @@ def predict(args: Sequence[str] | None) -> None:
     others = [file for found in (*classes.values(), queries) for file in found.others]
     for sentence in _remarks(predictor, [file for file, _ in examples], others):
         print(sentence)
-    shown, unreadable = _labelled(predictor, queries.images)
+    with within_memory("lower --batch_size, or pass --device cpu"):
+        shown, unreadable = _labelled(predictor, queries.images)
     folder = Path(config.output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     labels = [one.label for one in shown]

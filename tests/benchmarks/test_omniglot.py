@@ -166,7 +166,7 @@ def test_without_network_it_says_which_file_goes_where(tmp_path, offline):
     )
     with pytest.raises(InputError, match=message):
         data.prepare_data()
-    assert not list((tmp_path / "cache").glob("*/*"))
+    assert not list((tmp_path / "cache").glob("*/[!.]*"))
 
 
 def test_with_one_archive_it_names_the_other(zipped, tmp_path, offline):

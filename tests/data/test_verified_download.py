@@ -1,8 +1,11 @@
 """Downloads of published files, from a server on this machine."""
 
 import hashlib
+import multiprocessing
 import re
 import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -36,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         if manner == "missing":
             self.send_error(404)
             return
+        if manner == "slow":
+            time.sleep(0.3)
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and not manner.startswith("whole") else 0
         if start and start >= len(content):
             self.send_error(416)
@@ -61,7 +66,15 @@ def test_a_file_is_downloaded_verified_and_not_asked_for_again(server, tmp_path)
     for _ in range(2):
         assert verified_download(server.remote("good"), folder, "").read_bytes() == CONTENT
     assert server.requests == [("good", None)]
-    assert [path.name for path in folder.iterdir()] == ["set.tgz"]
+    assert {path.name for path in folder.iterdir()} == {"set.tgz", ".set.tgz.lock"}
+
+
+def test_two_runs_at_once_download_a_file_once(server, tmp_path):
+    remote = server.remote("slow")
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        paths = list(pool.map(verified_download, [remote] * 2, [tmp_path] * 2, [""] * 2, timeout=60))
+    assert [path.read_bytes() == CONTENT for path in paths] == [True, True]
+    assert server.requests == [("slow", None)]
 
 
 def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):

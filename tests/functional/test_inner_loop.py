@@ -124,3 +124,33 @@ def test_the_starting_point_is_not_touched(theta, task):
     before = {name: value.detach().clone() for name, value in theta.items()}
     meta_loss(theta, task, 3).backward()
     assert all(torch.equal(theta[name], before[name]) for name in theta)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_every_way_of_taking_gradients_gives_the_same(theta, task, plain, recompute, first_order):
+    if plain and recompute:
+        pytest.skip("what is recomputed is transformed, and autograd itself cannot be")
+    theta["unused"] = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    support, query = task
+    phi = adapted_parameters(loss_of, theta, INNER_LR, 3, first_order, data=support, recompute=recompute, plain=plain)
+    expected = meta_loss(theta, task, 3, first_order)
+    torch.testing.assert_close(loss_of(phi, *query), expected, rtol=0, atol=1e-14)
+    del theta["unused"]
+    found, reference = gradient(loss_of(phi, *query), theta), gradient(expected, theta)
+    torch.testing.assert_close(found, reference, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("arguments", "num_calls"), [({}, 2), ({"recompute": False}, 2), ({"recompute": True}, 4)])
+def test_only_what_is_asked_for_is_computed_again(theta, task, arguments, num_calls):
+    calls = []
+
+    def counted_loss(*inputs):
+        calls.append(1)
+        return loss_of(*inputs)
+
+    phi = adapted_parameters(counted_loss, theta, INNER_LR, 2, data=task[0], **arguments)
+    loss_of(phi, *task[1]).backward()
+    assert len(calls) == num_calls
+    torch.testing.assert_close(theta["head"].grad, torch.autograd.grad(meta_loss(theta, task, 2), theta["head"])[0])

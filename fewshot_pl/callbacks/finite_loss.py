@@ -1,0 +1,160 @@
+"""FiniteLoss: what is done about a training step whose loss or gradient is nan or infinite."""
+
+import math
+from typing import Literal
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.callbacks.adaptation_curve import adaptation_outputs, takes_steps
+from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
+
+Nonfinite = Literal["stop", "skip"]
+_NEVER = torch.iinfo(torch.int64).max
+
+
+class FiniteLoss(Callback):
+    """Ends a training at a step whose loss or gradient is not finite, or leaves such steps out.
+
+    To ``stop`` raises InputError, which names the step, and the inner step where it began as far as it can be seen;
+    no checkpoint is written from the weights that such a step left. To ``skip`` leaves the weights, the optimiser's
+    state and buffers as they were, and waits for the device at every step. All processes do the same. With 16 bit
+    precision gradients are the loss scaler's matter, which skips steps by itself.
+
+    Args:
+        action: what to do.
+        every_n_steps: how often, to ``stop``, an accelerator is asked, which is to wait for it; it is asked also before
+            each validation and checkpoint.
+    """
+
+    def __init__(self, action: Nonfinite = "stop", every_n_steps: int = 50) -> None:
+        self.action = action
+        self.every_n_steps = every_n_steps
+        self.num_skipped = 0
+        self._batch: Episode | None = None
+        self._losses: list[Tensor] = []  # of the batches since the last step, as whether they are finite
+        self._first: Tensor | None = None  # the first step that was not finite
+        self._buffers: list[Tensor] = []  # as before the step at hand
+        self._last_step: Literal["none", "taken", "skipped"] = "none"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._losses, self._first = [], None
+        self._keep_buffers(pl_module)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Episode, batch_idx: int
+    ) -> None:
+        self._batch = batch
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        self._losses.append(loss.detach().isfinite().all())
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        broken = _in_any_process(~torch.stack([*self._losses, *_finite_gradient(trainer, pl_module)]).all(), trainer)
+        self._losses, self._last_step = [], "taken"
+        if self.action == "skip":
+            if broken:
+                self._skip(trainer, pl_module)
+            return
+        step = torch.where(broken, trainer.global_step, _NEVER)
+        self._first = step if self._first is None else torch.minimum(self._first, step)
+        if reads_freely(broken.device) or trainer.global_step % self.every_n_steps == 0:
+            self._check(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Episode, batch_idx: int
+    ) -> None:
+        self._batch = None
+        if self._last_step == "skipped":
+            for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
+                buffer.copy_(before)
+        elif self._last_step == "taken":
+            self._keep_buffers(pl_module)
+        self._last_step = "none"
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer, pl_module)
+        if self.num_skipped:
+            rank_zero_warn(f"{self.num_skipped} steps were skipped, as their loss or gradient was not finite")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+        self._check(trainer, pl_module)
+
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise InputError if a step was not finite; from then on, checkpoints are refused by it."""
+        if self._first is None or (step := int(self._first)) == _NEVER:
+            return
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_on_exception = False  # what such a step left is not worth to keep
+        raise InputError(
+            f"{self._account(pl_module, step, trainer.global_step)}: {_cures(pl_module)}, or pass --nonfinite skip to "
+            "leave such steps out; checkpoints are from before it"
+        )
+
+    def _skip(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave out the step at hand: optimisers pass over parameters without a gradient."""
+        for parameter in pl_module.parameters():
+            parameter.grad = None
+        self._last_step = "skipped"
+        self.num_skipped += 1
+        if self.num_skipped.bit_count() == 1:  # 1, 2, 4, 8 ...: a training that always fails fills no log
+            step = trainer.global_step
+            rank_zero_warn(f"{self._account(pl_module, step, step)} and was skipped, {self.num_skipped} so far")
+
+    def _account(self, pl_module: LightningModule, step: int, step_at_hand: int) -> str:
+        began = _beginning(pl_module, self._batch) if step == step_at_hand else ""
+        return f"step {step} of {type(pl_module).__name__} had a loss or gradient that is not finite{began}"
+
+    def _keep_buffers(self, pl_module: LightningModule) -> None:
+        if self.action == "skip":
+            self._buffers = [buffer.clone() for buffer in pl_module.buffers()]
+
+
+def reads_freely(device: torch.device) -> bool:
+    """Whether to read a number from the device is to wait for nothing."""
+    return device.type == "cpu"
+
+
+def _finite_gradient(trainer: Trainer, pl_module: LightningModule) -> list[Tensor]:
+    """Whether the gradient [] is finite, where that says something."""
+    gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+    if not gradients or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        return []
+    return [torch.nn.utils.get_total_norm(gradients, math.inf).isfinite()]  # another norm could overflow
+
+
+def _in_any_process(flag: Tensor, trainer: Trainer) -> Tensor:
+    if trainer.world_size > 1:
+        flag = flag.to(torch.uint8)
+        # Not by the strategy's reduce: that has all processes wait for each other first.
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return flag.bool()
+
+
+def _beginning(pl_module: LightningModule, batch: Episode | None) -> str:
+    """Where in the tasks' adaptation numbers stop being finite, as an end of a sentence; empty where nowhere."""
+    if not (isinstance(pl_module, FewShotAlgorithm) and isinstance(batch, Episode) and takes_steps(pl_module)):
+        return ""
+    outputs = adaptation_outputs(pl_module, batch)  # [T, S+1, N*Q, N]
+    broken = (~outputs.isfinite()).transpose(0, 1).flatten(1).any(1).nonzero().flatten().tolist()
+    if not broken:
+        return ""
+    return f", from inner step {broken[0]} on" if broken[0] else ", before the first inner step"
+
+
+def _cures(pl_module: LightningModule) -> str:
+    """What to change, by the flags that the algorithm has."""
+    rates = [f"--model.{name}" for name in ("inner_lr", "learning_rate") if name in pl_module.hparams]
+    lower = f"lower {' or '.join(rates)}, " if rates else ""
+    return f"{lower}clip the gradient by --trainer.gradient_clip_val 10"

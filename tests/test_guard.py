@@ -1,0 +1,74 @@
+"""Too little memory becomes one sentence with the flags that ask for less; what else goes wrong stays what it is."""
+
+import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from fewshot_pl import cli
+from fewshot_pl.algorithms import MAML, ProtoNet
+from fewshot_pl.guard import guarded, within_memory
+
+CUDA = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 GiB is free."
+
+
+def raised(error):
+    def raising():
+        raise error
+
+    return raising
+
+
+SHORTAGES = {
+    "cuda": (raised(torch.cuda.OutOfMemoryError(CUDA)), "2.50 GiB"),
+    "cudnn": (raised(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")), None),
+    "cublas": (raised(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")), None),
+    "cuda, no class": (raised(RuntimeError("CUDA error: out of memory")), None),
+    "python": (lambda: bytearray(sys.maxsize), None),
+    "torch, really": (lambda: torch.empty(2**54, dtype=torch.uint8), "18014398509481984 bytes"),
+    "numpy, really": (lambda: np.ones(2**50), "8.00 PiB"),
+}
+
+
+@pytest.mark.parametrize("shortage", SHORTAGES)
+@pytest.mark.parametrize("has_cure", [True, False])
+def test_too_little_memory_is_one_sentence(shortage, has_cure, capsys):
+    run, amount = SHORTAGES[shortage]
+
+    @guarded
+    def command(args):
+        if has_cure:
+            with within_memory("lower --this"):
+                run()
+        run()
+
+    assert command([]) == 2
+    lack = f"there is no memory for {amount} more" if amount else "the memory does not suffice"
+    cure = "lower --this" if has_cure else "ask for less at once, as by --data.eval_tasks_per_batch or --batch_size"
+    assert capsys.readouterr().err == f"error: {lack}: {cure}\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("memory")])
+def test_other_errors_are_not_taken_for_it(error):
+    @guarded
+    def command(args):
+        with within_memory("lower --this"):
+            raise error
+
+    with pytest.raises(type(error)):
+        command([])
+
+
+@pytest.mark.parametrize(("algorithm", "recomputes"), [(ProtoNet, False), (MAML, True)])
+def test_training_names_the_flags_that_the_algorithm_has(algorithm, recomputes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: torch.empty(2**54, dtype=torch.uint8))
+    model = ["--model", algorithm.__name__, "--runs", str(tmp_path), "--trainer.accelerator", "cpu"]
+    assert cli.train(model) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    for flag in ("--model.task_chunk 1", "--data.tasks_per_batch", "--data.eval_tasks_per_batch"):
+        assert flag in told
+    assert ("--model.recompute_inner_steps true" in told) == recomputes
