@@ -1,6 +1,7 @@
 """Reading the self-contained checkpoints that ``train.py`` writes."""
 
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = existing_checkpoint(path)
     try:
+        with zipfile.ZipFile(path) as parts:  # torch does not compare the checksums
+            if damaged := parts.testzip():
+                raise zipfile.BadZipFile(damaged)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the broken bytes lead it to
         raise InputError(

@@ -6,18 +6,24 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from fewshot_pl.errors import InputError
+from pytorch_lightning.utilities import rank_zero_only
+
+from fewshot_pl.errors import InputError, Stopped
 
 _Command = Callable[[Sequence[str] | None], None]
 
 
 def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
-    """A command that answers bad input with one sentence and exit code 2."""
+    """A command that answers bad input with one sentence and exit code 2, and a signal with 128 and its number."""
 
     def answered(args: Sequence[str] | None = None) -> int:
         _silence_advertisements()
         try:
             run(args)
+        except Stopped as stop:
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                print(stop, file=sys.stderr)
+            return stop.exit_code
         except Exception as error:
             sentence = _sentence(error)
             if sentence is None:
@@ -37,7 +43,7 @@ def _sentence(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, InputError):
             return str(error)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             place = error.filename2 or error.filename or "the run's folder"
             return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
         error = error.__cause__ or error.__context__
@@ -49,6 +55,7 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
+    warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer` in `LightningModule`")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
 
 

@@ -18,7 +18,7 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("pages", "whole_files"),
+    *("pages", "resuming", "whole_files"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -35,6 +35,7 @@ ARROWS = {
     "callbacks": {"episode", "algorithms", "metrics"},
     "checkpoints": {"algorithms", "whole_files"},
     "guard": set(),
+    "resuming": {"whole_files"},
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks"},
     "results": {"", "algorithms", "data", "whole_files"},
@@ -61,7 +62,7 @@ THIRD_PARTY = {
     "backbones": {"torch", "learn2learn", "timm"},
     "metrics": {"torch", "torchmetrics"},
     "algorithms": {"torch", "pytorch_lightning"},
-    "runs": set(),
+    "runs": {"pytorch_lightning"},
 }
 ON_USE_ONLY = {"learn2learn", "timm", "kornia", "onnxruntime"}  # take seconds to import: never at the top of a file
 
