@@ -8,7 +8,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from fewshot_pl.errors import Stopped
 from fewshot_pl.resuming.progress import is_resumable, settle, validation_is_due
 
 
@@ -45,7 +44,7 @@ class LastCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
         if self._is_owed or trainer.global_step == trainer.max_steps:
-            self._save_or_owe(trainer)
+            self.save(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -53,10 +52,10 @@ class LastCheckpoint(ModelCheckpoint):
             self._last_global_step_saved = -1  # so that what was saved after the same step is no longer all
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_or_owe(trainer)
+        self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_or_owe(trainer)
+        self.save(trainer)
         # Else Lightning would leave out a schedule's step, as it does not know the figures of before.
         trainer.fit_loop._restarting = False
 
@@ -65,12 +64,13 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_checkpoint(trainer, str(self.path))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        together = trainer.world_size == 1 or isinstance(exception, Stopped)  # else others would be waited for
+        is_alone = trainer.world_size == 1  # else the others, which may know nothing of it, would be waited for
         at_once = isinstance(exception, KeyboardInterrupt | OSError)  # a second Ctrl-C, or a disk that is full
-        if together and not at_once and not self._has_validated:
-            self._save_or_owe(trainer)
+        if is_alone and not at_once and not self._has_validated:
+            self.save(trainer)
 
-    def _save_or_owe(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
+        """Write the file, if training could go on from this moment, or else as soon as it can."""
         if self._should_skip_saving_checkpoint(trainer):
             return
         self._is_owed = not is_resumable(trainer)

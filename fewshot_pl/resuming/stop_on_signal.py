@@ -88,6 +88,7 @@ class StopOnSignal(Checkpoint):
 
     def _stop_if_told(self, trainer: Trainer, now: bool = False) -> None:
         if self._agreement.any_says(self._received is not None, trainer, now):
+            self._last.save(trainer)
             number = self._received or signal.SIGTERM
             name = "Ctrl-C" if number == signal.SIGINT else number.name
             raise Stopped(f"{name} stopped training after step {trainer.global_step}: {self._cure}", number)

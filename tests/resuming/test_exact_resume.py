@@ -4,10 +4,12 @@ import os
 import signal
 
 import pytest
+import torch
 from own_images import ALGORITHMS
 from random_images import write_image_folder
 from tiny_trainings import At, assert_same, last_checkpoint, state, trained
 
+from fewshot_pl.algorithms import ProtoNet
 from fewshot_pl.errors import Stopped
 
 pytestmark = [
@@ -108,3 +110,18 @@ def test_it_goes_on_exactly_under_any_setting(setting, images, tmp_path, uninter
         images, tmp_path, (told(signal.SIGTERM), "on_train_batch_start", num_batches, num_kept), **settings
     )
     assert_same(state(tmp_path), state(uninterrupted(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "hook"), [(4, "on_validation_start"), (4, "on_train_epoch_end"), (6, "on_train_batch_end")]
+)
+def test_a_schedule_that_watches_a_figure_goes_on_exactly(num_batches, hook, images, tmp_path, monkeypatch):
+    def watching(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val/accuracy"}}
+
+    monkeypatch.setattr(ProtoNet, "configure_optimizers", watching)
+    trained(images, tmp_path / "whole")
+    stopped_and_resumed(images, tmp_path / "stopped", (told(signal.SIGTERM), hook, num_batches, num_batches))
+    assert_same(state(tmp_path / "stopped"), state(tmp_path / "whole"))
