@@ -1,11 +1,14 @@
 """The commands: what ``train.py`` and ``evaluate.py`` do."""
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -145,19 +148,29 @@ def train(args: Sequence[str] | None) -> None:
     if not trainer.is_global_zero:
         return
     result = result_of(model, data, metrics, "test", time.monotonic() - started)
-    result["training_seed"] = cli.config.seed_everything
+    result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
     print_result(result)
     if best and (rates := calibrate(model, data, Path(best))):
         print(told(rates))
         result["unknown"] = rates
     if cli.run_folder:
-        result["checkpoint"] = best
+        result |= {"checkpoint": best, "config": yaml.safe_load((cli.run_folder / "config.yaml").read_text("utf-8"))}
         save_result(result, cli.run_folder / "results.json")
         print(f"Saved in {cli.run_folder}")
     if isinstance(trainer.logger, TensorBoardLogger):
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
         trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})
         trainer.logger.experiment.flush()
+
+
+def _repetition(cli: TrainCLI, model: FewShotAlgorithm, words: Sequence[str]) -> dict[str, Any]:
+    """What else a result needs, beside the sizes, seeds and versions that any has, so that training can be repeated."""
+    return {
+        "training_seed": model.training_seed,
+        "num_devices": cli.trainer.world_size,
+        "num_threads": torch.get_num_threads(),  # sums of other parts are rounded in another way
+        "command": shlex.join(["train.py", *words]),
+    }
 
 
 def _fit(cli: TrainCLI) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -118,6 +119,8 @@ def test_a_run_is_repeated_by_its_config(flags: list[str]) -> None:
     assert train(["--config", str(run_folder(flags) / "config.yaml")]) == 0
     first, second = results(run_folder(flags)), results(run_folder(flags, number=1))
     assert first["accuracy"] == second["accuracy"] and first["loss"] == second["loss"]
+    assert first["config"] == second["config"] == yaml.safe_load((run_folder(flags) / "config.yaml").read_text())
+    assert first["command"].endswith(flags[-1]) and first["num_devices"] == 1
     weights = [torch.load(run_folder(flags, number=n) / "checkpoints/last.ckpt", weights_only=True) for n in (0, 1)]
     for name, value in weights[0]["state_dict"].items():
         assert torch.equal(value, weights[1]["state_dict"][name]), name
