@@ -1,11 +1,14 @@
 """The commands: what ``train.py`` and ``evaluate.py`` do."""
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -25,13 +28,20 @@ from fewshot_pl.callbacks import (
 )
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
-from fewshot_pl.errors import InputError
+from fewshot_pl.errors import InputError, Stopped
 from fewshot_pl.evaluation import evaluate
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, told
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
-from fewshot_pl.runs import LAST, checkpoint_to_resume, new_run_folder, run_of_checkpoint
+from fewshot_pl.resuming import BestCheckpoint, LastCheckpoint, StopOnSignal, WholeCheckpoints, slurm
+from fewshot_pl.runs import (
+    checkpoint_to_resume,
+    new_run_folder,
+    newest_checkpoint,
+    remove_run,
+    run_of_checkpoint,
+)
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 
 __all__ = ["TrainCLI", "evaluate", "train"]
@@ -77,7 +87,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--tf32", **TF32_FLAG)
         parser.add_argument("--pictures", **_PICTURES)
         parser.add_argument("--nonfinite", **_NONFINITE)
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
@@ -99,10 +109,12 @@ class TrainCLI(LightningCLI):
         allow_tf32(self.config.tf32)
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         runs = Path(self.config.runs)
-        self.resume_from: Path | None = None
+        # A job that SLURM queued again has the command of before.
+        self.resume_from = newest_checkpoint(runs / data / model, slurm.is_run_of_requeued_job)
         self.run_folder: Path | None = None
         if self.config.ckpt_path:
             self.resume_from = checkpoint_to_resume(self.config.ckpt_path, runs, data, model)
+        if self.resume_from:
             if (trained := opened_checkpoint(self.resume_from)["algorithm"]) != model:
                 raise InputError(f"{self.resume_from} holds a {trained}: pass --model {trained} to resume it")
             self.run_folder = run_of_checkpoint(self.resume_from)
@@ -115,18 +127,26 @@ class TrainCLI(LightningCLI):
         if trainer_config.enable_progress_bar is False:
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
+        writes_runs = trainer_config.logger in (None, True)
+        if writes_runs:
+            kwargs["logger"] = False  # made below, as the Trainer may refuse its flags
+        plugins = trainer_config.plugins or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
+        trainer = super().instantiate_trainer(**kwargs)
         if trainer_config.enable_checkpointing is not False:
-            trainer_config.callbacks = [*(trainer_config.callbacks or []), _last_checkpoint()]
-        if trainer_config.logger in (None, True):
+            last = LastCheckpoint()
+            trainer.callbacks += [last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
+        if writes_runs:
             folder = self.run_folder or self._new_run_folder()
-            kwargs["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
-        return super().instantiate_trainer(**kwargs)
+            trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        return trainer
 
     def _new_run_folder(self) -> Path:
         data, model = type(self.datamodule).__name__, type(self.model).__name__
         if getattr(rank_zero_only, "rank", 0) != 0:
             return Path(self.config.runs) / data / model / "0"  # only the first process writes
         self.run_folder = new_run_folder(Path(self.config.runs), data, model)
+        slurm.note_job(self.run_folder)
         return self.run_folder
 
 
@@ -137,23 +157,20 @@ def train(args: Sequence[str] | None) -> None:
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
-    if trainer.is_global_zero:  # what the test will lack is said before the training, not after it
-        data.prepare_data()
-        data.setup("test")
     with within_memory(_memory_cure(model)):
-        trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from)
+        _fit(cli)
         best = _best_checkpoint(trainer)
         metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return
     result = result_of(model, data, metrics, "test", time.monotonic() - started)
-    result["training_seed"] = cli.config.seed_everything
+    result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
     print_result(result)
     if best and (rates := calibrate(model, data, Path(best))):
         print(told(rates))
         result["unknown"] = rates
     if cli.run_folder:
-        result["checkpoint"] = best
+        result |= {"checkpoint": best, "config": yaml.safe_load((cli.run_folder / "config.yaml").read_text("utf-8"))}
         save_result(result, cli.run_folder / "results.json")
         print(f"Saved in {cli.run_folder}")
     if isinstance(trainer.logger, TensorBoardLogger):
@@ -162,9 +179,29 @@ def train(args: Sequence[str] | None) -> None:
         trainer.logger.experiment.flush()
 
 
-def _last_checkpoint() -> ModelCheckpoint:
-    """Keeps ``last.ckpt``: written after every epoch, and when training stops by an exception or Ctrl-C."""
-    return ModelCheckpoint(filename=Path(LAST).stem, save_on_exception=True, enable_version_counter=False)
+def _repetition(cli: TrainCLI, model: FewShotAlgorithm, words: Sequence[str]) -> dict[str, Any]:
+    """What else a result needs, beside the sizes, seeds and versions that any has, so that training can be repeated."""
+    return {
+        "training_seed": model.training_seed,
+        "num_devices": cli.trainer.world_size,
+        "num_threads": torch.get_num_threads(),  # sums of other parts are rounded in another way
+        "command": shlex.join(["train.py", *words]),
+    }
+
+
+def _fit(cli: TrainCLI) -> None:
+    """Train; of a run that ends before its first step nothing is left."""
+    try:
+        if cli.trainer.is_global_zero:  # what the test will lack is said before the training, not after it
+            cli.datamodule.prepare_data()
+            cli.datamodule.setup("test")
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
+    except BaseException as end:
+        if cli.run_folder and not cli.resume_from and cli.trainer.global_step == 0:
+            remove_run(cli.run_folder)
+        if isinstance(end, Stopped) and end.number == slurm.requeue_signal(cli.trainer) and cli.trainer.is_global_zero:
+            raise Stopped(f"{end}; {slurm.requeue()}", end.number) from None
+        raise
 
 
 def _best_checkpoint(trainer: Trainer) -> str | None:

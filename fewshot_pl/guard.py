@@ -12,8 +12,9 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
 
-from fewshot_pl.errors import InputError
+from fewshot_pl.errors import InputError, Stopped
 from fewshot_pl.printable import printable
 
 # What the place is like, and no fault of ours: no permission, a name too long, a file for a folder ...
@@ -24,13 +25,17 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|(can't|not enough|unable to) \w* ?me
 
 
 def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
-    """A command that answers bad input with one sentence and exit code 2."""
+    """A command that answers bad input with one sentence and exit code 2, and a signal with 128 and its number."""
 
     def answered(args: Sequence[str] | None = None) -> int:
         _silence_advertisements()
         _print_any_name()
         try:
             run(args)
+        except Stopped as stop:
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                print(stop, file=sys.stderr)
+            return stop.exit_code
         except Exception as error:
             sentence = _sentence(error)
             if sentence is None:
@@ -80,7 +85,7 @@ def _sentence(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, InputError):
             return str(error)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             place = error.filename2 or error.filename or "the run's folder"
             return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
         if isinstance(error, RuntimeError) and "home directory" in str(error):
@@ -108,6 +113,7 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a run is resumed
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")  # twice that is refused
+    warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer` in `LightningModule`")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
 
 

@@ -1,8 +1,12 @@
 """Where runs live: ``<runs>/<data>/<model>/<n>/``."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from fewshot_pl.checkpoints import existing_checkpoint
+from pytorch_lightning.utilities import rank_zero_info
+
+from fewshot_pl.checkpoints import existing_checkpoint, opened_checkpoint
 from fewshot_pl.errors import InputError
 
 CHECKPOINTS = "checkpoints"
@@ -12,29 +16,70 @@ LAST = "last.ckpt"
 def new_run_folder(runs: Path, data: str, model: str) -> Path:
     """A folder of its own for a new run, numbered after the last one."""
     parent = runs / data / model
-    parent.mkdir(parents=True, exist_ok=True)
     number = max(_run_numbers(parent), default=-1) + 1
     while True:  # a run that starts at the same time may take the number first
         try:
-            (parent / str(number)).mkdir()
+            (parent / str(number)).mkdir(parents=True)
             return parent / str(number)
         except FileExistsError:
             number += 1
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a run that came to nothing, and the folders of its algorithm and benchmark where they are then empty."""
+    shutil.rmtree(folder, ignore_errors=True)  # what stopped the run is told, and not that something of it is left
+    for above in folder.parents[:2]:
+        if above.is_dir() and not any(above.iterdir()):
+            above.rmdir()
 
 
 def checkpoint_to_resume(ckpt_path: str, runs: Path, data: str, model: str) -> Path:
     """The checkpoint that ``--ckpt_path`` names: a file, or ``last``: the newest run's last one.
 
     Raises:
-        InputError: there is no such checkpoint.
+        InputError: there is no such checkpoint, or all those of the newest run are damaged.
     """
     if ckpt_path != "last":
         return existing_checkpoint(ckpt_path)
     parent = runs / data / model
-    for number in sorted(_run_numbers(parent), reverse=True):
-        if (last := parent / str(number) / CHECKPOINTS / LAST).is_file():
-            return last
+    if last := newest_checkpoint(parent):
+        return last
     raise InputError(f"no run under {parent} has a {LAST} to resume from: start one without --ckpt_path")
+
+
+def newest_checkpoint(parent: Path, belongs: Callable[[Path], bool] = Path.is_dir) -> Path | None:
+    """The last checkpoint of the newest run that has any, or where that is damaged the newest of the others.
+
+    Args:
+        parent: folder of the runs.
+        belongs: whether a run, by its folder, counts.
+
+    Raises:
+        InputError: all checkpoints of the run are damaged.
+    """
+    for number in sorted(_run_numbers(parent), reverse=True):
+        run = parent / str(number)
+        if belongs(run) and (files := _newest_first(run / CHECKPOINTS)):
+            return _first_whole(files)
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    last = folder / LAST
+    others = sorted(set(folder.glob("*.ckpt")) - {last}, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [last, *others] if last.is_file() else others
+
+
+def _first_whole(files: list[Path]) -> Path:
+    for file in files:
+        try:
+            opened_checkpoint(file)
+        except InputError:
+            continue
+        if file != files[0]:
+            rank_zero_info(f"{files[0]} is damaged: training goes on from {file} instead, which takes longer")
+        return file
+    raise InputError(f"all checkpoints in {files[0].parent} are damaged: start a run without --ckpt_path")
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:

@@ -8,11 +8,17 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write beside ``path``, which takes its place at the end, or vanishes where an exception is the end."""
+    """A file to write beside ``path``, which takes its place at the end, or vanishes where an exception is the end.
+
+    It is on the disk before it takes the place, so that not even a power cut leaves half of it there.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
+        _wait_for_disk(part)
         part.replace(path)
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            _wait_for_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -21,3 +27,12 @@ def save_text(text: str, path: Path) -> None:
     """Write a text file, as UTF-8 and with line ends as they are."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
+
+
+def _wait_for_disk(path: Path) -> None:
+    """Wait until a file's contents, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -18,7 +18,7 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("pages", "printable", "whole_files"),
+    *("pages", "printable", "resuming", "whole_files"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -36,6 +36,7 @@ ARROWS = {
     "checkpoints": {"algorithms", "whole_files"},
     "guard": {"printable"},
     "printable": set(),
+    "resuming": {"whole_files"},
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks", "printable"},
     "results": {"", "algorithms", "data", "whole_files"},
@@ -62,7 +63,7 @@ THIRD_PARTY = {
     "backbones": {"torch", "learn2learn", "timm"},
     "metrics": {"torch", "torchmetrics"},
     "algorithms": {"torch", "pytorch_lightning"},
-    "runs": set(),
+    "runs": {"pytorch_lightning"},
 }
 ON_USE_ONLY = {"learn2learn", "timm", "kornia", "onnxruntime"}  # take seconds to import: never at the top of a file
 

@@ -237,6 +237,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": halving, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["algorithm"] = type(self).__name__
         datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
         checkpoint["data"] = type(datamodule).__name__ if datamodule is not None else None

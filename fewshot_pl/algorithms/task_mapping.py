@@ -1,7 +1,8 @@
 """TaskMapping: the tasks of an Episode, by one-task functions, and their random numbers."""
 
+import random
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -33,6 +34,7 @@ class TaskMapping(LightningModule):
         self.task_parallel = task_parallel
         self.task_chunk = task_chunk
         self.compiles_tasks = compile
+        self.training_seed = 0  # of a Trainer's fit, whose steps draw their random numbers from it
 
     @property
     def vectorises(self) -> bool:
@@ -79,8 +81,34 @@ class TaskMapping(LightningModule):
         if self._trainer is None:
             return [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]
         number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
-        return [f"{torch.initial_seed()}/{number * num_tasks + task}" for task in range(num_tasks)]
+        return [f"{self.training_seed}/{number * num_tasks + task}" for task in range(num_tasks)]
 
     def task_noise(self, num_tasks: int, *shape: int) -> Tensor:
         """Standard normal numbers [T, *shape] for the tasks of a training step, seeded as ``task_seeds`` says."""
         return torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)]).to(self.device)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.training_seed = torch.initial_seed()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        # The first hook of a step: augmentation, dropout and whatever else draws from torch's or Python's random state
+        # is then a function of the step's number too, and no generator's state has to be kept for resuming.
+        if self._trainer is not None and self.trainer.training:
+            number = self.trainer.fit_loop.total_batch_idx + 1
+            _seed_generators(f"{self.training_seed}/step/{number}/{self.trainer.global_rank}", self.device)
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["training_seed"] = self.training_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_seed = checkpoint.get("training_seed", self.training_seed)
+
+
+def _seed_generators(seed: str, device: torch.device) -> None:
+    number = random.Random(seed).getrandbits(63)
+    random.seed(number)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed visits all devices, and takes long without any
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
+from fewshot_pl.data.training_loader import TrainingLoader
 from fewshot_pl.errors import InputError
 
 Split = Literal["train", "val", "test"]
@@ -134,7 +135,8 @@ class EpisodicDataModule(LightningDataModule, ABC):
     # Lightning's hooks -------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train", TrainingEpisodes(self.batches_per_epoch, self.tasks_per_batch, *self._place()))
+        size = self.batches_per_epoch, self.tasks_per_batch
+        return self._loader("train", TrainingEpisodes(*size, *self._place(), self._num_batches_done))
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._fixed_loader("val")
@@ -150,7 +152,9 @@ class EpisodicDataModule(LightningDataModule, ABC):
         return FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._place())
 
     def _loader(self, split: Split, batches: TrainingEpisodes | FixedEpisodes) -> DataLoader[Any]:
-        return DataLoader(
+        # Without a Trainer it could not say where training stands.
+        loader = TrainingLoader if split == "train" and self.trainer else DataLoader
+        return loader(
             self.episode_dataset(split),
             sampler=batches,
             batch_size=None,
@@ -161,6 +165,10 @@ class EpisodicDataModule(LightningDataModule, ABC):
     def workers(self, split: Split) -> int:
         """How many processes make a split's batches."""
         return self.num_workers
+
+    def _num_batches_done(self) -> int:
+        """How many batches of the present epoch training has behind it; not 0 where it was resumed in mid-epoch."""
+        return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

@@ -84,15 +84,30 @@ class TrainingEpisodes(DistributedSampler[EpisodeRange]):
 
     Devices take disjoint episode numbers. A DistributedSampler in type, so that Lightning sets the epoch and
     puts no sampler of its own around it.
+
+    Args:
+        batches_per_epoch: of each device.
+        tasks_per_batch: of each device.
+        num_replicas: how many devices.
+        rank: which of them.
+        num_done: says how many batches of the epoch training has behind it when an iteration starts.
     """
 
-    def __init__(self, batches_per_epoch: int, tasks_per_batch: int, num_replicas: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self,
+        batches_per_epoch: int,
+        tasks_per_batch: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        num_done: Callable[[], int] = int,
+    ) -> None:
         self.num_replicas, self.rank, self.epoch = num_replicas, rank, 0
         self._num_batches = batches_per_epoch
         self._tasks_per_batch = tasks_per_batch
+        self._num_done = num_done
 
     def __iter__(self) -> Iterator[EpisodeRange]:
-        for batch in range(self._num_batches):
+        for batch in range(self._num_done(), self._num_batches):
             first = (batch * self.num_replicas + self.rank) * self._tasks_per_batch
             yield EpisodeRange(self.epoch, first, self._tasks_per_batch)
 

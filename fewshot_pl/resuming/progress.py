@@ -1,0 +1,49 @@
+"""Where training stands among its steps and validations, and whether it could go on from there."""
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loops.progress import _ProcessedTracker
+
+
+def is_resumable(trainer: Trainer) -> bool:
+    """Whether a checkpoint of this moment would go on exactly.
+
+    So it is where a step of the optimiser is done and the next has not begun: neither gradients nor half a step are in
+    a checkpoint. After the last step of an epoch either a validation is to follow, or the epoch has to have ended.
+    """
+    fit_loop = trainer.fit_loop
+    batches, epochs = fit_loop.epoch_loop.batch_progress.current, fit_loop.epoch_progress.current
+    assert isinstance(batches, _ProcessedTracker) and isinstance(epochs, _ProcessedTracker)
+    if batches.ready == 0 or batches.ready != batches.processed or fit_loop.epoch_loop._should_accumulate():
+        return False
+    if not fit_loop.epoch_loop._num_ready_batches_reached() or validation_is_due(trainer):
+        return True
+    # Lightning would count an epoch twice where it counts steps.
+    return epochs.processed == epochs.started and not fit_loop._iteration_based_training()
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether a validation is running, or comes before the next step; also after it, until that step begins."""
+    batches = trainer.fit_loop._data_fetcher
+    return trainer.validating or (batches is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(batches))
+
+
+def settle(loops: dict[str, Any], validation_is_due: bool) -> None:
+    """Put the loops' part of a checkpoint as Lightning has to find it to run a validation that is due, and no other.
+
+    Lightning runs the validation that a checkpoint says was interrupted, and takes one that was to come for done.
+
+    Args:
+        loops: ``checkpoint["loops"]``, which is changed.
+        validation_is_due: it has not run, or not to its end.
+    """
+    fit = loops["fit_loop"]
+    batches, validation = fit["epoch_loop.batch_progress"], fit["epoch_loop.val_loop.batch_progress"]
+    done = validation["total"]["completed"]
+    validation["total"].update(ready=done, started=done, processed=done)
+    if validation_is_due:
+        for span in ("total", "current"):
+            batches[span]["completed"] = batches[span]["processed"]
+        validation["total"].update(ready=done + 1, started=done + 1)
+        validation["current"].update(ready=1, started=1, processed=0, completed=0)

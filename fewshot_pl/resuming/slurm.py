@@ -1,0 +1,50 @@
+"""Jobs of SLURM that are stopped and queued again: which run a job had, and the request to queue it."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning import Trainer
+
+from fewshot_pl.whole_files import save_text
+
+_NOTE = "slurm_job"  # a file in a run's folder
+
+
+def requeue_signal(trainer: Trainer) -> signal.Signals | None:
+    """The signal of a SLURM job's near end; None outside of SLURM, and where jobs are not to be queued again."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        return environment.requeue_signal
+    return None
+
+
+def requeue() -> str:
+    """Ask SLURM to queue this job again; what came of it, in one sentence."""
+    job = os.environ["SLURM_JOB_ID"]
+    try:
+        asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    except OSError as error:
+        return f"SLURM was not asked to queue job {job} again, as scontrol cannot be run: {error}"
+    if asked.returncode:
+        return f"SLURM did not queue job {job} again: {asked.stderr.strip()}"
+    return f"SLURM queues job {job} again, and training will go on by itself"
+
+
+def note_job(run_folder: Path) -> None:
+    """Note in a run's folder which job of SLURM's it is of, if any."""
+    if job := _job():
+        save_text(job, run_folder / _NOTE)
+
+
+def is_run_of_requeued_job(run_folder: Path) -> bool:
+    """Whether this is a job that SLURM queued again, and the run is of its time before."""
+    note = run_folder / _NOTE
+    restarted = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    return restarted and note.is_file() and note.read_text("utf-8") == _job()
+
+
+def _job() -> str | None:
+    return os.environ.get("SLURM_JOB_ID") if SLURMEnvironment.detect() else None

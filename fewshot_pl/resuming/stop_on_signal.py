@@ -1,0 +1,106 @@
+"""StopOnSignal: training that ends between two steps when it is told to."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+
+from fewshot_pl.errors import Stopped
+from fewshot_pl.resuming.agreement import Agreement
+from fewshot_pl.resuming.last_checkpoint import LastCheckpoint
+from fewshot_pl.resuming.progress import is_resumable, validation_is_due
+from fewshot_pl.resuming.slurm import requeue_signal
+
+_STOPPING = b"\nStopping after this step, to go on from there; Ctrl-C again stops at once.\n"
+
+
+class StopOnSignal(Checkpoint):
+    """Stops training after a step when SIGTERM, Ctrl-C, or SLURM's signal of a job's near end has come.
+
+    Several processes stop at the same step, whichever of them was told. ``last`` saves the state. A second Ctrl-C is
+    the usual one and interrupts the step. A validation is broken off, but where there are several processes; when
+    training is resumed it runs from its start. Has to be the last callback, as it leaves what follows to nobody.
+
+    Args:
+        last: what saves the state.
+    """
+
+    def __init__(self, last: LastCheckpoint) -> None:
+        self._last = last
+        self._agreement = Agreement()
+        self._received: signal.Signals | None = None
+
+    # Listening ---------------------------------------------------------------------------------------
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen(trainer)
+        if trainer.world_size > 1 and hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"):
+            # Lightning's own agreement, which waits for the device at every step.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, self._end)
+
+    def _listen(self, trainer: Trainer) -> None:
+        """Take the place of the handlers that Lightning has just put up; at the end it puts back those of before.
+
+        Those save a checkpoint in the middle of a step, or talk to other processes in the middle of anything.
+        """
+        if _in_main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, requeue_signal(trainer)):
+                if number is not None:
+                    signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._received is not None:
+                raise KeyboardInterrupt
+            os.write(2, _STOPPING)  # print might be what was interrupted
+        self._received = self._received or signal.Signals(number)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        raise Stopped(f"{signal.Signals(number).name} stopped the test: {self._cure}", number)
+
+    # Stopping ----------------------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        if is_resumable(trainer):
+            self._stop_if_told(trainer, now=validation_is_due(trainer))
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.world_size == 1 and is_resumable(trainer):  # of several processes one may have fewer batches
+            self._stop_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if is_resumable(trainer):
+            self._stop_if_told(trainer, now=True)
+
+    def _stop_if_told(self, trainer: Trainer, now: bool = False) -> None:
+        if self._agreement.any_says(self._received is not None, trainer, now):
+            self._last.save(trainer)
+            number = self._received or signal.SIGTERM
+            name = "Ctrl-C" if number == signal.SIGINT else number.name
+            raise Stopped(f"{name} stopped training after step {trainer.global_step}: {self._cure}", number)
+
+    @property
+    def _cure(self) -> str:
+        return f"pass --ckpt_path {self._last.path} to the same command to go on"
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()  # no other may set handlers
+
+
+def _nothing() -> None:
+    """What is left of Lightning's agreement."""

@@ -1,0 +1,127 @@
+"""Training that is stopped and resumed ends with the weights, to the bit, of one that never stopped."""
+
+import os
+import signal
+
+import pytest
+import torch
+from own_images import ALGORITHMS
+from random_images import write_image_folder
+from tiny_trainings import At, assert_same, last_checkpoint, state, trained
+
+from fewshot_pl.algorithms import ProtoNet
+from fewshot_pl.errors import Stopped
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*treespec"),
+    pytest.mark.filterwarnings("ignore:.*overridden `on_before_batch_transfer`"),
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:.*The dirpath has changed"),
+    pytest.mark.filterwarnings("error:.*dataloader is not resumable"),
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_image_folder(root, num_classes=3, num_images=3, size=16)
+    return root
+
+
+def told(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def fails():
+    raise RuntimeError("the callback broke")
+
+
+STOPS = {
+    "SIGTERM in mid-epoch": (told(signal.SIGTERM), "on_train_batch_start", 2, 2),
+    "SIGTERM before a validation": (told(signal.SIGTERM), "on_train_batch_start", 4, 4),
+    "SIGTERM in a validation": (told(signal.SIGTERM), "on_validation_batch_start", 4, 4),
+    "Ctrl-C in a step": (told(signal.SIGINT), "on_before_optimizer_step", 6, 6),
+    "exception after a step": (fails, "on_train_batch_end", 3, 3),
+    "exception in a validation": (fails, "on_validation_batch_end", 8, 8),
+    "exception in a step": (fails, "on_before_optimizer_step", 7, 4),
+    "exception after a validation": (fails, "on_validation_end", 8, 4),
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, tmp_path_factory):
+    """The folders of trainings that never stop, made once for each setting."""
+    folders = {}
+
+    def folder(**settings):
+        key = str(sorted(settings.items()))
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("uninterrupted")
+            trained(images, folders[key], **settings)
+        return folders[key]
+
+    return folder
+
+
+def stopped_and_resumed(images, folder, stop, **settings):
+    action, hook, num_batches, num_kept = stop
+    with pytest.raises((Stopped, RuntimeError)):
+        trained(images, folder, callbacks=[At(hook, num_batches, action)], **settings)
+    assert state(folder)["global_step"] == num_kept
+    trained(images, folder, resume_from=last_checkpoint(folder), **settings)
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS.keys())
+def test_wherever_training_stops_it_goes_on_exactly(stop, images, tmp_path, uninterrupted):
+    stopped_and_resumed(images, tmp_path, stop)
+    assert_same(state(tmp_path), state(uninterrupted()))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_goes_on_exactly_and_repeats_itself(algorithm, images, tmp_path, uninterrupted):
+    settings = {"algorithm": algorithm, "max_epochs": 1, "data": {"batches_per_epoch": 2, "num_val_episodes": 1}}
+    stopped_and_resumed(images, tmp_path, (told(signal.SIGTERM), "on_train_batch_start", 1, 1), **settings)
+    assert_same(state(tmp_path), state(uninterrupted(**settings)))
+
+
+SETTINGS = {
+    "validation in mid-epoch": ({"val_check_interval": 2}, 2, 2),
+    "validation in mid-epoch, next to it": ({"val_check_interval": 2}, 3, 3),
+    "workers": ({"data": {"num_workers": 2, "store": "host"}}, 6, 6),
+    "accumulation": ({"accumulate_grad_batches": 2, "algorithm": "Reptile", "max_epochs": 1}, 1, 1),
+    "validation in mid-accumulation": (
+        {"accumulate_grad_batches": 3, "val_check_interval": 1, "data": {"batches_per_epoch": 5}},
+        2,
+        1,
+    ),
+    "counting steps": ({"max_steps": 10, "max_epochs": -1}, 5, 5),
+    "counting steps, at an epoch's end": ({"max_steps": 10, "max_epochs": -1}, 8, 8),
+    "counting steps, unvalidated": ({"max_steps": 6, "max_epochs": -1, "limit_val_batches": 0}, 4, 5),
+    "unvalidated": ({"limit_val_batches": 0}, 4, 4),
+    "validation of every other epoch": ({"check_val_every_n_epoch": 2}, 4, 4),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS.keys())
+def test_it_goes_on_exactly_under_any_setting(setting, images, tmp_path, uninterrupted):
+    settings, num_batches, num_kept = setting
+    stopped_and_resumed(
+        images, tmp_path, (told(signal.SIGTERM), "on_train_batch_start", num_batches, num_kept), **settings
+    )
+    assert_same(state(tmp_path), state(uninterrupted(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "hook"), [(4, "on_validation_start"), (4, "on_train_epoch_end"), (6, "on_train_batch_end")]
+)
+def test_a_schedule_that_watches_a_figure_goes_on_exactly(num_batches, hook, images, tmp_path, monkeypatch):
+    def watching(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val/accuracy"}}
+
+    monkeypatch.setattr(ProtoNet, "configure_optimizers", watching)
+    trained(images, tmp_path / "whole")
+    stopped_and_resumed(images, tmp_path / "stopped", (told(signal.SIGTERM), hook, num_batches, num_batches))
+    assert_same(state(tmp_path / "stopped"), state(tmp_path / "whole"))

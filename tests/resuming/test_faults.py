@@ -1,0 +1,169 @@
+"""What a kill, a full disk, a damaged checkpoint and SLURM leave of a run, and what comes of it."""
+
+import multiprocessing
+import os
+import resource
+import signal
+
+import pytest
+import torch
+from random_images import write_image_folder
+from tiny_trainings import At, assert_same, last_checkpoint, state, trained
+
+from fewshot_pl.checkpoints import opened_checkpoint
+from fewshot_pl.cli import train
+from fewshot_pl.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_image_folder(root, num_classes=3, num_images=3, size=16)
+    return root
+
+
+@pytest.fixture
+def flags(images, tmp_path):
+    """The flags of a training of two epochs with four steps each."""
+    values = {
+        "data": "ImageFolder",
+        "data.root": images,
+        "data.cache_dir": images / "cache",
+        "data.image_size": 16,
+        "data.num_ways": 2,
+        "data.num_queries": 1,
+        "data.batches_per_epoch": 4,
+        "data.num_val_episodes": 3,
+        "data.num_test_episodes": 3,
+        "trainer.max_epochs": 2,
+        "trainer.accelerator": "cpu",
+        "pictures": "none",
+        "runs": tmp_path / "runs",
+    }
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "runs" / "ImageFolder" / "ProtoNet" / "0"
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Makes the next command do something in a hook, when so many steps have begun."""
+
+    def planned(hook, num_batches, action):
+        monkeypatch.setattr("fewshot_pl.cli.EpisodeRate", lambda: At(hook, num_batches, action))
+
+    return planned
+
+
+def told(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def killed(*arguments, **settings):
+    """Train in a process of its own, which kills itself."""
+    process = multiprocessing.get_context("fork").Process(target=trained, args=arguments, kwargs=settings)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_after_a_kill_even_while_writing_it_goes_on_from_the_last_whole_checkpoint(images, tmp_path, monkeypatch):
+    def killed_while_writing(checkpoint, file):
+        file.write(b"half of it")
+        file.flush()
+        told(signal.SIGKILL)()
+
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    trained(images, whole)
+    with monkeypatch.context() as patched:
+        plan = At("on_validation_start", 8, lambda: patched.setattr(torch, "save", killed_while_writing))
+        killed(images, folder, callbacks=[plan])
+    assert len(list(folder.rglob("*.part"))) == 1
+    assert torch.load(last_checkpoint(folder), weights_only=True)["global_step"] == 4
+    trained(images, folder, resume_from=last_checkpoint(folder))
+    assert_same(state(folder), state(whole))
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_with_its_code_and_says_how_to_go_on(number, flags, run, meanwhile, capfd):
+    meanwhile("on_train_batch_start", 6, told(number))
+    assert train(flags) == 128 + number
+    told_user = capfd.readouterr().err.splitlines()[-1]
+    assert "stopped training after step 6" in told_user and str(last_checkpoint(run)) in told_user
+    assert torch.load(last_checkpoint(run), weights_only=True)["global_step"] == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(flags, run, meanwhile):
+    meanwhile("on_before_optimizer_step", 6, lambda: [told(signal.SIGINT)() for _ in range(2)])
+    with pytest.raises(SystemExit):
+        train(flags)
+    assert torch.load(last_checkpoint(run), weights_only=True)["global_step"] == 4
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_before(flags, run, meanwhile, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    meanwhile("on_train_batch_start", 6, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1])))
+    try:
+        assert train(flags) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "error: no space left on disk to write" in capsys.readouterr().err
+    assert opened_checkpoint(last_checkpoint(run))["global_step"] == 4
+    assert {path.name for path in last_checkpoint(run).parent.iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a bit"])
+def test_a_damaged_last_checkpoint_is_passed_over(damage, flags, run, caplog):
+    assert train(flags) == 0
+    last = last_checkpoint(run)
+    contents = bytearray(last.read_bytes())
+    if damage == "a bit":
+        contents[len(contents) // 2] ^= 1
+    last.write_bytes(contents[:-1000] if damage == "cut short" else contents)
+    assert train([*flags, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
+    messages = [message for message in caplog.messages if "is damaged" in message]
+    assert len(messages) == 1 and str(last) in messages[0] and "best.ckpt" in messages[0]
+    assert opened_checkpoint(last)["epoch"] == 2
+    for file in last.parent.iterdir():
+        file.write_bytes(b"")
+    assert train([*flags, "--ckpt_path", "last"]) == 2
+    with pytest.raises(InputError):
+        opened_checkpoint(last)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["--data.num_ways 7", "--trainer.limit_train_batches 7.5", "--model MAML --data.num_shots 3"]
+)
+def test_a_run_that_never_started_leaves_no_folder(mistake, flags, tmp_path):
+    try:
+        train([*flags, *mistake.split()])
+    except Exception as error:
+        assert "limit_train_batches" in str(error)
+    assert not list((tmp_path / "runs").glob("**/*"))
+
+
+def test_slurm_queues_a_job_again_and_the_same_command_goes_on(flags, run, meanwhile, tmp_path, monkeypatch, capsys):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    job = {"JOB_ID": "1234", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    meanwhile("on_train_batch_start", 6, told(signal.SIGUSR1))
+    assert train(flags) == 128 + signal.SIGUSR1
+    assert "SLURM queues job 1234 again" in capsys.readouterr().err
+    assert (tmp_path / "asked").read_text() == "requeue 1234\n"
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    seen = []
+    meanwhile("on_train_batch_start", 7, lambda: seen.append("step 7"))
+    assert train(flags) == 0
+    assert seen and torch.load(last_checkpoint(run), weights_only=True)["global_step"] == 8
+    assert [folder.name for folder in run.parent.iterdir()] == ["0"]

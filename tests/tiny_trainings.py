@@ -1,0 +1,78 @@
+"""Trainings of a second that are stopped and resumed (``pythonpath`` makes this importable)."""
+
+import torch
+from own_images import ALGORITHMS
+from pytorch_lightning import Callback, Trainer
+
+from fewshot_pl import algorithms
+from fewshot_pl.benchmarks import ImageFolder
+from fewshot_pl.resuming import BestCheckpoint, LastCheckpoint, StopOnSignal, WholeCheckpoints
+
+_SMALL = {"Reptile": {"num_inner_steps": 2, "num_inner_steps_test": 2}, "PLATIPUS": {"num_samples": 1}}
+_SIZE = {"num_ways": 2, "num_shots": 1, "num_queries": 1, "batches_per_epoch": 4, "num_val_episodes": 3}
+
+
+def trained(images, folder, algorithm="ProtoNet", resume_from=None, callbacks=(), data=(), model=(), **flags):
+    """The Trainer and the model after training on 16 x 16 augmented images, with ``last.ckpt`` in a folder."""
+    benchmark = ImageFolder(
+        **{"root": str(images), "cache_dir": str(images / "cache"), "image_size": 16, "channels": 1},
+        **{**_SIZE, **dict(data)},
+    )
+    torch.manual_seed(0)
+    arguments = {**ALGORITHMS[algorithm], **_SMALL.get(algorithm, {}), **dict(model)}
+    if "num_ways" in arguments:
+        arguments["num_ways"] = 2
+    learner = getattr(algorithms, algorithm)(image_shape=benchmark.image_shape, **arguments)
+    best = BestCheckpoint(monitor="val/accuracy", mode="max", filename="best", enable_version_counter=False)
+    last = LastCheckpoint()
+    trainer = Trainer(
+        **{"max_epochs": 2, "accelerator": "cpu", "default_root_dir": folder, "logger": False, **flags},
+        **{"enable_progress_bar": False, "enable_model_summary": False},
+        plugins=[WholeCheckpoints()],
+        callbacks=[*callbacks, best, last, StopOnSignal(last)],
+    )
+    torch.manual_seed(0)
+    trainer.fit(learner, datamodule=benchmark, ckpt_path=resume_from)
+    return trainer, learner
+
+
+def last_checkpoint(folder):
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def state(folder):
+    """What training has come to: weights, optimiser, schedules and figures in ``last.ckpt``."""
+    checkpoint = torch.load(last_checkpoint(folder), weights_only=True)
+    kept = "state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "training_seed"
+    loops = {name: value for name, value in checkpoint["loops"]["fit_loop"].items() if "val_loop" not in name}
+    validated = {name: value for name, value in checkpoint["callback_metrics"].items() if name.startswith("val/")}
+    best = next(value for key, value in checkpoint["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    return {**{name: checkpoint[name] for name in kept}, **loops, **validated, "best": best["best_model_score"]}
+
+
+def assert_same(one, other, name=""):
+    """Equal to the bit, whatever it is made of."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), name
+        for key in one:
+            assert_same(one[key], other[key], f"{name}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), name
+        for place, (left, right) in enumerate(zip(one, other, strict=True)):
+            assert_same(left, right, f"{name}/{place}")
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, (name, one, other)
+
+
+class At(Callback):
+    """Does something once, in a hook, when so many batches have begun over all epochs."""
+
+    def __init__(self, hook, num_batches, action):
+        self._num_batches, self._action = num_batches, action
+        setattr(self, hook, self._act)
+
+    def _act(self, trainer, *_):
+        begun = trainer.fit_loop.total_batch_idx + 1
+        if not trainer.sanity_checking and begun == self._num_batches and self._action:
+            action, self._action = self._action, None
+            action()
