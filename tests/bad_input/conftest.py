@@ -106,12 +106,13 @@ def check_refused(place: Path, answered: Any, capsys: pytest.CaptureFixture[str]
 
 
 def _kept(everything: dict[str, Any]) -> dict[str, Any]:
-    """Without the folder of a run that did not come to train, and the whole stores of images that had nothing wrong."""
+    """Without locks, the folder of a run that did not come to train, and whole stores of images with nothing wrong."""
     untrained = [path for path in everything if re.match(r"runs\b", path) and not path.endswith((".ckpt", ".json"))]
     indices = [Path(path) for path in everything if re.match(r"cache/.*index.json", path)]
     assert all(open_store(index.parent).num_classes for index in indices)
     stores = {index.parent for index in indices}
-    folders = {Path("cache"), *stores, *(store.parent for store in stores)}
+    locks = {Path(path) for path in everything if path.endswith(".lock")}  # stay, as others may wait for them
+    folders = {Path("cache"), *stores, *locks, *(found.parent for found in {*stores, *locks})}
     whole = [path for path in everything if Path(path) in folders or Path(path).parent in stores]
     return {path: content for path, content in everything.items() if path not in {*untrained, *whole}}
 
