@@ -117,8 +117,12 @@ class MultiSource(EpisodicDataModule):
         return mixed_episode(batch, lambda source, part: self.sources[source].episode(part))
 
     def class_names(self, split: Split) -> list[str]:
-        """The names of the classes of all sources, each with its source."""
-        return [f"{name} ({type(source).__name__})" for source in self.sources for name in source.class_names(split)]
+        """The names of the classes of all sources, each with its source, numbered where several are of one kind."""
+        kinds, names = [type(source).__name__ for source in self.sources], []
+        for place, (kind, source) in enumerate(zip(kinds, self.sources, strict=True)):
+            label = kind if kinds.count(kind) == 1 else f"{kind} {kinds[: place + 1].count(kind)}"
+            names += [f"{name} ({label})" for name in source.class_names(split)]
+        return names
 
     def class_examples(self, split: Split, classes: Tensor, count: int = 1) -> Tensor:
         """As ``StoredDataModule.class_examples``."""

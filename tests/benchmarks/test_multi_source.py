@@ -148,6 +148,13 @@ def test_another_size_is_over_the_same_images(made):
     assert same(sized.fixed_episodes("test", 0, 6)[:4], new.fixed_episodes("test", 0, 6)[:4])
 
 
+def test_classes_of_sources_of_one_kind_have_names_of_their_own(made, own):
+    data = made(sources=["CIFARFS", own, own])
+    names = data.class_names("test")
+    assert len(set(names)) == len(names) == 18
+    assert [names[number] for number in (0, 6, 12)] == ["0 (CIFARFS)", "test0 (ImageFolder 1)", "test0 (ImageFolder 2)"]
+
+
 def test_pixels_lie_within_the_range_of_all_sources(made):
     low, high = made().pixel_range
     ranges = [source.pixel_range for source in made().sources]
