@@ -17,7 +17,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
 
 # A configuration file makes nothing but what a flag is for: defaults of later versions of jsonargparse.
-_SAFE = {"instantiate_subclass_spec_in_any": False, "import_path_denylist": []}
+_SAFE: dict[str, Any] = {"instantiate_subclass_spec_in_any": False, "import_path_denylist": []}
 _KNOWN = inspect.signature(set_parsing_settings).parameters
 set_parsing_settings(**{name: value for name, value in _SAFE.items() if name in _KNOWN})
 
