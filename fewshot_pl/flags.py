@@ -48,7 +48,7 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
         return f"--{key} cannot be {name}{_nearest(name, names)}{choices}"
     if match := re.search(r"(?:Got value|Given value): (.*)", message):
         wanted = " or ".join(dict.fromkeys(_plain_type(kind) for kind in re.findall(r"Expected an? ([^\n]*)", message)))
-        return f"{f'--{key}' if f'--{key}' in known_flags else _full_name(key)} takes {wanted}, not {match.group(1)}"
+        return f"{_full_name(key, set(known_flags))} takes {wanted}, not {match.group(1)}"
     if match := re.search(r"the following arguments are required: (.*)", message):
         *others, last = (f"--{name}" for name in match.group(1).split(", "))
         return f"{', '.join(others)}{' and ' * bool(others)}{last} must be given: see --help"
@@ -131,7 +131,9 @@ def _class_names(key: str) -> list[str]:
     return [name for name in names if not inspect.isabstract(getattr(_REGISTRIES[key], name))]
 
 
-def _full_name(key: str) -> str:
+def _full_name(key: str, known_flags: set[str]) -> str:
+    if f"--{key}" in known_flags and any("." in flag for flag in known_flags):
+        return f"--{key}"  # of a command; the parser of a class knows its arguments without the class's prefix
     full = [flag for flag in _class_flags() if flag.endswith(f".{key}")]
     return full[0] if full and "." not in key else f"--{key}"
 

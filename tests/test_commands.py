@@ -211,42 +211,6 @@ def test_lightnings_optimiser_flags_replace_the_default(flags: list[str]) -> Non
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.05 * 0.1**2)
 
 
-MISTAKES = {
-    "--model.iner_lr 4": "did you mean --model.inner_lr?",
-    "--model.inner_lr 4": "belongs to MAML",
-    "--trainer.max_epoch 3": "did you mean --trainer.max_epochs?",
-    "--model MALM": "did you mean MAML?",
-    "--data Omniglott": "did you mean Omniglot?",
-    "--data.num_shots two": "--data.num_shots takes a whole number, not two",
-    "--model.norm batch": "--model.norm takes one of",
-    "--model.backbone conv5": "no backbone is called 'conv5'",
-    "--config missing.yaml": "missing.yaml",
-    "--data.num_ways 7": "needs at least 7",
-    "--data.num_shots 3": "has 4 images",
-    "--data.root nowhere": "nowhere",
-    "--data.tasks_per_batch 0": "tasks_per_batch",
-    "--pictures confuson": "--pictures takes one of 'episode', ",
-    "--pictures all episode": "--pictures all stands for itself",
-    "--model MAML --model.inner_lr 1e38": "from inner step 1 on: lower --model.inner_lr or",
-    "--ckpt_path nothing.ckpt": "there is no checkpoint nothing.ckpt",
-    "--ckpt_path last": "start one without --ckpt_path",
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_one_sentence_and_an_exit_code(
-    mistake: str, flags: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    try:
-        code: Any = train([*flags, *mistake.split()])
-    except SystemExit as stop:
-        code = stop.code
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert code == 2
-    assert len(errors) == 1 and MISTAKES[mistake] in errors[0]
-    assert not list(Path(flags[flags.index("--runs") + 1]).glob("**/*.ckpt"))
-
-
 def test_a_full_disk_is_said_in_one_sentence(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,21 +220,3 @@ def test_a_full_disk_is_said_in_one_sentence(
     monkeypatch.setattr("fewshot_pl.cli.save_result", no_space)
     assert train(flags) == 2
     assert "no space left on disk to write last.ckpt" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("contents", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
-def test_a_broken_checkpoint_is_refused(contents: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = tmp_path / "broken.ckpt"
-    broken.write_bytes(contents)
-    assert evaluate(["--ckpt_path", str(broken)]) == 2
-    assert "not a checkpoint of fewshot_pl" in capsys.readouterr().err
-
-
-def test_a_checkpoint_with_code_in_it_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (tmp_path / "ran",)
-
-    torch.save({"algorithm": "ProtoNet", "state_dict": Payload()}, tmp_path / "evil.ckpt")
-    assert evaluate(["--ckpt_path", str(tmp_path / "evil.ckpt")]) == 2
-    assert not (tmp_path / "ran").exists()

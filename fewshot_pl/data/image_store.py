@@ -95,6 +95,7 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
         InputError: the disk is full, or the folder cannot be written to.
     """
     folder: Path | None = None
+    is_new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent))
@@ -109,6 +110,7 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        if is_new:
             with suppress(OSError):  # it is empty only where nothing could be written
                 path.parent.rmdir()
 

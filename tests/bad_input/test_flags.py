@@ -20,8 +20,10 @@ FLAGS = {
     "a word that belongs nowhere": Bad("train nonsense", "nonsense"),
     "a flag without its value": Bad("train --runs", "--runs"),
     "an unknown flag": Bad("train --model.learning_rat 1", "did you mean --model.learning_rate?"),
+    "an unknown flag of Lightning's": Bad("train --trainer.max_epoch 3", "did you mean --trainer.max_epochs?"),
     "a flag of another class": Bad("train --model.inner_lr 1", "belongs to MAML"),
     "an unknown class": Bad("train --model ProtoNets", "did you mean ProtoNet?"),
+    "an unknown benchmark": Bad("train --data Omniglott", "did you mean Omniglot?"),
     "an abstract class": Bad("train --model FewShotAlgorithm", "--model cannot be FewShotAlgorithm"),
     "a class that is no algorithm": Bad("train --model os.PathLike", "--model cannot be os.PathLike"),
     "a function for a class": Bad("train --data.class_path os.system", "--data"),
@@ -51,13 +53,14 @@ FLAGS = {
     "an unknown precision": Bad("train --trainer.precision 12", "--trainer.precision takes"),
     "negative epochs": Bad("train --trainer.max_epochs -5", "max_epochs"),
     "an unknown picture": Bad("train --pictures confuson", "--pictures takes"),
+    "all pictures and one": Bad("train --pictures all episode", "--pictures all stands for itself"),
     "an unknown optimiser": Bad("train --optimizer Adamm", "--optimizer"),
     "an unknown direction": Bad("train --checkpoint.mode up", "mode"),
     "a file for the folder of runs": Bad("train --runs protonet.ckpt", "protonet.ckpt"),
     "a name too long for a disk": Bad(f"train --data.root {'x' * 300}", "xxx"),
     "a user that is not there": Bad("train --data.root ~nobody-of-this-name/images", "write the whole path"),
     "a source that is no benchmark": Bad("train --data MultiSource --data.sources [Sofa]", "there is no benchmark"),
-    "too few species": Bad("train --data Fungi", "Fungi is not in images"),
+    "species that are not there": Bad("train --data Fungi", "Fungi is not in images"),
 }
 CONFIGS = {
     "a missing file": Bad("train --config missing.yaml", "missing.yaml"),
@@ -71,7 +74,7 @@ CONFIGS = {
     "a wrong value": Bad(FROM_FILE, "takes a whole number", config("data:\n  num_shots: two\n")),
     "another encoding": Bad(FROM_FILE, "bad.yaml", config("runs: Läufe\n".encode("utf-16"))),
     "a date that is none": Bad(FROM_FILE, "bad.yaml", config("model: 2001-99-99\n")),
-    "a very deep one": Bad(FROM_FILE, "bad.yaml", config("[" * 400)),
+    "a very deep one": Bad(FROM_FILE, "bad.yaml", config("[" * 300)),
     "code": Bad(FROM_FILE, "bad.yaml", config("runs: !!python/object/apply:os.mkdir [ran]\n")),
 }
 

@@ -97,7 +97,6 @@ for line in sys.stdin.read().splitlines():
 """
 LINES = {
     "train.py --model.learning_rat 1": "error: there is no flag",
-    "train.py --data ImageFolder --data.root nowhere": "error: there is no folder nowhere",
     "evaluate.py --ckpt_path missing.ckpt": "error: there is no checkpoint missing.ckpt",
     "predict.py --ckpt_path missing.ckpt --support nowhere --query x": "error: there is no folder nowhere",
     "export.py --ckpt_path missing.ckpt": "error: there is no checkpoint missing.ckpt",

@@ -1,7 +1,6 @@
 """predict.py through its entry point: the table, the page, what it remarks, and bad input."""
 
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,77 +93,3 @@ def test_a_corrupt_query_loses_no_other(checkpoint, folders, tmp_path, capsys):
     assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
     assert len(rows(tmp_path / "out")) == 5
     assert "1 of 6 images is not labelled" in (told := capsys.readouterr().err) and "a/0.png cannot be decoded" in told
-
-
-def corrupt(folders):
-    (folders[0] / "red" / "1.png").write_bytes(b"no image")
-
-
-def without_image(folders):
-    (folders[0] / "yellow").mkdir()
-
-
-def one_class(folders):
-    for name in ("red", "green"):
-        shutil.rmtree(folders[0] / name)
-
-
-def no_support(folders):
-    shutil.rmtree(folders[0])
-
-
-def no_query(folders):
-    shutil.rmtree(folders[1])
-
-
-def text_query(folders):
-    no_query(folders)
-    folders[1].mkdir()
-    (folders[1] / "notes.txt").write_text("nothing")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "told"),
-    [
-        (corrupt, "red/1.png cannot be decoded"),
-        (without_image, "yellow holds no image"),
-        (one_class, "holds 1 class folder and at least two are needed"),
-        (no_support, "there is no folder"),
-        (no_query, "there is no file or folder"),
-        (text_query, "names no image"),
-    ],
-)
-def test_bad_folders_are_one_sentence_and_leave_nothing(checkpoint, folders, tmp_path, capsys, spoil, told):
-    path = checkpoint()
-    spoil(folders)
-    capsys.readouterr()
-    assert predict(flags(path, folders, tmp_path / "out")) == 2
-    error = capsys.readouterr().err
-    assert told in error and error.startswith("error: ") and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "told"),
-    [
-        ("ckpt_path", "missing.ckpt", "there is no checkpoint missing.ckpt"),
-        ("false_reject", 2, "0 to 1"),
-        ("batch_size", 0, "batch_size must be at least 1"),
-        ("device", "abacus", "no device abacus"),
-    ],
-)
-def test_bad_flags(checkpoint, folders, tmp_path, capsys, flag, value, told):
-    path = checkpoint()
-    capsys.readouterr()
-    assert predict(flags(path, folders, tmp_path / "out", **{flag: value})) == 2
-    error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_head_with_fewer_outputs_than_classes(checkpoint, folders, tmp_path, capsys):
-    write_classes(folders[0], {"yellow": 1})
-    path = checkpoint("MAML")
-    capsys.readouterr()
-    assert predict(flags(path, folders, tmp_path / "out")) == 2
-    assert "head of 3 outputs and you gave 4 classes" in capsys.readouterr().err
