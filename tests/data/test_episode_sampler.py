@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
-from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
+from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize, episode_generator
 from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.errors import InputError
 
@@ -101,11 +101,44 @@ def test_the_first_episodes_are_these():
         ((9, 1, 1), "9 classes.*only 8.*num_ways"),
         ((5, 3, 4), "'class0' has 6 images.*3 shots.*4 queries.*num_shots"),
         ((5, 0, 4), "at least 1, not 5, 0, 4"),
+        ((0, 1, 4), "at least 1, not 0, 1, 4"),
+        ((5, 1, 0), "at least 1, not 5, 1, 0"),
+        ((5, 1, 1, -1), "^--data.num_unlabelled must be at least 0, not -1$"),
+        ((5, 3, 4), r"needs 3 shots \+ 4 queries: add images, or lower num_shots or num_queries$"),
+        (
+            (5, 1, 2, 2),
+            r"needs 1 shots \+ 2 queries \+ 2 x 2 unlabelled images: add images, or lower num_shots, num_queries or "
+            "num_unlabelled$",
+        ),
     ],
 )
 def test_too_few_classes_or_images_are_said_with_the_cure(size, message):
     with pytest.raises(InputError, match=message):
         a_sampler(size=size)
+
+
+def test_nothing_is_turned_and_everything_labelled_unless_asked_for():
+    indices = EpisodeSampler(a_store(), EpisodeSize(5, 2, 4), 0)(0, 0, 200)
+    assert not indices.quarter_turns.any()
+    assert indices.is_labelled.dtype == torch.bool and indices.is_labelled.all()
+
+
+def test_a_share_of_the_tasks_is_unlabelled_and_their_images_stay_the_same():
+    labelled, some = (EpisodeSampler(a_store(), EpisodeSize(5, 1, 1, 1), 0, 1, share) for share in (0.0, 0.3))
+    one, other = labelled(0, 0, 2000), some(0, 0, 2000)
+    assert torch.equal(one.support, other.support) and torch.equal(one.query_u, other.query_u)
+    assert 1 - other.is_labelled.float().mean().item() == pytest.approx(0.3, abs=0.04)
+    assert not EpisodeSampler(a_store(), EpisodeSize(5, 1, 1), 0, 1, 1.0)(0, 0, 50).is_labelled.any()
+
+
+@pytest.mark.parametrize("seed", [0, 2, 2**63, -1, -3])
+@pytest.mark.parametrize("purpose", [0, 1])
+def test_a_stream_is_named_by_seed_purpose_episode_and_epoch(seed, purpose):
+    """So that no two share numbers; negative seeds are taken modulo 2^64."""
+    state = episode_generator(seed, 7, 5, purpose).bit_generator.state["state"]
+    assert state["key"].tolist() == [seed % 2**64, purpose]
+    assert state["counter"].tolist() == [0, 0, 5, 7]
+    assert episode_generator(seed, 7, 5).random() == episode_generator(seed, 7, 5, 0).random()
 
 
 def test_rotations_count_as_classes():
