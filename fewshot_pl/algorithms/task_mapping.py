@@ -89,7 +89,11 @@ class TaskMapping(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.training_seed = torch.initial_seed()
+            self.training_seed, self._random_state = torch.initial_seed(), torch.get_rng_state()
+
+    def teardown(self, stage: str) -> None:
+        if stage == "fit":  # its steps have set another seed, which would be that of the next training
+            torch.set_rng_state(self._random_state)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         # The first hook of a step: augmentation, dropout and whatever else draws from torch's or Python's random state
