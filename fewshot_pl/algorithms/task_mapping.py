@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.backbones.learner import draws_random_numbers
+from fewshot_pl.backbones.normalization import running_statistics
 from fewshot_pl.functional.noise import normal_noise
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap"]
@@ -67,6 +68,21 @@ class TaskMapping(LightningModule):
         if not wanted or not repeats or self.device.type != "cpu":
             return 1
         return min(len(inputs[0]), torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
+
+    # Several devices ---------------------------------------------------------------------------------
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._share_running_statistics()
+
+    def _share_running_statistics(self) -> None:
+        """Give all devices the mean of their running statistics: those of one device with the tasks of all.
+
+        DDP would go on from the first device's, and validate on every device with its own.
+        """
+        if self.trainer.world_size > 1 and (buffers := running_statistics(self)):
+            shared = self.trainer.strategy.reduce(torch.cat(buffers), reduce_op="mean")
+            for buffer, values in zip(buffers, shared.split([len(buffer) for buffer in buffers]), strict=True):
+                buffer.copy_(values)
 
     # Random numbers ----------------------------------------------------------------------------------
 
