@@ -12,10 +12,10 @@ from torch.multiprocessing import start_processes
 _PATIENCE = 240  # seconds
 
 
-def torchrun(rank, count, address, machines=1):
-    """The environment of a process that torchrun starts, on one machine or as one of a machine each."""
-    local = {"LOCAL_RANK": "0", "GROUP_RANK": rank} if machines > 1 else {"LOCAL_RANK": rank, "GROUP_RANK": "0"}
-    return {"TORCHELASTIC_RUN_ID": "test", "RANK": rank, "WORLD_SIZE": count, **local, **address}
+def torchrun(rank, count, address):
+    """The environment of a process that torchrun starts, all of them on one machine."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": count}
+    return {"TORCHELASTIC_RUN_ID": "test", **place, **address}
 
 
 def slurm(rank, count, address):
@@ -25,10 +25,10 @@ def slurm(rank, count, address):
     return {**{f"SLURM_{name}": value for name, value in {**job, **place}.items()}, **address}
 
 
-def in_forks(count, work, *arguments, launcher=torchrun, **how):
+def in_forks(count, work, *arguments, launcher=torchrun):
     """Run ``work(*arguments)`` in so many processes, and raise what one of them raises."""
     address = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
-    places = [launcher(str(rank), str(count), address, **how) for rank in range(count)]
+    places = [launcher(str(rank), str(count), address) for rank in range(count)]
     forks = start_processes(_run, (places, work, arguments), count, join=False, start_method="fork")
     until = time.monotonic() + _PATIENCE
     try:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -254,12 +253,11 @@ def assert_same_training(checkpoint, alone):
     """Two checkpoints of the same steps, but for rounding in float32; running statistics are compared too."""
     ours, theirs = (torch.load(path, weights_only=True) for path in (checkpoint, alone))
     assert ours["global_step"] == theirs["global_step"] == 2
-    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-4, atol=1e-5)
 
 
 PLACES = {
     "two-devices": (2, 1, torchrun),
-    "two-machines": (1, 2, partial(torchrun, machines=2)),
     "slurm": (1, 2, slurm),
 }
 
