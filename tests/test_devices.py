@@ -180,6 +180,23 @@ def test_workers_change_no_figure(folder, num_workers):
     assert alone == helped
 
 
+def test_with_threads_too_batches_change_no_figure():
+    """A task that is alone in its batch has no more threads than others, with which sums are rounded otherwise."""
+    torch.set_num_threads(2)
+    try:
+        model = build("ProtoNet", norm="transductive", image_shape=(3, 32, 32))
+        tasks = random_episode(num_tasks=5, num_queries=15, image_shape=(3, 32, 32))
+        found = [
+            quiet_trainer(1).test(
+                model, DataLoader([tasks.tasks(part) for part in parts], batch_size=None), verbose=False
+            )
+            for parts in ([slice(5)], [slice(4), slice(4, 5)], [slice(i, i + 1) for i in range(5)])
+        ]
+    finally:
+        torch.set_num_threads(1)
+    assert found[0] == found[1] == found[2]
+
+
 # Commands --------------------------------------------------------------------------------------------
 
 

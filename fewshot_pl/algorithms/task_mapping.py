@@ -67,7 +67,18 @@ class TaskMapping(LightningModule):
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":
             return 1
-        return min(len(inputs[0]), torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
+        at_once = min(torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
+        return at_once if self._evaluates_a_list else min(len(inputs[0]), at_once)
+
+    @property
+    def _evaluates_a_list(self) -> bool:
+        """Whether this is validation or test on tasks of one size.
+
+        As many threads then share the cores in every batch, however few its tasks: with more to a task its sums would
+        be rounded otherwise, and figures depend on batches.
+        """
+        evaluates = self._trainer is not None and bool(self.trainer.evaluating)
+        return evaluates and not getattr(getattr(self.trainer, "datamodule", None), "is_variable", False)
 
     # Several devices ---------------------------------------------------------------------------------
 
