@@ -40,6 +40,11 @@ class TaskMapping(LightningModule):
         """Whether tasks are mapped by vmap."""
         return self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
 
+    @property
+    def vectorises_features(self) -> bool:
+        """Whether ``auto`` maps features by vmap; where that rounds a task as if it were alone, in float32 too."""
+        return True
+
     def map_tasks(self, function: OneTask, *inputs: Tensor, loss_first: bool = False) -> tuple[Tensor, ...]:
         """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...].
 
@@ -47,7 +52,8 @@ class TaskMapping(LightningModule):
         ``loss_first``: see ``mapped``; not for vmap.
         """
         # Features take so little work that tasks one by one would cost more in calls.
-        vmap = self.vectorises or (self.task_parallel == "auto" and inputs[0].ndim == _NDIM_OF_FEATURES)
+        of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
+        vmap = self.vectorises or (self.task_parallel == "auto" and of_features)
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:
