@@ -1,86 +1,208 @@
-"""Two processes on the CPU do what one does: the same figures, and the same step from the union of their tasks."""
+"""Several processes do what one does: the steps of all their tasks at once, and the same figures to the last digit."""
 
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from episodes import NUM_WAYS, random_episode
+from forks import free_port, in_forks, slurm, torchrun
+from own_images import ALGORITHMS
+from pytorch_lightning import Trainer
+from random_images import write_image_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
+from fewshot_pl import algorithms
+from fewshot_pl.benchmarks import ImageFolder, Sinusoid
+from fewshot_pl.cli import evaluate, train
+from fewshot_pl.data.episode_dataset import FixedEpisodes
+
+pytestmark = [
+    pytest.mark.xdist_group("devices"),  # what forks have found is there once
+    pytest.mark.filterwarnings("ignore:.*num_workers"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded"),
+]
 REPOSITORY = Path(__file__).parents[1]
+FIGURES = {"loss", "accuracy", "ci95", "nll", "ece", "brier"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """images/<split>/<class>/*.png, and a place for runs."""
+def folder(tmp_path_factory):
+    """images/<split>/<class>/*.png, and a place for everything else."""
     root = tmp_path_factory.mktemp("devices")
-    random = np.random.default_rng(0)
-    for split in ("train", "val", "test"):
-        for number in range(4):
-            target = root / "images" / split / f"{split}{number}"
-            target.mkdir(parents=True)
-            for index in range(3):
-                Image.fromarray(random.integers(0, 255, (16, 16), np.uint8)).save(target / f"{index}.png")
+    write_image_folder(root / "images", num_classes=4, size=16)
     return root
 
 
-def process(*words: str) -> subprocess.Popen[str]:
-    """A Python process of its own, as Lightning starts one for each device from it."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+def quiet_trainer(devices, **arguments):
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(**{"accelerator": "cpu", "devices": devices, "use_distributed_sampler": False, **off, **arguments})
+
+
+def build(algorithm, **settings):
+    torch.manual_seed(0)
+    return getattr(algorithms, algorithm)(**{**ALGORITHMS[algorithm], "norm": "group", **settings})
+
+
+# Steps -----------------------------------------------------------------------------------------------
+
+SMALL = {"image_shape": (1, 16, 16), "backbone": "conv4-32"}
+MAPS = {"image_shape": (1, 16, 16), "backbone": "conv4-maps"}
+STEPS = {
+    "ProtoNet": SMALL,
+    "ProtoNet-running": {**SMALL, "norm": "running"},
+    "ProtoNet-ViT": {"image_shape": (1, 32, 32), "backbone": "timm/test_vit"},
+    "MatchingNet": {**SMALL, "full_context": True},
+    "RelationNet": MAPS,
+    "MAML": {**SMALL, "inner_lr": 0.05, "num_inner_steps": 2},
+    "MAML-running": {**SMALL, "inner_lr": 0.05, "first_order": True, "norm": "running"},
+    "Reptile": {**SMALL, "num_inner_steps": 3},
+    "LSTMMetaLearner": {**SMALL, "hidden_size": 4},
+    "MetaGAN": {**SMALL, "inner_lr": 0.05},
+    "MetaGAN-relation": {**MAPS, "classifier": "relation_net"},
+    "MetaGAN-without-a-game": {**SMALL, "real_weight": 0, "fake_weight": 0},
+    "PLATIPUS": {**SMALL, "inner_lr": 0.05},
+}
+
+
+def trained_states(folder, devices=1, accumulate=1):
+    """Every algorithm after two steps, each on four tasks that processes and accumulated batches share; also saved."""
+    size = 4 // (devices * accumulate)
+    states = {}
+    for name, settings in STEPS.items():
+        model = build(name.split("-")[0], lr_halve_every=1, **settings).double()
+        trainer = quiet_trainer(devices, max_steps=2, accumulate_grad_batches=accumulate, gradient_clip_val=0.1)
+        parts = range(trainer.global_rank * size, 4, devices * size)
+        steps = [four_tasks(seed, settings["image_shape"]) for seed in (1, 2)]
+        batches = [tasks.tasks(slice(first, first + size)) for tasks in steps for first in parts]
+        torch.manual_seed(3)
+        trainer.fit(model, DataLoader(batches, batch_size=None))
+        assert trainer.global_step == 2
+        states[name] = model.state_dict()
+    if int(os.environ.get("RANK", "0")) == 0:
+        torch.save(states, folder / f"states{devices}.pt")
+    return states
+
+
+def four_tasks(seed, image_shape):
+    episode = random_episode(num_tasks=4, num_queries=1, image_shape=image_shape, dtype=torch.float64, seed=seed)
+    return episode._replace(known_ways=NUM_WAYS)
+
+
+@pytest.fixture(scope="module")
+def states(folder):
+    """What becomes of the algorithms in one process, with accumulation, and in two processes."""
+    in_forks(2, trained_states, folder, 2)
+    two = torch.load(folder / "states2.pt")
+    return {"one": trained_states(folder), "accumulated": trained_states(folder, accumulate=2), "two": two}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("way", ["accumulated", "two"])
+def test_a_step_is_that_of_one_process_with_all_tasks_at_once(states, name, way):
+    """In float64, with Lightning's default strategy; gradients are clipped, and the second step is of half the size."""
+    if way == "accumulated" and name.endswith("running"):
+        pytest.skip("running statistics count batches, as torch's do")
+    torch.testing.assert_close(states[way][name], states["one"][name], rtol=0, atol=1e-10)
+
+
+def test_steps_are_worth_comparing(states):
+    for name, settings in STEPS.items():
+        before = build(name.split("-")[0], **settings).double().state_dict()
+        moved = [key for key, value in states["one"][name].items() if (value - before[key]).abs().max() > 1e-6]
+        assert len(moved) > len(before) / 3, name
+
+
+# Figures ---------------------------------------------------------------------------------------------
+
+
+def all_figures(folder, devices=1, eval_tasks_per_batch=1, **settings):
+    """The figures of every algorithm on seven episodes, those of two in float64 too; also saved."""
+    sizes = {"eval_tasks_per_batch": eval_tasks_per_batch, "num_val_episodes": 5, "num_test_episodes": 7}
+    own = {"root": folder / "images", "cache_dir": folder / "cache", "image_size": 16, "channels": 1}
+    few = {"num_ways": 3, "num_queries": 2, **sizes, **settings}
+    found = {}
+    for name in ALGORITHMS:
+        model = build(name, **(MAPS if name == "RelationNet" else SMALL))
+        found[name] = figures(model, ImageFolder(**own, **few), devices)
+    for norm in ("running", "transductive"):
+        found[norm] = figures(build("ProtoNet", **{**SMALL, "norm": norm}), ImageFolder(**own, **few), devices)
+    for name in ("ProtoNet", "MAML"):
+        found[f"{name} in float64"] = figures_of_doubles(build(name, **SMALL).double(), devices, eval_tasks_per_batch)
+    curves = build("MAML", num_ways=1, image_shape=(1, 1, 1), backbone="mlp-40-40", norm="none")
+    found["curves"] = figures(curves, Sinusoid(**sizes), devices)
+    if int(os.environ.get("RANK", "0")) == 0:
+        (folder / f"figures{devices}.json").write_text(json.dumps(found))
+    return found
+
+
+def figures(model, data, devices):
+    trainer = quiet_trainer(devices)
+    validated = trainer.validate(model, datamodule=data, verbose=False)[0]
+    return validated | trainer.test(model, datamodule=data, verbose=False)[0]
+
+
+def figures_of_doubles(model, devices, eval_tasks_per_batch):
+    trainer = quiet_trainer(devices)
+    episodes = random_episode(num_tasks=7, dtype=torch.float64)
+    mine = FixedEpisodes(7, eval_tasks_per_batch, devices, trainer.global_rank)
+    batches = [episodes.tasks(slice(first, first + count)) for _, first, count in mine]
+    return trainer.test(model, DataLoader(batches, batch_size=None), verbose=False)[0]
+
+
+def test_figures_are_the_same_to_the_last_digit(folder):
+    """On any number of processes and workers, in batches of any size."""
+    one = all_figures(folder)
+    assert one["MAML"].keys() == {f"{split}/{figure}" for split in ("val", "test") for figure in FIGURES}
+    assert one["curves"].keys() == {
+        f"{split}/{figure}" for split in ("val", "test") for figure in ("loss", "mse", "ci95")
+    }
+    assert len({figures["test/loss"] for figures in one.values()}) == len(one)
+    assert all_figures(folder, eval_tasks_per_batch=7) == one
+    for count, eval_tasks_per_batch in ((2, 2), (4, 3)):
+        in_forks(count, all_figures, folder, count, eval_tasks_per_batch)
+        assert json.loads((folder / f"figures{count}.json").read_text()) == one, f"{count} processes"
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_no_figure(folder, num_workers):
+    own = {"root": folder / "images", "cache_dir": folder / "cache", "image_size": 16, "channels": 1}
+    few = {"num_ways": 3, "num_queries": 2, "num_val_episodes": 5, "num_test_episodes": 7}
+    model = build("MAML", **SMALL)
+    alone, helped = (
+        figures(model, ImageFolder(**own, **few, store="host", num_workers=number), 1) for number in (0, num_workers)
     )
+    assert alone == helped
 
 
-def wait_for(*processes: subprocess.Popen[str]) -> None:
+def test_with_threads_too_batches_change_no_figure():
+    """A task that is alone in its batch has no more threads than others, with which sums are rounded otherwise."""
+    torch.set_num_threads(2)
     try:
-        for one in processes:
-            told = one.communicate(timeout=300)[1]
-            assert one.returncode == 0, told
+        model = build("ProtoNet", norm="transductive", image_shape=(3, 32, 32))
+        tasks = random_episode(num_tasks=5, num_queries=15, image_shape=(3, 32, 32))
+        found = [
+            quiet_trainer(1).test(
+                model, DataLoader([tasks.tasks(part) for part in parts], batch_size=None), verbose=False
+            )
+            for parts in ([slice(5)], [slice(4), slice(4, 5)], [slice(i, i + 1) for i in range(5)])
+        ]
     finally:
-        for one in processes:
-            one.kill()
+        torch.set_num_threads(1)
+    assert found[0] == found[1] == found[2]
 
 
-def command(script: str, *flags: str) -> None:
-    wait_for(process(script, *flags))
+# Commands --------------------------------------------------------------------------------------------
 
 
-def two_machines(script: str, *flags: str) -> None:
-    """Run a command under torchrun on two machines with a device each, both of which are this one."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = ["--master-addr", "localhost", "--master-port", str(free.getsockname()[1])]
-    launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *address]
-    wait_for(*(process(*launcher, "--node-rank", rank, script, *flags) for rank in "01"))
-
-
-def trained(
-    folder: Path,
-    algorithm: str,
-    devices: int,
-    tasks_per_batch: int,
-    run_command: Callable[..., None] = command,
-    **more: object,
-) -> dict[str, Any]:
-    """The checkpoint after two steps of plain SGD; group norm, as batch statistics would be those of a device."""
-    runs = folder / f"{run_command.__name__}{devices}"
+def flags(folder, runs, devices, num_nodes, tasks_per_batch):
+    """Two steps of plain SGD, where rounding is the only difference."""
     values = {
-        "model": algorithm,
         "data": "ImageFolder",
         "data.root": folder / "images",
         "data.cache_dir": folder / "cache",
@@ -94,24 +216,40 @@ def trained(
         "data.num_val_episodes": 7,
         "data.num_test_episodes": 21,
         "data.eval_tasks_per_batch": 2,
-        "model.norm": "group",
         "optimizer": "SGD",
         "optimizer.lr": 0.1,
+        "pictures": "all",
         "trainer.max_epochs": 1,
-        "trainer.accelerator": "cpu",
-        "trainer.devices": devices,
-        "trainer.logger": True,
-        "runs": runs,
-        **more,
+        "trainer.enable_progress_bar": "false",
+        **devices_of(devices, num_nodes),
+        "runs": folder / runs,
     }
-    run_command("train.py", *[word for name, value in values.items() for word in (f"--{name}", str(value))])
-    (run,) = (runs / "ImageFolder" / algorithm).iterdir()  # one folder, whatever the number of processes
+    return words(values)
+
+
+def devices_of(devices, num_nodes):
+    return {"trainer.accelerator": "cpu", "trainer.devices": devices, "trainer.num_nodes": num_nodes}
+
+
+def words(values):
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def train_and_evaluate(folder, name, devices=1, num_nodes=1):
+    """A run, and the result and the report of the checkpoint of the run that was alone."""
+    assert train(flags(folder, name, devices, num_nodes, 4 // (devices * num_nodes))) == 0
+    checkpoint = checkpoint_of(folder, "alone")
+    output = {"ckpt_path": checkpoint, "output": folder / f"{name}.json", "report": folder / f"{name}-report"}
+    assert evaluate(words({**output, **devices_of(devices, num_nodes)})) == 0
+
+
+def checkpoint_of(folder, runs):
+    (run,) = (folder / runs / "ImageFolder" / "ProtoNet").iterdir()  # one folder, whatever the number of processes
     assert json.loads((run / "results.json").read_text())["num_episodes"] == 21
-    checkpoint: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    return checkpoint | {"path": run / "checkpoints" / "last.ckpt"}
+    return run / "checkpoints" / "last.ckpt"
 
 
-def pictures(run: Path, tag: str) -> list[bytes]:
+def pictures(run, tag):
     """The PNG files of a tag in the event files of a run."""
     found = []
     for file in sorted(run.glob("events.*")):
@@ -121,36 +259,71 @@ def pictures(run: Path, tag: str) -> list[bytes]:
     return found
 
 
-def test_two_processes_take_the_step_and_give_the_figures_of_one(folder: Path) -> None:
-    one, two = (trained(folder, "ProtoNet", *size, pictures="all") for size in ((1, 4), (2, 2)))
-    machines = trained(folder, "ProtoNet", 1, 2, two_machines, **{"trainer.num_nodes": 2, "pictures": "all"})
-    for other in (two, machines):
-        assert one["global_step"] == other["global_step"] == 2
-        for name, value in one["state_dict"].items():
-            torch.testing.assert_close(other["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+@pytest.fixture(scope="module")
+def alone(folder):
+    """The checkpoint of a run in one process."""
+    train_and_evaluate(folder, "alone")
+    return checkpoint_of(folder, "alone")
 
+
+def assert_same_training(checkpoint, alone):
+    """Two checkpoints of the same steps, but for rounding in float32; running statistics are compared too."""
+    ours, theirs = (torch.load(path, weights_only=True) for path in (checkpoint, alone))
+    assert ours["global_step"] == theirs["global_step"] == 2
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-4, atol=1e-5)
+
+
+PLACES = {
+    "two-devices": (2, 1, torchrun),
+    "slurm": (1, 2, slurm),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_commands_leave_what_those_of_one_process_leave(folder, alone, name):
+    devices, num_nodes, launcher = PLACES[name]
+    in_forks(2, train_and_evaluate, folder, name, devices, num_nodes, launcher=launcher)
+    checkpoint = checkpoint_of(folder, name)
+    assert_same_training(checkpoint, alone)
     for tag in ("val/confusion", "val/episode"):  # of all processes; and written by one
-        assert pictures(one["path"].parents[1], tag) == pictures(two["path"].parents[1], tag), tag
+        assert pictures(checkpoint.parents[1], tag) == pictures(alone.parents[1], tag), tag
 
-    results, classes = {}, {}
-    for devices in (1, 2):
-        output, report = folder / f"result{devices}.json", folder / f"report{devices}"
-        flags = ["--trainer.devices", str(devices), "--trainer.accelerator", "cpu", "--output", str(output)]
-        command("evaluate.py", "--ckpt_path", str(one["path"]), *flags, "--report", str(report))
-        results[devices] = json.loads(output.read_text())
-        page = (report / "report.html").read_text("utf-8")
-        classes[devices] = re.findall(r'<td class="name">(.*?)</td>.*?<td>(\d+ of \d+)</td>', page)
-    for figure in ("accuracy", "ci95", "num_episodes"):
-        assert results[1][figure] == results[2][figure], figure
+    ours, theirs = (json.loads((folder / f"{which}.json").read_text()) for which in (name, "alone"))
+    assert {figure: ours[figure] for figure in FIGURES} == {figure: theirs[figure] for figure in FIGURES}
     # Right answers are counted by class only where each episode has its place in the list.
-    assert len(classes[1]) == 4 and classes[1] == classes[2]
+    ours, theirs = (classes(folder / f"{which}-report" / "report.html") for which in (name, "alone"))
+    assert len(ours) == 4 and ours == theirs
 
 
-def test_two_processes_share_reptiles_inner_adam(folder: Path) -> None:
-    steps = {"model.num_inner_steps": 3, "model.num_inner_steps_test": 2, "model.inner_batch_size": 4}
-    one, two = (trained(folder, "Reptile", *size, **steps) for size in ((1, 4), (2, 2)))
-    assert one["state_dict"]["inner_num_steps"] == two["state_dict"]["inner_num_steps"] == 6
-    second_moments = one["state_dict"]["inner_second_moment"], two["state_dict"]["inner_second_moment"]
-    torch.testing.assert_close(*second_moments, rtol=1e-4, atol=1e-6)
-    for name, value in one["state_dict"].items():
-        torch.testing.assert_close(two["state_dict"][name], value, rtol=1e-4, atol=1e-5)
+def classes(report):
+    return re.findall(r'<td class="name">(.*?)</td>.*?<td>(\d+ of \d+)</td>', report.read_text("utf-8"))
+
+
+def process(*command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_lightning_and_torchrun_start_the_processes_themselves(folder, alone):
+    """Lightning two devices of one machine, torchrun one device on each of two machines, both of which are this one."""
+    address = ["--master-addr", "localhost", "--master-port", free_port()]
+    launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *address]
+    started = [process("train.py", *flags(folder, "lightning", 2, 1, 2))]
+    for rank in "01":
+        started.append(process(*launcher, "--node-rank", rank, "train.py", *flags(folder, "torchrun", 1, 2, 2)))
+    try:
+        for one in started:
+            told = one.communicate(timeout=300)[1]
+            assert one.returncode == 0, told
+    finally:
+        for one in started:
+            one.kill()
+    for name in ("lightning", "torchrun"):
+        assert_same_training(checkpoint_of(folder, name), alone)

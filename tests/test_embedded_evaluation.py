@@ -5,6 +5,7 @@ import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 import numpy as np
 import pytest
 import torch
+from episodes import random_episode
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -87,8 +88,20 @@ def test_the_figures_are_those_of_episodes_of_images(data, monkeypatch, name, st
 def test_tasks_per_batch_and_the_place_of_the_images_change_no_digit(data, tasks):
     model = ProtoNet(image_shape=SHAPE)
     figures, others = evaluated(model, data()), evaluated(model, data(eval_tasks_per_batch=tasks, store="host"))
-    for figure in figures.keys() - {"test/loss"}:  # which Lightning averages over batches in single precision
-        assert figures[figure] == others[figure], figure
+    assert figures == others
+
+
+@pytest.mark.parametrize("name", METRIC)
+def test_how_many_tasks_are_compared_at_once_changes_no_bit(name):
+    algorithm, settings = METRIC[name]
+    torch.manual_seed(0)
+    model = algorithm(image_shape=SHAPE, **settings).eval()
+    tasks = random_episode(12, 5, num_shots=5, num_queries=10, image_shape=(model.num_features,))
+    features = tasks._replace(**{name: getattr(tasks, name).flatten(2) for name in ("support_x", "query_x")})
+    assert features.holds_features
+    with torch.inference_mode():
+        at_once, alone = model(features), torch.cat([model(features.tasks(slice(i, i + 1))) for i in range(12)])
+    assert torch.equal(at_once, alone)
 
 
 def test_images_are_embedded_with_each_episode_where_that_is_less_work(data, monkeypatch):

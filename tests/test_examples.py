@@ -1,12 +1,21 @@
-"""The notebooks of examples/ run from top to bottom."""
+"""The notebooks of examples/ run from top to bottom, and its sweep with two workers."""
 
+import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
+
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import nbformat
+import optuna
 import pytest
+import torch
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
+from pytorch_lightning.callbacks import ModelCheckpoint
+from random_images import write_image_folder
+from torch.multiprocessing import start_processes
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -45,3 +54,65 @@ def test_own_images_are_told_apart_and_shown(kernel):
     assert "['octagon' 'square' 'triangle']" in told
     pictures = [one for one in notebook.cells[-1].outputs if "image/png" in one.get("data", {})]
     assert len(pictures) == 1
+
+
+# The sweep -------------------------------------------------------------------------------------------
+
+
+def sweep():
+    """The module examples/sweep_optuna.py."""
+    spec = importlib.util.spec_from_file_location("sweep_optuna", EXAMPLES / "sweep_optuna.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def short(tmp_path):
+    """The flags of a sweep whose trials are runs of a moment."""
+    write_image_folder(tmp_path / "images", num_classes=4, size=16)
+    values = {
+        "study": tmp_path / "sweep.db",
+        "data": "ImageFolder",
+        "data.root": tmp_path / "images",
+        "data.cache_dir": tmp_path / "cache",
+        "data.image_size": 16,
+        "data.num_ways": 3,
+        "data.num_queries": 2,
+        "data.batches_per_epoch": 1,
+        "data.num_val_episodes": 4,
+        "data.num_test_episodes": 4,
+        "pictures": "none",
+        "trainer.max_epochs": 1,
+        "trainer.accelerator": "cpu",
+        "trainer.enable_progress_bar": "false",
+    }
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def worker(number, module, flags):
+    torch.set_num_threads(1)  # threads do not survive a fork
+    module.main([*flags, "--trials", str(number + 1)])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded")
+def test_two_workers_share_a_sweep(short, tmp_path):
+    start_processes(worker, (sweep(), short), nprocs=2, start_method="fork")
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'sweep.db'}")
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert len({trial.params["model.learning_rate"] for trial in study.trials}) == 3
+    for trial in study.trials:
+        (run,) = (tmp_path / "sweep" / str(trial.number) / "ImageFolder" / "ProtoNet").iterdir()
+        best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+        assert best["hyper_parameters"]["learning_rate"] == trial.params["model.learning_rate"]
+        key = next(
+            key for key in best["callbacks"] if key.startswith(ModelCheckpoint.__name__) and "val/accuracy" in key
+        )
+        assert trial.value == float(best["callbacks"][key]["best_model_score"])
+
+
+def test_without_optuna_a_sweep_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SystemExit, match="pip install optuna"):
+        sweep()

@@ -89,9 +89,8 @@ def test_the_two_commands_are_there_word_for_word(then):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_shell_command_is_one_that_is_tested(page):
-    tested = re.compile(
-        rf"{LAUNCHERS}(train|evaluate|predict|export)\.py\b|{re.escape(INSTALL)}python (train\.py|-m pytest)$"
-    )
+    scripts = "train|evaluate|predict|export|examples/sweep_optuna"
+    tested = re.compile(rf"{LAUNCHERS}({scripts})\.py\b|{re.escape(INSTALL)}python (train\.py|-m pytest)$")
     assert [line for line in shell_lines(PAGES[page]) if not tested.match(line)] == []
 
 
@@ -100,6 +99,12 @@ def test_training_commands_parse(arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = Parser(shlex.split(arguments)).config
     assert config.trainer.max_epochs
+
+
+@pytest.mark.parametrize("arguments", command_lines("examples/sweep_optuna.py"))
+def test_sweeps_hand_on_flags_of_training(arguments):
+    flags = re.fullmatch(r"--study \S+ --trials \d+ (.*)", arguments)
+    assert Parser(shlex.split(flags[1])).config.trainer.devices == "1"
 
 
 @pytest.mark.parametrize("line", [one for one in shell_lines(PAGES["docs/multi_gpu.md"]) if one.startswith("torchrun")])

@@ -15,7 +15,7 @@ from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
-from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
+from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy, episode_losses
 
 
 class FewShotAlgorithm(TaskMapping, ABC):
@@ -193,14 +193,14 @@ class FewShotAlgorithm(TaskMapping, ABC):
         self._log_measures("test")
 
     def _evaluation_step(self, batch: Episode, stage: str) -> dict[str, Tensor]:
-        outputs = self(batch)
-        loss = self.query_loss(outputs, batch.query_y)
+        outputs, measures = self(batch), self._measures(stage)
+        losses = episode_losses(self.query_loss, outputs, batch.query_y)
+        measures.loss.update(losses)
         if batch.is_regression:
-            self._measures(stage).regressed(outputs, batch.query_y)
+            measures.regressed(outputs, batch.query_y)
         else:
-            self._measures(stage).classified(self.class_log_probabilities(outputs), batch.query_y)
-        self.log(f"{stage}/loss", loss, batch_size=batch.num_tasks, sync_dist=True)
-        return {"loss": loss, "logits": outputs}
+            measures.classified(self.class_log_probabilities(outputs), batch.query_y)
+        return {"loss": losses.mean(), "logits": outputs}
 
     def _log_measures(self, stage: str) -> None:
         measures = self._measures(stage)

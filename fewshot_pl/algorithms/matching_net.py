@@ -63,6 +63,11 @@ class MatchingNet(MetricAlgorithm):
                 for weight in context.parameters():
                     nn.init.uniform_(weight, -0.01, 0.01)  # with weights of zero f and g are the plain embeddings
 
+    @property
+    def vectorises_features(self) -> bool:
+        # vmap multiplies the LSTMs' weights with all tasks at once, and how that is rounded depends on their number.
+        return self.support_context is None
+
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
         with torch.autocast(query_f.device.type, enabled=False):  # dot products of long vectors, a recurrence
             if self.support_context is not None and self.query_context is not None:

@@ -114,8 +114,10 @@ class MetaGAN(FewShotAlgorithm):
                 f"--model.classifier relation_net compares feature maps, not those of {backbone}: "
                 "pass --model.backbone conv4-maps"
             )
-        self.task_encoder = TaskEncoder(image_shape, generator_width)
-        self.generator = Generator(image_shape, pixel_range, _NUM_NOISE, 4 * generator_width, generator_width)
+        sizes = _NUM_NOISE, 4 * generator_width, generator_width
+        # DDP waits for the gradients of all that is trained.
+        self.task_encoder = TaskEncoder(image_shape, generator_width).requires_grad_(self.is_game)
+        self.generator = Generator(image_shape, pixel_range, *sizes).requires_grad_(self.is_game)
 
     @property
     def is_game(self) -> bool:

@@ -57,6 +57,10 @@ class RelationNet(MetricAlgorithm):
             return super().query_logits(support_x, support_y, query_x, num_ways)
         return self.logits_from_features(self.encode(support_x), support_y, self.encode(query_x), num_ways)
 
+    @property
+    def vectorises_features(self) -> bool:
+        return False  # vmap convolves all tasks at once, and how that is rounded depends on their number
+
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
         classes = class_sums(support_f, support_y, num_ways)  # [N, D]
         return self.head.query_logits(classes, support_f, query_f)

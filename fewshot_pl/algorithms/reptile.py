@@ -141,6 +141,7 @@ class Reptile(GradientAlgorithm):
         self._left, self._num_left = None, 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
         self.update_inner_state()
 
     def update_inner_state(self) -> None:

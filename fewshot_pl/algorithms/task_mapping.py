@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.backbones.learner import draws_random_numbers
+from fewshot_pl.backbones.normalization import running_statistics
 from fewshot_pl.functional.noise import normal_noise
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap"]
@@ -41,6 +42,11 @@ class TaskMapping(LightningModule):
         """Whether tasks are mapped by vmap."""
         return self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
 
+    @property
+    def vectorises_features(self) -> bool:
+        """Whether ``auto`` maps features by vmap; where that rounds a task as if it were alone, in float32 too."""
+        return True
+
     def map_tasks(self, function: OneTask, *inputs: Tensor, loss_first: bool = False) -> tuple[Tensor, ...]:
         """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...].
 
@@ -48,7 +54,8 @@ class TaskMapping(LightningModule):
         ``loss_first``: see ``mapped``; not for vmap.
         """
         # Features take so little work that tasks one by one would cost more in calls.
-        vmap = self.vectorises or (self.task_parallel == "auto" and inputs[0].ndim == _NDIM_OF_FEATURES)
+        of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
+        vmap = self.vectorises or (self.task_parallel == "auto" and of_features)
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:
@@ -68,7 +75,33 @@ class TaskMapping(LightningModule):
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":
             return 1
-        return min(len(inputs[0]), torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
+        at_once = min(torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
+        return at_once if self._evaluates_a_list else min(len(inputs[0]), at_once)
+
+    @property
+    def _evaluates_a_list(self) -> bool:
+        """Whether this is validation or test on tasks of one size.
+
+        As many threads then share the cores in every batch, however few its tasks: with more to a task its sums would
+        be rounded otherwise, and figures depend on batches.
+        """
+        evaluates = self._trainer is not None and bool(self.trainer.evaluating)
+        return evaluates and not getattr(getattr(self.trainer, "datamodule", None), "is_variable", False)
+
+    # Several devices ---------------------------------------------------------------------------------
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._share_running_statistics()
+
+    def _share_running_statistics(self) -> None:
+        """Give all devices the mean of their running statistics: those of one device with the tasks of all.
+
+        DDP would go on from the first device's, and validate on every device with its own.
+        """
+        if self.trainer.world_size > 1 and (buffers := running_statistics(self)):
+            shared = self.trainer.strategy.reduce(torch.cat(buffers), reduce_op="mean")
+            for buffer, values in zip(buffers, shared.split([len(buffer) for buffer in buffers]), strict=True):
+                buffer.copy_(values)
 
     # Random numbers ----------------------------------------------------------------------------------
 

@@ -165,6 +165,12 @@ def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:
     return [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
 
 
+def running_statistics(module: nn.Module) -> list[Tensor]:
+    """The running mean and variance, [C] each, of every batch norm of mode ``running`` inside ``module``."""
+    layers = [layer for layer in episodic_norms(module) if layer.mode == "running"]
+    return [values for layer in layers for values in (layer.running_mean, layer.running_var)]
+
+
 @contextmanager
 def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
     """Within, the first ``num_support`` rows of a batch are its support images (matters to norm ``support``)."""

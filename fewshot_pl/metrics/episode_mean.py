@@ -1,5 +1,7 @@
 """EpisodeMean: the mean over episodes of any figure, with its 95% confidence interval."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -19,6 +21,12 @@ def episode_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 def episode_mse(predictions: Tensor, targets: Tensor) -> Tensor:
     """The mean squared error [T] of each task, from predictions and targets [T, n, D]."""
     return (predictions - targets).square().mean((-2, -1))
+
+
+def episode_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss [T] of each task, from outputs [T, n, N] and targets [T, n] or [T, n, D]."""
+    # One by one: how a sum over several tasks is rounded would depend on which are in the batch.
+    return torch.stack([loss(*(part[None] for part in task)) for task in zip(outputs, targets, strict=True)])
 
 
 def mean_and_ci95(figures: Tensor) -> tuple[Tensor, Tensor]:

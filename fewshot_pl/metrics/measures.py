@@ -25,13 +25,18 @@ class EpisodeRecords(NamedTuple):
 
 
 class EpisodeMeasures(nn.Module):
-    """Accuracy with its interval and calibration of a classification; mean squared error of a regression."""
+    """Accuracy with its interval and calibration of a classification; mean squared error of a regression.
+
+    Attributes:
+        loss: the mean over episodes of whatever loss a model has.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.accuracy = EpisodeMean()
         self.calibration = Calibration()
         self.mse = EpisodeMean()
+        self.loss = EpisodeMean()
 
     def classified(self, log_probabilities: Tensor, labels: Tensor) -> None:
         """Count tasks of log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
@@ -43,11 +48,12 @@ class EpisodeMeasures(nn.Module):
         self.mse.update(episode_mse(predictions, targets))
 
     def compute(self) -> dict[str, Tensor]:
-        """``accuracy``, ``ci95``, ``nll``, ``ece``, ``brier``; or ``mse``, ``ci95``."""
+        """``accuracy``, ``ci95``, ``nll``, ``ece``, ``brier``; or ``mse``, ``ci95``; and ``loss``, if any."""
+        figures = {"loss": self.loss.compute()[0]} if self.loss.update_called else {}
         if self.mse.update_called:
-            return dict(zip(("mse", "ci95"), self.mse.compute(), strict=True))
-        figures = dict(zip(("accuracy", "ci95"), self.accuracy.compute(), strict=True))
-        return {**figures, **self.calibration.compute()}
+            return dict(zip(("mse", "ci95"), self.mse.compute(), strict=True)) | figures
+        accuracy = dict(zip(("accuracy", "ci95"), self.accuracy.compute(), strict=True))
+        return {**accuracy, **self.calibration.compute(), **figures}
 
     def records(self) -> EpisodeRecords:
         """Each episode by itself, those of one device after those of another; every query must have a known class."""
@@ -58,5 +64,5 @@ class EpisodeMeasures(nn.Module):
 
     def reset(self) -> None:
         """Forget all tasks."""
-        for metric in (self.accuracy, self.calibration, self.mse):
+        for metric in (self.accuracy, self.calibration, self.mse, self.loss):
             metric.reset()
