@@ -148,6 +148,6 @@ def _warn_of_shared_classes(folders: ClassFolders, root: Path) -> None:
     names = {split: {folder.name for folder in folders[split]} for split in SPLITS}
     if shared := sorted(names["train"] & (names["val"] | names["test"])):
         rank_zero_warn(
-            f"class '{shared[0]}' (and {len(shared) - 1} more) is in train/ and in val/ or test/ of {root}: "
+            f"class '{printable(shared[0])}' (and {len(shared) - 1} more) is in train/ and in val/ or test/ of {root}: "
             "few-shot figures are about classes that training never saw"
         )
