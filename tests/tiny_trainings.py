@@ -1,5 +1,8 @@
 """Trainings of a second that are stopped and resumed (``pythonpath`` makes this importable)."""
 
+import os
+import time
+
 import torch
 from own_images import ALGORITHMS
 from pytorch_lightning import Callback, Trainer
@@ -62,6 +65,16 @@ def assert_same(one, other, name=""):
             assert_same(left, right, f"{name}/{place}")
     else:
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, (name, one, other)
+
+
+def told(number):
+    """Sends a signal to this process, and waits until it has come."""
+
+    def send():
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+
+    return send
 
 
 class At(Callback):

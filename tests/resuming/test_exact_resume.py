@@ -1,13 +1,12 @@
 """Training that is stopped and resumed ends with the weights, to the bit, of one that never stopped."""
 
-import os
 import signal
 
 import pytest
 import torch
 from own_images import ALGORITHMS
 from random_images import write_image_folder
-from tiny_trainings import At, assert_same, last_checkpoint, state, trained
+from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
 from fewshot_pl.algorithms import ProtoNet
 from fewshot_pl.errors import Stopped
@@ -27,10 +26,6 @@ def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     write_image_folder(root, num_classes=3, num_images=3, size=16)
     return root
-
-
-def told(number):
-    return lambda: os.kill(os.getpid(), number)
 
 
 def fails():

@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 from random_images import write_image_folder
-from tiny_trainings import At, assert_same, last_checkpoint, state, trained
+from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.cli import train
@@ -58,10 +58,6 @@ def meanwhile(monkeypatch):
         monkeypatch.setattr("fewshot_pl.cli.EpisodeRate", lambda: At(hook, num_batches, action))
 
     return planned
-
-
-def told(number):
-    return lambda: os.kill(os.getpid(), number)
 
 
 def killed(*arguments, **settings):
