@@ -121,17 +121,21 @@ def test_steps_are_worth_comparing(states):
 # Figures ---------------------------------------------------------------------------------------------
 
 
-def all_figures(folder, devices=1, eval_tasks_per_batch=1, **settings):
-    """The figures of every algorithm on seven episodes, those of two in float64 too; also saved."""
+def all_figures(folder, devices=1, eval_tasks_per_batch=1, names=tuple(ALGORITHMS)):
+    """The figures of algorithms on seven episodes, those of two in float64 too; also saved."""
     sizes = {"eval_tasks_per_batch": eval_tasks_per_batch, "num_val_episodes": 5, "num_test_episodes": 7}
     own = {"root": folder / "images", "cache_dir": folder / "cache", "image_size": 16, "channels": 1}
-    few = {"num_ways": 3, "num_queries": 2, **sizes, **settings}
+    few = {"num_ways": 3, "num_queries": 2, **sizes}
     found = {}
-    for name in ALGORITHMS:
+    for name in names:
         model = build(name, **(MAPS if name == "RelationNet" else SMALL))
         found[name] = figures(model, ImageFolder(**own, **few), devices)
     for norm in ("running", "transductive"):
         found[norm] = figures(build("ProtoNet", **{**SMALL, "norm": norm}), ImageFolder(**own, **few), devices)
+    validating = quiet_trainer(devices)
+    found["validated"] = validating.validate(
+        build("MAML", **SMALL), datamodule=ImageFolder(**own, **few), verbose=False
+    )[0]
     for name in ("ProtoNet", "MAML"):
         found[f"{name} in float64"] = figures_of_doubles(build(name, **SMALL).double(), devices, eval_tasks_per_batch)
     curves = build("MAML", num_ways=1, image_shape=(1, 1, 1), backbone="mlp-40-40", norm="none")
@@ -142,9 +146,7 @@ def all_figures(folder, devices=1, eval_tasks_per_batch=1, **settings):
 
 
 def figures(model, data, devices):
-    trainer = quiet_trainer(devices)
-    validated = trainer.validate(model, datamodule=data, verbose=False)[0]
-    return validated | trainer.test(model, datamodule=data, verbose=False)[0]
+    return quiet_trainer(devices).test(model, datamodule=data, verbose=False)[0]
 
 
 def figures_of_doubles(model, devices, eval_tasks_per_batch):
@@ -158,24 +160,23 @@ def figures_of_doubles(model, devices, eval_tasks_per_batch):
 def test_figures_are_the_same_to_the_last_digit(folder):
     """On any number of processes and workers, in batches of any size."""
     one = all_figures(folder)
-    assert one["MAML"].keys() == {f"{split}/{figure}" for split in ("val", "test") for figure in FIGURES}
-    assert one["curves"].keys() == {
-        f"{split}/{figure}" for split in ("val", "test") for figure in ("loss", "mse", "ci95")
-    }
-    assert len({figures["test/loss"] for figures in one.values()}) == len(one)
+    assert one["MAML"].keys() == {f"test/{figure}" for figure in FIGURES}
+    assert one["curves"].keys() == {"test/loss", "test/mse", "test/ci95"}
+    losses = {figures["test/loss"] for name, figures in one.items() if name != "validated"}
+    assert len(losses) == len(one) - 1
     assert all_figures(folder, eval_tasks_per_batch=7) == one
-    for count, eval_tasks_per_batch in ((2, 2), (4, 3)):
-        in_forks(count, all_figures, folder, count, eval_tasks_per_batch)
-        assert json.loads((folder / f"figures{count}.json").read_text()) == one, f"{count} processes"
+    for count, eval_tasks_per_batch, names in ((2, 2, tuple(ALGORITHMS)), (4, 3, ("ProtoNet", "Reptile"))):
+        in_forks(count, all_figures, folder, count, eval_tasks_per_batch, names)
+        found = json.loads((folder / f"figures{count}.json").read_text())
+        assert found == {name: one[name] for name in found}, f"{count} processes"
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_no_figure(folder, num_workers):
+def test_workers_change_no_figure(folder):
     own = {"root": folder / "images", "cache_dir": folder / "cache", "image_size": 16, "channels": 1}
     few = {"num_ways": 3, "num_queries": 2, "num_val_episodes": 5, "num_test_episodes": 7}
     model = build("MAML", **SMALL)
     alone, helped = (
-        figures(model, ImageFolder(**own, **few, store="host", num_workers=number), 1) for number in (0, num_workers)
+        figures(model, ImageFolder(**own, **few, store="host", num_workers=number), 1) for number in (0, 2)
     )
     assert alone == helped
 
