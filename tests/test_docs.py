@@ -112,3 +112,11 @@ def test_a_formula_is_the_mathml_that_one_would_write():
 def test_a_wrong_formula_ends_the_build(wrong):
     with pytest.raises(PluginError, match=r"^a\.md: .*(formula)"):
         with_formulas(wrong)
+
+
+def test_every_test_that_the_page_on_reliability_names_is_there():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "reliability.md").read_text("utf-8")))
+    files = [path.read_text("utf-8") for path in (DOCS.parent / "tests").rglob("test_*.py")]
+    written = {name for text in files for name in re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE)}
+    assert len(named) > 30
+    assert named - written == set()
