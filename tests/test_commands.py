@@ -211,6 +211,13 @@ def test_lightnings_optimiser_flags_replace_the_default(flags: list[str]) -> Non
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.05 * 0.1**2)
 
 
+@pytest.mark.parametrize("model", ["ProtoNet", "MAML"])  # of features, of images
+def test_double_precision_is_a_flag(flags: list[str], model: str) -> None:
+    assert train([*flags, f"--model={model}", "--trainer.precision=64-true"]) == 0
+    last = torch.load(run_folder(flags, model) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {value.dtype for value in last["state_dict"].values() if value.is_floating_point()} == {torch.float64}
+
+
 def test_a_full_disk_is_said_in_one_sentence(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

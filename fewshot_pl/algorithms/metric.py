@@ -88,7 +88,7 @@ class MetricAlgorithm(FewShotAlgorithm):
         embed_split = getattr(self._datamodule, "embed_split", None)
         if embed_split and self.embeds_alone:
             with self.trainer.precision_plugin.forward_context():
-                embed_split(split, self.encode, self.device)
+                embed_split(split, lambda images: self.encode(images.to(self.dtype)), self.device)
 
     def _forget_features(self) -> None:
         if hasattr(self._datamodule, "forget_features"):

@@ -99,9 +99,10 @@ class MultiSource(EpisodicDataModule):
     def on_after_batch_transfer(self, batch: MixedBatch | Episode, dataloader_idx: int) -> Episode:
         if isinstance(batch, Episode):
             return batch
-        return mixed_episode(
+        episode = mixed_episode(
             batch, lambda source, part: self.sources[source].on_after_batch_transfer(part, dataloader_idx)
         )
+        return self.in_precision(episode)
 
     # Episodes ------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing_extensions import Self
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.data.training_loader import TrainingLoader
+from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 
 Split = Literal["train", "val", "test"]
@@ -169,6 +170,10 @@ class EpisodicDataModule(LightningDataModule, ABC):
     def _num_batches_done(self) -> int:
         """How many batches of the present epoch training has behind it; not 0 where it was resumed in mid-epoch."""
         return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
+
+    def in_precision(self, episode: Episode) -> Episode:
+        """An Episode in the Trainer's precision; by itself Lightning converts only what comes out of a loader."""
+        return self.trainer.precision_plugin.convert_input(episode) if self.trainer else episode
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

@@ -104,7 +104,7 @@ class ImageDataModule(StoredDataModule):
             return batch
         if isinstance(batch, IndexBatch) and batch.split in self._features:
             return self._episode_of_features(batch)
-        return self.episode(batch)
+        return self.in_precision(self.episode(batch))
 
     def _ask_for_variable_tasks(self) -> None:
         if self.unlabelled_tasks or self.eval_size.num_unlabelled:

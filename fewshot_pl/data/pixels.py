@@ -38,7 +38,7 @@ def normalised(
         return images.float().div_(255)
     factors = _by_channel(tuple(1 / (255 * s) for s in std), images.device)
     offsets = _by_channel(tuple(-m / s for m, s in zip(mean, std, strict=True)), images.device)
-    pixels = torch.empty(images.shape, device=images.device)
+    pixels = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     for stored, block in zip(_blocks(images), _blocks(pixels), strict=True):
         block.copy_(stored).mul_(factors).add_(offsets)
     return pixels
@@ -54,7 +54,7 @@ def _blocks(images: Tensor) -> tuple[Tensor, ...]:
 def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Values for each channel, [C, 1, 1]; kept, as to send them to a GPU makes it wait."""
     with torch.inference_mode(False):  # a validation may be the first to ask, a training the next
-        return torch.tensor(values, device=device).view(-1, 1, 1)
+        return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
 
 
 def class_major_labels(images: Tensor) -> Tensor:

@@ -136,8 +136,9 @@ def _query_logits(
 @torch.no_grad()
 def _logits(model: FewShotAlgorithm, drawn: Episode, num_ways: int, num_support: int) -> Tensor:
     """The logits [T, (N + M)*Q, N] of the queries of all classes, where the first N classes have a support."""
-    support_x, support_y = drawn.support_x[:, :num_support], drawn.support_y[:, :num_support]
-    logits: Tensor = model(Episode(support_x, support_y, drawn.query_x, drawn.query_y, known_ways=num_ways))
+    support_x, query_x = (images.to(model.dtype) for images in (drawn.support_x[:, :num_support], drawn.query_x))
+    support_y = drawn.support_y[:, :num_support]
+    logits: Tensor = model(Episode(support_x, support_y, query_x, drawn.query_y, known_ways=num_ways))
     return logits
 
 
