@@ -170,7 +170,7 @@ def train(args: Sequence[str] | None) -> None:
         print(told(rates))
         result["unknown"] = rates
     if cli.run_folder:
-        result |= {"checkpoint": best, "config": yaml.safe_load((cli.run_folder / "config.yaml").read_text("utf-8"))}
+        result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
         save_result(result, cli.run_folder / "results.json")
         print(f"Saved in {cli.run_folder}")
     if isinstance(trainer.logger, TensorBoardLogger):
@@ -187,6 +187,12 @@ def _repetition(cli: TrainCLI, model: FewShotAlgorithm, words: Sequence[str]) ->
         "num_threads": torch.get_num_threads(),  # sums of other parts are rounded in another way
         "command": shlex.join(["train.py", *words]),
     }
+
+
+def _saved_config(run_folder: Path) -> Any:
+    """The whole configuration of a run; None of a fast development run, which saves none."""
+    file = run_folder / "config.yaml"
+    return yaml.safe_load(file.read_text("utf-8")) if file.is_file() else None
 
 
 def _fit(cli: TrainCLI) -> None:

@@ -8,6 +8,13 @@ from fewshot_pl.benchmarks import ImageFolder
 from fewshot_pl.data.datamodule import SPLITS
 from fewshot_pl.data.image_datamodule import ImageDataModule
 
+# Flags of a training, validation and test of one batch each.
+ONE_SMALL_BATCH = [
+    *("--trainer.fast_dev_run=1", "--data.tasks_per_batch=1", "--data.eval_tasks_per_batch=1"),
+    *("--data.num_queries=2", "--data.train_num_queries=2"),  # miniImageNet 20-way with 15 takes gigabytes
+    *("--data.num_val_episodes=1", "--data.num_test_episodes=1"),  # of many, all images would be embedded first
+]
+
 
 def give_random_images(monkeypatch, num_classes=20, num_images=20):
     """For one test, every benchmark of images but ImageFolder holds random ones of its shape in each split."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from random_images import give_random_images
+from random_images import ONE_SMALL_BATCH, give_random_images
 
 from fewshot_pl import algorithms
 from fewshot_pl.cli import TrainCLI, train
@@ -32,11 +32,6 @@ TAKE_TURNS = [path for path in DATA if path.stem in LIKE_MINI_IMAGENET]
 PAIRS = [*itertools.product(ALGORITHMS, MEET_ALL), *zip(itertools.cycle(ALGORITHMS), TAKE_TURNS)]
 REGRESSORS = [path for path in ALGORITHMS if getattr(algorithms, content_class(path)).regresses]
 MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression needs of any algorithm
-ONE_SMALL_BATCH = [
-    *("--trainer.fast_dev_run=1", "--data.tasks_per_batch=1", "--data.eval_tasks_per_batch=1"),
-    *("--data.num_queries=2", "--data.train_num_queries=2"),  # miniImageNet 20-way with 15 takes gigabytes
-    *("--data.num_val_episodes=1", "--data.num_test_episodes=1"),  # of many, all images would be embedded first
-]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*num_workers"),
     pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter"),
