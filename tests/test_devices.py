@@ -97,9 +97,11 @@ def four_tasks(seed, image_shape):
 @pytest.fixture(scope="module")
 def states(folder):
     """What becomes of the algorithms in one process, with accumulation, and in two processes."""
-    in_forks(2, trained_states, folder, 2)
-    two = torch.load(folder / "states2.pt")
-    return {"one": trained_states(folder), "accumulated": trained_states(folder, accumulate=2), "two": two}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PL_GLOBAL_SEED", raising=False)  # of an earlier test: Lightning sets it anew in several processes
+        in_forks(2, trained_states, folder, 2)
+        two = torch.load(folder / "states2.pt")
+        return {"one": trained_states(folder), "accumulated": trained_states(folder, accumulate=2), "two": two}
 
 
 @pytest.mark.parametrize("name", STEPS)

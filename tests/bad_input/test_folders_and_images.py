@@ -110,7 +110,7 @@ def test_images(bad: Bad, check_refused: Any) -> None:
 def test_a_bad_query_loses_no_other(answered: Any, capsys: pytest.CaptureFixture[str]) -> None:
     QUERY.write_bytes(b"")
     assert answered("predict") == 2
-    assert "1 of 2 images are not labelled" in capsys.readouterr().err
+    assert "1 of 2 images is not labelled" in capsys.readouterr().err
     assert len(Path("predictions/predictions.csv").read_text().splitlines()) == 1 + 1
 
 

@@ -185,9 +185,7 @@ def test_a_damaged_archive_a_damaged_image_and_a_missing_character_are_named(zip
     damaged = bytearray(whole)
     damaged[whole.index(b"IDAT", whole.index(b"Alphabet_of_the_Magi/character01/")) + 6] ^= 255
     (tmp_path / "images_background.zip").write_bytes(damaged)
-    with pytest.raises(
-        InputError, match=r"images_background\.zip/.*Alphabet_of_the_Magi/character01/.*cannot be decoded"
-    ):
+    with pytest.raises(InputError, match=r"\.zip is not a whole .*Alphabet_of_the_Magi/character01/.*download or copy"):
         next(iter(Omniglot(root=str(tmp_path)).class_images("train")))
     with zipfile.ZipFile(tmp_path / "images_background.zip", "w"):
         pass

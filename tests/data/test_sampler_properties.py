@@ -66,7 +66,7 @@ def test_an_episode_holds_each_image_once_and_as_many_of_each_of_its_classes(mad
     classes = class_of(images, store)
     assert (classes == classes[..., :1]).all()
     turned = classes[..., 0] * sampler.num_rotations + indices.quarter_turns.numpy()
-    assert (sampler.classes(indices).numpy() == turned).all()
+    assert (sampler.classes(epoch, first, 3).numpy() == turned).all()
     for task_images, task_classes, task_turns in zip(images, turned, indices.quarter_turns.numpy(), strict=True):
         assert len(set(task_classes.tolist())) == size.num_ways
         seen = set(zip(task_images.ravel().tolist(), task_turns.repeat(size.num_images).tolist(), strict=True))

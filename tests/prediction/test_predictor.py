@@ -169,7 +169,7 @@ def test_grey_checkpoints_see_dark_ink_on_light_paper_as_they_store_it(checkpoin
         ([np.zeros((8, 8), np.uint8)] * 2, ["a", "a"], "only one class"),
         ([np.zeros((8, 8))] * 2, ["a", "b"], "uint8 arrays"),
         ([np.zeros((8, 8, 2), np.uint8)] * 2, ["a", "b"], r"uint8 \[8, 8, 2\]"),
-        (["missing.png"] * 2, ["a", "b"], "missing.png cannot be decoded"),
+        (["missing.png"] * 2, ["a", "b"], "missing.png cannot be read"),
     ],
 )
 def test_bad_images_and_labels(checkpoint, images_, labels, told):

@@ -89,11 +89,12 @@ def test_after_a_kill_even_while_writing_it_goes_on_from_the_last_whole_checkpoi
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_command_with_its_code_and_says_how_to_go_on(number, flags, run, meanwhile, capfd):
     meanwhile("on_train_batch_start", 6, told(number))
+    before = signal.getsignal(signal.SIGINT)
     assert train(flags) == 128 + number
     told_user = capfd.readouterr().err.splitlines()[-1]
     assert "stopped training after step 6" in told_user and str(last_checkpoint(run)) in told_user
     assert torch.load(last_checkpoint(run), weights_only=True)["global_step"] == 6
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(flags, run, meanwhile):
