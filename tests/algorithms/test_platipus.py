@@ -314,14 +314,14 @@ def predicted_deviations(model, episode):
     return spread[:, :num_shots], spread[:, num_shots:]
 
 
-def test_sampled_functions_spread_away_from_the_support_and_less_with_more_of_it(seed=0):
+def test_sampled_functions_spread_away_from_the_support_and_less_with_more_of_it():
     """After 150 steps the paper's settings, on a network small enough for seconds, rank the uncertainty as they should.
 
     The deviation that is predicted at one support point is a small part of that further than 2 from it, and the mean
-    one over the x axis shrinks from 1 shot to 3 and to 10, over 100 fresh tasks and whatever the seed.
+    one over the x axis shrinks from 1 shot to 3 and to 10, over 100 fresh tasks.
     """
-    seed_everything(seed, verbose=False)
-    data = Sinusoid(num_shots=5, num_queries=20, lines=True, noise=0.3, batches_per_epoch=150, seed=seed)
+    seed_everything(0, verbose=False)
+    data = Sinusoid(num_shots=5, num_queries=20, lines=True, noise=0.3, batches_per_epoch=150, seed=0)
     data.val_dataloader = None
     network = {"num_ways": 1, "image_shape": (1, 1, 1), "backbone": "mlp-40-40-bias20", "norm": "none"}
     paper = {"inner_lr": 1e-3, "num_inner_steps": 5, "kl_weight": 0.1}
