@@ -33,6 +33,8 @@ class TarTree(Archive):
         InputError: the archive is cut short or is none, unpacks to far more than it is, or there is no room for that.
     """
 
+    kind = "tar"
+
     def _paths(self) -> Iterable[str]:
         return self._members
 
@@ -97,14 +99,10 @@ class TarTree(Archive):
             raise
         except OSError as error:
             if isinstance(error, gzip.BadGzipFile) or error.errno is None:  # of damaged bytes, as bz2 has it
-                raise self._damaged(error) from error
+                raise self.damaged(error) from error
             raise InputError(
                 f"{self.path} cannot be unpacked ({error}): make room for it, or extract it yourself and leave the "
                 "folder in its place"
             ) from error
         except Exception as error:  # tarfile raises whatever damaged bytes lead it to
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> InputError:
-        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
-        return InputError(f"{self.path} is not a whole tar archive ({reason}): download or copy it again")
+            raise self.damaged(error) from error
