@@ -5,10 +5,11 @@ from typing import Any
 
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
+from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.torchvision_guard import import_torchvision
 
 __version__ = "0.1.0"
-__all__ = ["Episode", "FewShotPredictor", "InputError", "__version__", "load_algorithm"]
+__all__ = ["Episode", "FewShotPredictor", "InputError", "__version__", "keep_freed_memory", "load_algorithm"]
 _ELSEWHERE = {"FewShotPredictor": "fewshot_pl.prediction.predictor", "load_algorithm": "fewshot_pl.checkpoints"}
 
 import_torchvision()  # before anything imports pytorch_lightning or torchmetrics

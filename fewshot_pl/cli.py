@@ -31,6 +31,7 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError, Stopped
 from fewshot_pl.evaluation import evaluate
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
+from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, told
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
@@ -153,6 +154,7 @@ class TrainCLI(LightningCLI):
 @guarded
 def train(args: Sequence[str] | None) -> None:
     """Fit, pick the best checkpoint on validation, test it, print and save the result."""
+    keep_freed_memory()
     started = time.monotonic()
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer

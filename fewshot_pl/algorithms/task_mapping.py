@@ -24,7 +24,8 @@ class TaskMapping(LightningModule):
 
     Args:
         task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
-            vmap on CUDA and of most features, on threads where images have more than one pixel, and else by a loop.
+            vmap on CUDA and of most features, on threads in evaluations of images of more than one pixel, and else
+            by a loop.
         task_chunk: how many tasks vmap or threads take at once, to bound memory; default all, and of threads as many
             as torch has, up to 8.
         compile: in training, by torch.compile.
@@ -70,7 +71,9 @@ class TaskMapping(LightningModule):
     def _num_threads(self, inputs: tuple[Tensor, ...], loss_first: bool) -> int:
         """How many tasks a loop takes at a time."""
         of_pixels = inputs[0].ndim == 5 and inputs[0][0, 0, 0].numel() > 1
-        wanted = self.task_parallel == "threads" or (self.task_parallel == "auto" and of_pixels)
+        # In training, threads wait for each other: most operations of two derivatives are called from Python.
+        pays = of_pixels and not torch.is_grad_enabled()
+        wanted = self.task_parallel == "threads" or (self.task_parallel == "auto" and pays)
         # In a graph built by several threads, a sum of gradients has no fixed order; nor have random draws.
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":

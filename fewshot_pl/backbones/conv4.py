@@ -42,7 +42,7 @@ class Conv4(nn.Module):
         self.flat = not strided if flat is None else flat
 
     def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.blocks(images)
+        maps: Tensor = self.blocks(_channel_innermost(images))
         return torch.flatten(maps, 1) if self.flat else maps.mean((2, 3))
 
 
@@ -68,7 +68,17 @@ class Conv4Maps(nn.Module):
         self.map_shape = (num_channels, *(((size - lost) // 2 - lost) // 2 for size in (height, width)))
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.flatten(self.blocks(images), 1)
+        return torch.flatten(self.blocks(_channel_innermost(images)), 1)
+
+
+def _channel_innermost(images: Tensor) -> Tensor:
+    """The same images with the strides of channels last where they are grey.
+
+    With one channel both layouts are one in memory, and torch takes it for channels first, so that all maps would be.
+    """
+    if images.shape[1] > 1 or images.device.type != "cpu":
+        return images
+    return images[:, 0].unsqueeze(-1).movedim(-1, 1)
 
 
 def conv_block(

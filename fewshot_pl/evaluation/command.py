@@ -25,6 +25,7 @@ from fewshot_pl.evaluation.outcome import (
 )
 from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
+from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.results import print_table, result_of
 from fewshot_pl.tf32 import allow_tf32
@@ -33,6 +34,7 @@ from fewshot_pl.tf32 import allow_tf32
 @guarded
 def evaluate(args: Sequence[str] | None) -> None:
     """Evaluate checkpoints on fixed lists of episodes, print the results, and save them where flags ask for it."""
+    keep_freed_memory()
     config, parser, checkpoints = request(list(sys.argv[1:] if args is None else args))
     allow_tf32(config.tf32)
     seed_everything(0, verbose=False)

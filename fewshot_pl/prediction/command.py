@@ -13,6 +13,7 @@ from rich.progress import track
 
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.files import query_files, support_classes
@@ -25,6 +26,7 @@ from fewshot_pl.whole_files import save_text
 @guarded
 def predict(args: Sequence[str] | None) -> None:
     """Adapt to the classes in a folder, and write the class of each image of a query as CSV and as an HTML page."""
+    keep_freed_memory()
     config = _parser().parse_args(None if args is None else list(args))
     classes, queries = support_classes(Path(config.support).expanduser()), query_files(config.query)
     settings = {name: config[name] for name in ("batch_size", "false_reject", "per_query", "device")}
