@@ -3,17 +3,20 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from peers_side import comparisons_of_peer
 from PIL import Image
 
+from throughput.apart import compared_apart, with_peer
 from throughput.learn2learn_way import _halves
 from throughput.report import circumstances, write
-from throughput.setting import Task
+from throughput.setting import Setting, Task
 from throughput.timing import Comparison, compared, rate
 
 REPOSITORY = Path(__file__).parents[1]
@@ -29,6 +32,16 @@ def test_both_sides_take_turns_and_the_medians_of_what_counts_are_told():
     found = compared("work", "tasks/s", side("ours", [1, 20, 40, 30]), side("peer", [1, 10, 10, 20]), repeats=3)
     assert turns == ["ours", "peer"] * 4
     assert found == Comparison("work", "tasks/s", ours=30, peer=10, ratio=2.0, spread=(1.5, 4.0), repeats=3)
+
+
+def test_the_peer_has_a_process_of_its_own(tmp_path):
+    setting = Setting(torch.device("cpu"), tmp_path, tmp_path, repeats=3, quick=True)
+    with with_peer(setting, comparisons_of_peer) as ours:
+        work = compared_apart(ours, "work", "tasks/s", lambda: 10.0, lambda: 0.0)
+        more = compared_apart(ours, "more work", "tasks/s", lambda: 10.0, lambda: 0.0)
+    process, number = divmod(work.peer, 1000)
+    assert process != os.getpid() and number == 3  # after one for warming up, the median of the second to the fourth
+    assert more == Comparison("more work", "tasks/s", ours=10, peer=5, ratio=2.0, spread=(2.0, 2.0), repeats=3)
 
 
 def test_a_rate_is_work_over_seconds(monkeypatch):

@@ -1,41 +1,29 @@
 """``python -m throughput``: ours and theirs in turns, in one run, with the circumstances printed."""
 
 import argparse
-import logging
-import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from throughput import data_path, evaluation, limits, maml, memory, protonet, scaling
-from throughput.learn2learn_way import seed
+from fewshot_pl.freed_memory import keep_freed_memory
+from throughput.apart import with_peer
 from throughput.report import circumstances, table, write
+from throughput.sections import SECTIONS, comparisons_of, run_as_peer
 from throughput.setting import Setting
 from throughput.timing import Comparison
-
-SECTIONS = {
-    "data_path": data_path.comparisons,
-    "maml": maml.comparisons,
-    "protonet": protonet.comparisons,
-    "evaluation": evaluation.comparisons,
-    "limits": limits.comparisons,
-    "scaling": scaling.comparisons,
-    "memory": memory.comparisons,
-}
 
 
 def main() -> None:
     flags = _flags()
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|learn2learn")
+    keep_freed_memory()  # as our commands do
     repeats = 2 if flags.quick else flags.repeats
     setting = Setting(torch.device(flags.device), Path(flags.root), Path(flags.work), repeats, flags.quick)
     about = circumstances(setting.device) | ({"quick": True} if flags.quick else {})
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
     found: list[Comparison] = []
-    for section in flags.sections:
-        seed(0)
-        for comparison in SECTIONS[section](setting):
+    with with_peer(setting, partial(run_as_peer, flags.sections)) as our_setting:
+        for comparison in comparisons_of(flags.sections, our_setting):
             found.append(comparison)
             print(f"{comparison.ratio:8.2f}x  {comparison.name}", flush=True)
             if flags.output:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from throughput.apart import compared_apart
 from throughput.image_files import image_dataset
 from throughput.learn2learn_way import samples, taskset
 from throughput.our_way import episodes
 from throughput.setting import Setting, Task
-from throughput.timing import Comparison, Rate, compared, rate
+from throughput.timing import Comparison, Rate, rate
 
 TASKS = (Task("Omniglot", 5, 1, 15), Task("Omniglot", 20, 1, 15), Task("CIFARFS", 5, 1, 15))
 _TASKS_PER_BATCH = 32
@@ -20,8 +21,8 @@ _TASKS_PER_BATCH = 32
 def comparisons(setting: Setting) -> Iterator[Comparison]:
     for task in TASKS:
         for name, peer in _peers(setting, task):
-            yield compared(
-                f"data path, {task}, against {name}", "episodes/s", _ours(setting, task), peer, setting.repeats
+            yield compared_apart(
+                setting, f"data path, {task}, against {name}", "episodes/s", _ours(setting, task), peer
             )
 
 

@@ -7,11 +7,12 @@ from pytorch_lightning import Trainer
 
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
+from throughput.apart import compared_apart
 from throughput.learn2learn_way import batches_of, protonet_logits
 from throughput.our_way import protonet
 from throughput.protonet import network
 from throughput.setting import Setting, Task
-from throughput.timing import Comparison, Rate, compared, rate
+from throughput.timing import Comparison, Rate, rate
 
 _EPISODES = 10_000
 
@@ -22,7 +23,7 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
         name = f"ProtoNet's evaluation, {task}, {num_episodes} episodes, against images embedded for each episode"
         data = setting.data(task, num_test_episodes=num_episodes, eval_tasks_per_batch=64)
         part = data.fixed_episodes("test", 0, setting.amount(100, 10))
-        yield compared(name, "episodes/s", _ours(setting, task, data), _theirs(setting, task, part), setting.repeats)
+        yield compared_apart(setting, name, "episodes/s", _ours(setting, task, data), _theirs(setting, task, part))
 
 
 def _ours(setting: Setting, task: Task, data: ImageDataModule) -> Rate:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.data.one_process import one_process
 from fewshot_pl.episode import Episode
 from throughput.image_files import image_dataset
 from throughput.setting import Setting, Task
@@ -26,6 +27,11 @@ def learn2learn() -> Any:
 
 def taskset(setting: Setting, task: Task, on_device: bool = False) -> Any:
     """learn2learn's Taskset over image files, as its benchmarks build it; ``on_device``: over its OnDeviceDataset."""
+    with one_process(setting.work / "files"):  # both sides' processes come here
+        return _taskset(setting, task, on_device)
+
+
+def _taskset(setting: Setting, task: Task, on_device: bool) -> Any:
     l2l = learn2learn()
     images: Any = image_dataset(setting, task)
     if on_device:

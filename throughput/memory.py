@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fewshot_pl.freed_memory import keep_freed_memory
 from throughput.learn2learn_way import batches_of, maml_network, maml_step
 from throughput.maml import INNER_LR
 from throughput.our_way import bare_step, episodes, maml
@@ -55,6 +56,7 @@ def _measured(setting: Setting, side: Callable[..., Callable[[], Any]], num_step
 
 
 def _ours(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
+    keep_freed_memory()
     model = maml(_TASK, INNER_LR, num_steps, False, recompute_inner_steps=again, task_chunk=1)
     step = bare_step(model.to(setting.device))
     episode = next(episodes(setting.data(_TASK, tasks_per_batch=_TASKS_PER_STEP), setting.device))

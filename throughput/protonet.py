@@ -5,10 +5,11 @@ from itertools import islice
 
 from torch import nn
 
+from throughput.apart import compared_apart
 from throughput.learn2learn_way import batches_of, learn2learn, protonet_step, samples, taskset
 from throughput.our_way import bare_step, episodes, protonet, trained_rate
 from throughput.setting import Setting, Task
-from throughput.timing import Comparison, compared, rate
+from throughput.timing import Comparison, rate
 
 TASKS = (Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15), Task("Omniglot", 5, 1, 15), Task("CIFARFS", 5, 1, 15))
 
@@ -36,7 +37,7 @@ def _of(setting: Setting, task: Task) -> Iterator[Comparison]:
     def theirs_whole() -> float:
         return rate(lambda: [theirs(batch) for batch in islice(sampled, count)], count, setting.device)
 
-    yield compared(f"ProtoNet, {task}, end to end", "episodes/s", ours_whole, theirs_whole, setting.repeats)
+    yield compared_apart(setting, f"ProtoNet, {task}, end to end", "episodes/s", ours_whole, theirs_whole)
 
     episode = next(episodes(data, setting.device))
     ours = bare_step(protonet(task).to(setting.device))
@@ -48,4 +49,4 @@ def _of(setting: Setting, task: Task) -> Iterator[Comparison]:
     def theirs_bare() -> float:
         return rate(lambda: [theirs(batch) for _ in range(count)], count, setting.device)
 
-    yield compared(f"ProtoNet, {task}, given the same tensors", "episodes/s", ours_bare, theirs_bare, setting.repeats)
+    yield compared_apart(setting, f"ProtoNet, {task}, given the same tensors", "episodes/s", ours_bare, theirs_bare)

@@ -45,6 +45,8 @@ class Setting:
         work: folder for image files, caches and logs; kept for the next run.
         repeats: rates taken of each side.
         quick: a few seconds of each kind of work, to see that all of it runs; the figures mean little.
+        other_side: the way to the process of the other side, see ``throughput.apart``.
+        is_peer: whether this process is the peer's.
     """
 
     device: torch.device
@@ -52,6 +54,8 @@ class Setting:
     work: Path
     repeats: int
     quick: bool
+    other_side: Any = None
+    is_peer: bool = False
 
     @cached_property
     def accelerator(self) -> str:

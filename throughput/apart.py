@@ -1,0 +1,47 @@
+"""The peer's side of a comparison in a process of its own, where nothing of ours reaches it.
+
+Both processes run the same sections. At a comparison the peer's waits, and takes a rate of its side whenever ours asks,
+which waits meanwhile. So each side has the allocator, the threads and the memory that its users' processes have.
+"""
+
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from throughput.setting import Setting
+from throughput.timing import Comparison, Rate, compared
+
+
+def compared_apart(setting: Setting, name: str, unit: str, ours: Rate, peer: Rate) -> Comparison:
+    """As ``compared``, with the rates of the peer from its process; there, a Comparison of nothing."""
+    if setting.is_peer:
+        for _ in iter(setting.other_side.recv, None):
+            setting.other_side.send(peer())
+        return Comparison(name, unit, math.nan, math.nan, math.nan, (math.nan, math.nan), 0)
+
+    def asked() -> float:
+        setting.other_side.send(name)
+        their_rate: float = setting.other_side.recv()
+        return their_rate
+
+    comparison = compared(name, unit, ours, asked, setting.repeats)
+    setting.other_side.send(None)
+    return comparison
+
+
+@contextmanager
+def with_peer(setting: Setting, run_as_peer: Callable[[Setting], None]) -> Iterator[Setting]:
+    """The setting of our side, while ``run_as_peer`` runs the same sections in the peer's process."""
+    context = multiprocessing.get_context("spawn")
+    our_end, their_end = context.Pipe()
+    as_peer = replace(setting, other_side=their_end, is_peer=True)
+    process = context.Process(target=run_as_peer, args=(as_peer,))
+    process.start()
+    their_end.close()
+    try:
+        yield replace(setting, other_side=our_end)
+    finally:
+        our_end.close()  # its next recv ends it
+        process.join()
