@@ -1,5 +1,6 @@
 """PlacedDataModule: the base of the benchmarks whose files a user places below ``root``, or has downloaded to it."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -20,7 +21,7 @@ _Parsed = TypeVar("_Parsed")
 class PlacedDataModule(ImageDataModule):
     """Images in a folder or archive below ``root``, or in ``root`` itself, with the published split.
 
-    An archive under its published name must have its published checksum.
+    An archive or a file of annotations under its published name must have its published checksum.
 
     Attributes:
         split_name: of the split, in splits/<split_name>.json.
@@ -68,13 +69,21 @@ class PlacedDataModule(ImageDataModule):
         """What ``parse`` makes of a file of annotations, which lies in the folder or archive or beside it.
 
         Raises:
-            InputError: it is not there, or cannot be parsed.
+            InputError: it is not there, is not the published file, or cannot be parsed.
         """
         for tree in self._trees:
             for path in tree.files:
                 if PurePosixPath(path).name == name:
-                    return _parsed(tree, path, parse)
+                    content = tree.read(path)
+                    self._check_published(name, content, f"{tree.path}/{path}")
+                    return _parsed(content, f"{tree.path}/{path}", parse)
         raise InputError(f"there is no {name} in {self.tree.path} or beside it: {self._cure()}")
+
+    def _check_published(self, name: str, content: bytes, path: str) -> None:
+        """A parser in C, as of MATLAB's files, may crash at a damaged file rather than raise."""
+        published = {remote.name: remote.md5 for remote in self.remotes}
+        if name in published and hashlib.md5(content, usedforsecurity=False).hexdigest() != published[name]:
+            raise InputError(f"{path} is not the published file (MD5 {published[name]}): {self._cure()}")
 
     @cached_property
     def _trees(self) -> list[ImageTree]:
@@ -126,12 +135,11 @@ def folder_and_file(path: str) -> str:
     return "/".join(path.split("/")[-2:])
 
 
-def _parsed(tree: ImageTree, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
-    content = tree.read(path)
+def _parsed(content: bytes, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
     try:
         return parse(content)
     except Exception as error:  # parsers raise whatever a damaged file makes them stumble over
-        raise InputError(f"{tree.path}/{path} cannot be read ({error!r}): extract or copy it again") from error
+        raise InputError(f"{path} cannot be read ({error!r}): extract or copy it again") from error
 
 
 def _companions(root: Path, names: Iterable[str]) -> Iterator[ImageTree]:

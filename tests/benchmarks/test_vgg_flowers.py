@@ -1,10 +1,14 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
+import hashlib
+
 import numpy as np
 import pytest
 from tiny_archives import cut_splits, packed, write_flowers
 
-from fewshot_pl.benchmarks import VGGFlowers
+from fewshot_pl import InputError
+from fewshot_pl.benchmarks import VGGFlowers, vgg_flowers
+from fewshot_pl.data.download import Remote
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no figure will be comparable")
 
@@ -43,3 +47,17 @@ def test_changed_labels_beside_an_archive_change_the_fingerprint(folder, tmp_pat
     assert before == VGGFlowers(root=str(tmp_path)).source_fingerprint()
     (tmp_path / "imagelabels.mat").write_bytes(b"other labels")
     assert VGGFlowers(root=str(tmp_path)).source_fingerprint() != before
+
+
+def test_damaged_labels_are_not_parsed(folder, monkeypatch):
+    """SciPy's parser ends the process at some damaged files."""
+    labels = folder / "imagelabels.mat"
+    md5 = hashlib.md5(labels.read_bytes()).hexdigest()
+    monkeypatch.setattr(VGGFlowers, "remotes", (Remote(labels.name, md5, ()),))
+    assert len(pixels_of(folder))
+    content = bytearray(labels.read_bytes())
+    content[-1] ^= 1
+    labels.write_bytes(content)
+    monkeypatch.setattr(vgg_flowers, "_names", lambda content: pytest.fail("was parsed"))
+    with pytest.raises(InputError, match=f"imagelabels.mat is not the published file .MD5 {md5}.: get 102flowers"):
+        pixels_of(folder)
