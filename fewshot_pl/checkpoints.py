@@ -1,6 +1,5 @@
 """Reading the self-contained checkpoints that ``train.py`` writes."""
 
-import inspect
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from fewshot_pl import algorithms
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.errors import InputError
+from fewshot_pl.registries import concrete_classes
 from fewshot_pl.whole_files import whole_file
 
 _ENTRIES = {"hyper_parameters": dict, "state_dict": dict}
@@ -44,16 +44,12 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a checkpoint of fewshot_pl or is damaged: give one that train.py wrote"
         ) from error
-    if not isinstance(checkpoint, dict) or str(checkpoint.get("algorithm")) not in _trainable():
+    if not isinstance(checkpoint, dict) or str(checkpoint.get("algorithm")) not in concrete_classes(algorithms):
         raise InputError(f"{path} holds no algorithm of fewshot_pl: give a checkpoint that train.py wrote")
     for entry, kind in _ENTRIES.items():
         if not isinstance(checkpoint.get(entry), kind):
             raise InputError(f"{path} has no {entry}: give a checkpoint that train.py wrote")
     return checkpoint
-
-
-def _trainable() -> list[str]:
-    return [name for name in algorithms.__all__ if not inspect.isabstract(getattr(algorithms, name))]
 
 
 def _check_whole(path: Path) -> None:

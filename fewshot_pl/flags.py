@@ -15,6 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from fewshot_pl import algorithms, benchmarks
 from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
+from fewshot_pl.registries import concrete_classes
 
 # A configuration file makes nothing but what a flag is for: defaults of later versions of jsonargparse.
 _SAFE: dict[str, Any] = {"instantiate_subclass_spec_in_any": False, "import_path_denylist": []}
@@ -43,7 +44,8 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
         return _unknown_flag(match.group(1) or match.group(2), known_flags)
     key = match.group(1) if (match := re.search(r'Parser key "([\w.]+)"', message)) else ""
     if match := re.search(r"Expected a dot import path string: (\w+)|Expected a path but (\S+) either", message):
-        names, name = _class_names(key), match.group(1) or match.group(2)
+        names = concrete_classes(_REGISTRIES[key]) if key in _REGISTRIES else []
+        name = match.group(1) or match.group(2)
         choices = f" (there are {', '.join(names)})" if names else ""
         return f"--{key} cannot be {name}{_nearest(name, names)}{choices}"
     if match := re.search(r"(?:Got value|Given value): (.*)", message):
@@ -120,15 +122,10 @@ def _class_flags() -> dict[str, list[str]]:
     """Every flag of an algorithm or benchmark, with the classes that have it."""
     flags: dict[str, list[str]] = {}
     for key in _REGISTRIES:
-        for name in _class_names(key):
+        for name in concrete_classes(_REGISTRIES[key]):
             for parameter in init_parameters(getattr(_REGISTRIES[key], name)):
                 flags.setdefault(f"--{key}.{parameter}", []).append(name)
     return flags
-
-
-def _class_names(key: str) -> list[str]:
-    names = _REGISTRIES[key].__all__ if key in _REGISTRIES else []
-    return [name for name in names if not inspect.isabstract(getattr(_REGISTRIES[key], name))]
 
 
 def _full_name(key: str, known_flags: set[str]) -> str:

@@ -18,11 +18,12 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("pages", "printable", "resuming", "whole_files"),
+    *("freed_memory", "pages", "printable", "registries", "resuming", "whole_files"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
-    "": {"torchvision_guard", "episode"},
+    "": {"torchvision_guard", "episode", "freed_memory"},
+    "freed_memory": set(),
     "errors": set(),
     "torchvision_guard": set(),
     "episode": set(),
@@ -33,23 +34,25 @@ ARROWS = {
     "data": {"episode"},
     "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"episode", "algorithms", "metrics"},
-    "checkpoints": {"algorithms", "whole_files"},
+    "checkpoints": {"algorithms", "registries", "whole_files"},
     "guard": {"printable"},
     "printable": set(),
+    "registries": set(),
     "resuming": {"whole_files"},
     "runs": {"checkpoints"},
-    "flags": {"algorithms", "benchmarks", "printable"},
+    "flags": {"algorithms", "benchmarks", "printable", "registries"},
     "results": {"", "algorithms", "data", "whole_files"},
     "prediction": {
-        *("algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "guard", "pages", "whole_files"),
+        *("algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "freed_memory", "guard", "pages"),
+        "whole_files",
     },
     "exporting": {"algorithms", "data", "flags", "guard", "prediction"},
     "tf32": set(),
     "pages": {"printable"},
     "whole_files": set(),
     "evaluation": {
-        *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "guard", "metrics", "pages"),
-        *("results", "tf32", "whole_files"),
+        *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
+        *("pages", "results", "tf32", "whole_files"),
     },
     "cli": EVERYTHING - {"exporting"},
 }

@@ -1,6 +1,5 @@
 """Every YAML in configs/ works, alone or composed, through the parser and the training of ``train.py``."""
 
-import inspect
 import itertools
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from random_images import ONE_SMALL_BATCH, give_random_images
 
 from fewshot_pl import algorithms
 from fewshot_pl.cli import TrainCLI, train
+from fewshot_pl.registries import concrete_classes
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def content_class(path):
 
 
 ALGORITHMS, DATA, PAPER = (sorted((ROOT / "configs" / kind).glob("*.yaml")) for kind in ("algorithm", "data", "paper"))
-NAMES = [name for name in algorithms.__all__ if not inspect.isabstract(getattr(algorithms, name))]
+NAMES = concrete_classes(algorithms)
 REGRESSION = [path for path in DATA if path.stem == "sinusoid"]
 # Benchmarks that differ from miniImageNet only in their images take turns with the algorithms; others meet all of them.
 LIKE_MINI_IMAGENET = {"cub", "dtd", "fgvc_aircraft", "fungi", "tiered_imagenet", "vgg_flowers"}

@@ -3,7 +3,6 @@
 Training commands run for one step: in full they take up to hours.
 """
 
-import inspect
 import re
 import shlex
 from pathlib import Path
@@ -22,6 +21,7 @@ from fewshot_pl.backbones.build import _BUILDERS
 from fewshot_pl.cli import TrainCLI, evaluate, train
 from fewshot_pl.exporting.command import export
 from fewshot_pl.prediction.command import predict
+from fewshot_pl.registries import concrete_classes
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
@@ -217,7 +217,7 @@ def test_python_runs(block, workplace, monkeypatch):
 
 @pytest.mark.parametrize("registry", [algorithms, benchmarks])
 def test_every_algorithm_and_benchmark_has_a_row(registry):
-    names = [name for name in registry.__all__ if not inspect.isabstract(getattr(registry, name))]
+    names = concrete_classes(registry)
     assert [name for name in names if f"\n| `{name}` | " not in README] == []
 
 

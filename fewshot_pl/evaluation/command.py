@@ -38,7 +38,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     config, parser, checkpoints = request(list(sys.argv[1:] if args is None else args))
     allow_tf32(config.tf32)
     seed_everything(0, verbose=False)
-    made = parser.instantiate_classes(config)
+    made = parser.instantiate(config)
     recorder = EpisodeRecorder() if config.compare or config.report else None
     trainer = Trainer(**_with_callback(made.trainer, recorder))
     models = contestants(checkpoints, config.num_inner_steps)
