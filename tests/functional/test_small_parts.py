@@ -4,22 +4,29 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from fewshot_pl.functional.noise import normal_noise
+from fewshot_pl.functional.noise import fixed_normal_noise, normal_noise
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 
 
-def test_noise_is_normal_and_a_function_of_its_seed():
-    first, again, other = (normal_noise(seed, 40, 50) for seed in ("0/1", "0/1", "0/2"))
+@pytest.mark.parametrize("noise", [normal_noise, fixed_normal_noise])
+def test_noise_is_normal_and_a_function_of_its_seed(noise):
+    first, again, other = (noise(seed, 40, 50) for seed in ("0/1", "0/1", "0/2"))
     assert first.shape == (40, 50)
     assert torch.equal(first, again)
     assert torch.corrcoef(torch.stack([first.flatten(), other.flatten()]))[0, 1].abs() < 0.1
     assert kstest(first.flatten().numpy(), "norm").pvalue > 1e-3
 
 
-def test_noise_leaves_the_global_random_state_alone():
+def test_fixed_noise_is_the_same_for_every_task_of_vmap():
+    tasks = torch.vmap(lambda task: task + fixed_normal_noise("0/1", 3))(torch.zeros(4, 3))
+    assert torch.equal(tasks, fixed_normal_noise("0/1", 3).expand(4, 3))
+
+
+@pytest.mark.parametrize("noise", [normal_noise, fixed_normal_noise])
+def test_noise_leaves_the_global_random_state_alone(noise):
     before = torch.random.get_rng_state()
-    normal_noise("0/1", 3)
+    noise("0/1", 3)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
