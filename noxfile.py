@@ -7,7 +7,10 @@ import nox
 from nox.command import CommandFailed
 
 nox.options.default_venv_backend = "uv"
-_TESTS = ("tests/functional", "tests/data", "tests/algorithms/test_maml.py", "tests/callbacks/test_finite_loss.py")
+_TESTS = (
+    *("tests/functional", "tests/data", "tests/algorithms/test_maml.py", "tests/callbacks/test_finite_loss.py"),
+    *("tests/test_commands.py", "tests/bad_input/test_checkpoints.py"),
+)
 # As in requirements.txt: learn2learn has to run Cython again.
 _LEARN2LEARN = "--config-setting=--build-option=build_ext"
 _INSTALLED = ("-r", "pyproject.toml", _LEARN2LEARN, "pytest>=8.4,<9.2", "pytest-xdist>=3.6", "hypothesis>=6.130")

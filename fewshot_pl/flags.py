@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ _SAFE: dict[str, Any] = {"instantiate_subclass_spec_in_any": False, "import_path
 _KNOWN = inspect.signature(set_parsing_settings).parameters
 set_parsing_settings(**{name: value for name, value in _SAFE.items() if name in _KNOWN})
 
+_MOST_VALUES = 10_000  # of a configuration
 _REGISTRIES = {"model": algorithms, "data": benchmarks}
 
 
@@ -89,7 +91,25 @@ def _settings(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is no configuration ({line}{reason}): give --config a YAML file of flags") from error
     if not isinstance(settings or {}, dict):
         raise InputError(f"{path} holds no settings by name: give --config a YAML file of flags")
+    if _num_values(settings, {}) > _MOST_VALUES:
+        raise InputError(f"{path} repeats itself by aliases without measure: write out what each flag is")
     return settings or {}
+
+
+def _num_values(settings: Any, known: dict[int, float]) -> float:
+    """How many values something holds, each as often as aliases repeat it; infinitely many where it holds itself.
+
+    Args:
+        settings: as YAML holds them.
+        known: the numbers of lists and dictionaries by their identity.
+    """
+    if not isinstance(settings, dict | list):
+        return 1
+    if id(settings) not in known:
+        known[id(settings)] = math.inf  # until it is known
+        parts = settings.values() if isinstance(settings, dict) else settings
+        known[id(settings)] = sum(_num_values(part, known) for part in parts)
+    return known[id(settings)]
 
 
 def init_parameters(owner: type) -> list[str]:

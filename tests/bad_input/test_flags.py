@@ -1,6 +1,7 @@
 """Flags and configuration files that train.py and evaluate.py refuse."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ def config(content: str | bytes) -> Callable[[], object]:
     return lambda: Path("bad.yaml").write_bytes(data)
 
 
+# Ten levels, each of nine times the one before.
+MULTIPLIED = "".join(f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghijk"))
+MULTIPLIED = f"a: &a [1]\n{MULTIPLIED}"
 FROM_FILE = "train --config bad.yaml"
 FLAGS = {
     "a word that belongs nowhere": Bad("train nonsense", "nonsense"),
@@ -75,6 +79,8 @@ CONFIGS = {
     "another encoding": Bad(FROM_FILE, "bad.yaml", config("runs: Läufe\n".encode("utf-16"))),
     "a date that is none": Bad(FROM_FILE, "bad.yaml", config("model: 2001-99-99\n")),
     "a very deep one": Bad(FROM_FILE, "bad.yaml", config("[" * 300)),
+    "aliases that multiply": Bad(FROM_FILE, "by aliases without measure", config(MULTIPLIED)),
+    "one within itself": Bad(FROM_FILE, "by aliases without measure", config("data: &data\n  root: [*data]\n")),
     "code": Bad(FROM_FILE, "bad.yaml", config("runs: !!python/object/apply:os.mkdir [ran]\n")),
 }
 
