@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
@@ -36,6 +36,10 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         # Of validations before: a schedule or a checkpoint may wait for one.
         trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in self._metrics.items()})
+        if any(
+            map(_has_stopped, trainer.early_stopping_callbacks)
+        ):  # just before the end, of which Lightning keeps nothing
+            trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._has_validated = False
@@ -86,3 +90,8 @@ class LastCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._metrics = checkpoint.get("callback_metrics", {})
         self._last_global_step_saved = checkpoint["global_step"]
+
+
+def _has_stopped(stopping: EarlyStopping) -> bool:
+    """Whether a validation of before has ended training."""
+    return stopping.stopped_epoch > 0 or stopping.wait_count >= max(stopping.patience, 1)

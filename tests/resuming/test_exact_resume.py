@@ -5,6 +5,7 @@ import signal
 import pytest
 import torch
 from own_images import ALGORITHMS
+from pytorch_lightning.callbacks import EarlyStopping
 from random_images import write_image_folder
 from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
@@ -120,3 +121,17 @@ def test_a_schedule_that_watches_a_figure_goes_on_exactly(num_batches, hook, ima
     trained(images, tmp_path / "whole")
     stopped_and_resumed(images, tmp_path / "stopped", (told(signal.SIGTERM), hook, num_batches, num_batches))
     assert_same(state(tmp_path / "stopped"), state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("settings", "num_steps"), [({}, 12), ({"val_check_interval": 2}, 6)])
+def test_training_that_was_to_end_early_ends_there_too(settings, num_steps, images, tmp_path):
+    def with_patience(**resumed):
+        stopping = EarlyStopping("val/accuracy", mode="max", min_delta=2, patience=2)  # nothing is so much better
+        trainer, _ = trained(images, tmp_path, callbacks=[stopping], max_epochs=4, **settings, **resumed)
+        assert trainer.global_step == num_steps
+        return state(tmp_path)
+
+    whole = with_patience()  # its last checkpoint is from behind the validation that decided
+    again = with_patience(resume_from=last_checkpoint(tmp_path))
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        assert_same(again[part], whole[part])
