@@ -1,5 +1,6 @@
 """Episodes a second from the source of the images to tensors on the device."""
 
+import multiprocessing
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -44,7 +45,9 @@ def _peers(setting: Setting, task: Task) -> Iterator[tuple[str, Rate]]:
     yield "learn2learn's Taskset of image files", _rate_of(setting, files, setting.amount(20))
     tensors = samples(taskset(setting, task, on_device=True))
     yield "learn2learn's Taskset on OnDeviceDataset", _rate_of(setting, tensors, setting.amount(60))
-    loader = DataLoader(image_dataset(setting, task), batch_sampler=_Episodes(setting, task), num_workers=2)
+    files_of = image_dataset(setting, task)
+    how = multiprocessing.get_all_start_methods()[0]  # the system's own: this process itself may be a spawned one
+    loader = DataLoader(files_of, batch_sampler=_Episodes(setting, task), num_workers=2, multiprocessing_context=how)
     loaded = _on_device(setting, iter(loader))
     yield "a DataLoader of image files with 2 workers", _rate_of(setting, loaded, setting.amount(60))
 
