@@ -37,11 +37,17 @@ def with_peer(setting: Setting, run_as_peer: Callable[[Setting], None]) -> Itera
     context = multiprocessing.get_context("spawn")
     our_end, their_end = context.Pipe()
     as_peer = replace(setting, other_side=their_end, is_peer=True)
-    process = context.Process(target=run_as_peer, args=(as_peer,))
+    process = context.Process(target=_run, args=(run_as_peer, as_peer))
     process.start()
     their_end.close()
+    our_end.recv()  # what it imports at first takes the processor from us
     try:
         yield replace(setting, other_side=our_end)
     finally:
         our_end.close()  # its next recv ends it
         process.join()
+
+
+def _run(run_as_peer: Callable[[Setting], None], setting: Setting) -> None:
+    setting.other_side.send("ready")
+    run_as_peer(setting)
