@@ -1,6 +1,7 @@
 """How the cost of a MAML step grows: each cost beside the straight line through all of them."""
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from fewshot_pl.episode import Episode
 from throughput.our_way import bare_step
 from throughput.setting import Setting
 from throughput.timing import Comparison, stopwatch
+
+_WARMING_SECONDS = 3.0
 
 
 def comparisons(setting: Setting) -> Iterator[Comparison]:
@@ -54,7 +57,9 @@ def _line(
 
 
 def _rates(setting: Setting, step: Callable[[], None]) -> list[float]:
-    step()
+    started = time.monotonic()
+    while time.monotonic() - started < _WARMING_SECONDS:  # one small step would find memory and threads still asleep
+        step()
     rates = []
     for _ in range(setting.repeats):
         with stopwatch(setting.device) as elapsed:
