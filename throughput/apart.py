@@ -17,7 +17,8 @@ from throughput.timing import Comparison, Rate, compared
 def compared_apart(setting: Setting, name: str, unit: str, ours: Rate, peer: Rate) -> Comparison:
     """As ``compared``, with the rates of the peer from its process; there, a Comparison of nothing."""
     if setting.is_peer:
-        for _ in iter(setting.other_side.recv, None):
+        for asked_name in iter(setting.other_side.recv, None):
+            assert asked_name == name, "both sides are at the same comparison"
             setting.other_side.send(peer())
         return Comparison(name, unit, math.nan, math.nan, math.nan, (math.nan, math.nan), 0)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import islice, product
+from typing import Any
 
 from throughput.apart import compared_apart
 from throughput.learn2learn_way import batches_of, maml_network, maml_step, samples, taskset
 from throughput.our_way import bare_step, episodes, maml, trained_rate
 from throughput.setting import Setting, Task
-from throughput.timing import Comparison, rate
+from throughput.timing import Comparison, Rate, rate
 
 TASKS_PER_STEP = 32
 INNER_LR = 0.1
@@ -42,23 +43,17 @@ def _of(setting: Setting, task: Task, num_steps: int, first_order: bool) -> Iter
     yield compared_apart(setting, f"MAML, {what}, end to end", "tasks/s", ours_whole, theirs_whole)
 
     episode = next(episodes(data, setting.device))
-    model = maml(task, INNER_LR, num_steps, first_order).to(setting.device)
-    ours = bare_step(model)
     batches = batches_of(episode)
 
-    def ours_bare() -> float:
-        return rate(lambda: [ours(episode) for _ in range(count)], count * tasks_per_step, setting.device)
+    def ours_bare(**settings: Any) -> Rate:
+        step = bare_step(maml(task, INNER_LR, num_steps, first_order, **settings).to(setting.device))
+        return lambda: rate(lambda: [step(episode) for _ in range(count)], count * tasks_per_step, setting.device)
 
     def theirs_bare() -> float:
         return rate(lambda: [theirs(batches) for _ in range(count)], count * tasks_per_step, setting.device)
 
-    yield compared_apart(setting, f"MAML, {what}, given the same tensors", "tasks/s", ours_bare, theirs_bare)
+    yield compared_apart(setting, f"MAML, {what}, given the same tensors", "tasks/s", ours_bare(), theirs_bare)
     if (num_steps, first_order, task.num_shots) != (1, False, 1):  # compiling takes a minute
         return
-    in_one_program = bare_step(maml(task, INNER_LR, num_steps, first_order, compile=True).to(setting.device))
-
-    def ours_compiled() -> float:
-        return rate(lambda: [in_one_program(episode) for _ in range(count)], count * tasks_per_step, setting.device)
-
     name = f"MAML, {what}, --model.compile true, given the same tensors"
-    yield compared_apart(setting, name, "tasks/s", ours_compiled, theirs_bare)
+    yield compared_apart(setting, name, "tasks/s", ours_bare(compile=True), theirs_bare)

@@ -11,7 +11,7 @@ from fewshot_pl.algorithms import MAML
 from fewshot_pl.episode import Episode
 from throughput.our_way import bare_step
 from throughput.setting import Setting
-from throughput.timing import Comparison, stopwatch
+from throughput.timing import Comparison, stopwatch, synchronise
 
 _WARMING_SECONDS = 3.0
 
@@ -60,6 +60,7 @@ def _rates(setting: Setting, step: Callable[[], None]) -> list[float]:
     started = time.monotonic()
     while time.monotonic() - started < _WARMING_SECONDS:  # one small step would find memory and threads still asleep
         step()
+        synchronise(setting.device)
     rates = []
     for _ in range(setting.repeats):
         with stopwatch(setting.device) as elapsed:

@@ -74,9 +74,9 @@ class PlacedDataModule(ImageDataModule):
         for tree in self._trees:
             for path in tree.files:
                 if PurePosixPath(path).name == name:
-                    content = tree.read(path)
-                    self._check_published(name, content, f"{tree.path}/{path}")
-                    return _parsed(content, f"{tree.path}/{path}", parse)
+                    content, place = tree.read(path), f"{tree.path}/{path}"
+                    self._check_published(name, content, place)
+                    return _parsed(content, place, parse)
         raise InputError(f"there is no {name} in {self.tree.path} or beside it: {self._cure()}")
 
     def _check_published(self, name: str, content: bytes, path: str) -> None:
