@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from fewshot_pl.backbones.convolution import Convolution
 from fewshot_pl.backbones.normalization import Norm, norm_layer
 
 
@@ -86,7 +87,7 @@ def conv_block(
 ) -> nn.Sequential:
     """3x3 convolution, normalisation, ReLU and, with ``pool``, 2x2 max-pooling: ``before`` channels to ``after``."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=padding)
+    layers["conv"] = Convolution(before, after, 3, stride, padding)
     layers["norm"] = norm_layer(norm, after)
     if pool:
         layers["pool"] = nn.MaxPool2d(2)

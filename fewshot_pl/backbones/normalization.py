@@ -190,7 +190,7 @@ def vectorised_pass(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def second_order_pass(module: nn.Module) -> Iterator[None]:
     """Within, autograd will differentiate the gradients of forward passes, without torch.func."""
-    layers = episodic_norms(module)
+    layers = [part for part in module.modules() if hasattr(part, "twice_differentiated")]
     with _attribute("twice_differentiated", layers, [True] * len(layers)):
         yield
 
