@@ -43,14 +43,14 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(maps, weight)
-        ctx.steps = stride, padding
+        ctx.geometry = stride, padding
         return F.conv2d(maps, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx: Any, of_convolved: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0], True, True
-        gradients = _ConvolutionBackward.apply(of_convolved, maps, weight, ctx.steps, wanted)  # type: ignore[no-untyped-call]
+        gradients = _ConvolutionBackward.apply(of_convolved, maps, weight, ctx.geometry, wanted)  # type: ignore[no-untyped-call]
         return *gradients, None, None
 
 
@@ -63,32 +63,32 @@ class _ConvolutionBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, v: Tensor, x: Tensor, weight: Tensor, steps: tuple[int, int], wanted: tuple[bool, bool, bool]
+        ctx: Any, v: Tensor, x: Tensor, weight: Tensor, geometry: tuple[int, int], wanted: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, ...]:
         ctx.save_for_backward(v, x, weight)
-        ctx.steps = steps
-        return _gradients(v, x, weight, steps, wanted)
+        ctx.geometry = geometry
+        return _gradients(v, x, weight, geometry, wanted)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, u_x: Tensor | None, u_weight: Tensor, u_bias: Tensor) -> tuple[Tensor | None, ...]:
         v, x, weight = ctx.saved_tensors
-        of_v = F.conv2d(x, u_weight, u_bias, *ctx.steps)
+        of_v = F.conv2d(x, u_weight, u_bias, *ctx.geometry)
         of_x = of_weight = None
         if u_x is not None:
-            of_v += F.conv2d(u_x, weight, None, *ctx.steps)
-            _, of_weight, _ = _gradients(v, u_x, weight, ctx.steps, (False, True, False))
+            of_v += F.conv2d(u_x, weight, None, *ctx.geometry)
+            _, of_weight, _ = _gradients(v, u_x, weight, ctx.geometry, (False, True, False))
         if ctx.needs_input_grad[1]:
-            of_x, _, _ = _gradients(v, x, u_weight, ctx.steps, (True, False, False))
+            of_x, _, _ = _gradients(v, x, u_weight, ctx.geometry, (True, False, False))
         return of_v, of_x, of_weight, None, None
 
 
 def _gradients(
-    v: Tensor, x: Tensor, weight: Tensor, steps: tuple[int, int], wanted: tuple[bool, bool, bool]
+    v: Tensor, x: Tensor, weight: Tensor, geometry: tuple[int, int], wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, ...]:
     """What is wanted of the gradients by maps, weight and bias."""
-    strides, paddings, dilation, output_padding = ([size, size] for size in (*steps, 1, 0))
+    stride, padding = geometry
     gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-        v, x, weight, [len(weight)], strides, paddings, dilation, False, output_padding, 1, wanted
+        v, x, weight, [len(weight)], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted
     )
     return gradients

@@ -179,20 +179,14 @@ def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def vectorised_pass(module: nn.Module) -> Iterator[None]:
-    """Within, forward passes run under vmap, as every part of the module that has to know is told."""
-    layers = [part for part in module.modules() if hasattr(part, "vectorised")]
-    with _attribute("vectorised", layers, [True] * len(layers)):
-        yield
+def vectorised_pass(module: nn.Module) -> AbstractContextManager[None]:
+    """Within, forward passes run under vmap."""
+    return _told(module, "vectorised")
 
 
-@contextmanager
-def second_order_pass(module: nn.Module) -> Iterator[None]:
+def second_order_pass(module: nn.Module) -> AbstractContextManager[None]:
     """Within, autograd will differentiate the gradients of forward passes, without torch.func."""
-    layers = [part for part in module.modules() if hasattr(part, "twice_differentiated")]
-    with _attribute("twice_differentiated", layers, [True] * len(layers)):
-        yield
+    return _told(module, "twice_differentiated")
 
 
 def same_pass(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
@@ -202,12 +196,9 @@ def same_pass(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
     return lambda: _attribute("vectorised", layers, vectorised)
 
 
-@contextmanager
-def observing(module: nn.Module) -> Iterator[None]:
+def observing(module: nn.Module) -> AbstractContextManager[None]:
     """Within, passes are those of a task's support, whose statistics are to be taken (matters to norm ``episode``)."""
-    layers = episodic_norms(module)
-    with _attribute("observing", layers, [True] * len(layers)):
-        yield
+    return _told(module, "observing")
 
 
 @contextmanager
@@ -223,6 +214,12 @@ def observed_statistics(module: nn.Module, mode: str) -> Statistics:
     """The statistics that the batch norms of a mode observed in the last pass; they are forgotten here."""
     layers = [layer for layer in episodic_norms(module) if layer.mode == mode]
     return tuple(values for layer in layers for values in layer.take_observed())
+
+
+def _told(module: nn.Module, name: str) -> AbstractContextManager[None]:
+    """Within, an attribute is true of every part of the module that has it, as it has to know."""
+    parts = [part for part in module.modules() if name in vars(part)]
+    return _attribute(name, parts, [True] * len(parts))
 
 
 @contextmanager
