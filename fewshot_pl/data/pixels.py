@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-_BLOCK_VALUES = 1 << 19  # 2 MiB of floats
+_BLOCK_VALUES = 1 << 18  # 1 MiB of floats
 
 
 def images_at(images: Tensor, numbers: Tensor) -> Tensor:
