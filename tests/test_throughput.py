@@ -15,8 +15,9 @@ from PIL import Image
 
 from throughput.apart import compared_apart, with_peer
 from throughput.learn2learn_way import _halves
+from throughput.process_per_core import process_per_core_rate
 from throughput.report import circumstances, write
-from throughput.setting import Setting, Task
+from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, compared, rate
 
 REPOSITORY = Path(__file__).parents[1]
@@ -83,3 +84,15 @@ def test_the_command_tells_its_flags(flags):
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert run.returncode == (0 if flags == ["--help"] else 2)
     assert "data_path" in run.stdout + run.stderr
+
+
+def test_processes_that_fail_say_why(tmp_path):
+    setting = Setting(torch.device("cpu"), tmp_path, tmp_path, repeats=1, quick=True)
+    with pytest.raises(RuntimeError, match="InputError"):
+        process_per_core_rate(setting, Task("CIFARFS", 2, 1, 1), Adaptation(1, True), tasks_per_step=2, num_steps=1)
+
+
+def test_a_process_for_each_thread_trains(shared_data, tmp_path):
+    setting = Setting(torch.device("cpu"), shared_data, tmp_path, repeats=1, quick=True)
+    task = Task("CIFARFS", 2, 1, 1)
+    assert process_per_core_rate(setting, task, Adaptation(1, True), tasks_per_step=2, num_steps=1) > 0

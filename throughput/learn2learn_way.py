@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fewshot_pl.data.one_process import one_process
 from fewshot_pl.episode import Episode
 from throughput.image_files import image_dataset
-from throughput.setting import Setting, Task
+from throughput.setting import Adaptation, Setting, Task
 
 Batch = tuple[Tensor, Tensor]  # images [N*(K+Q), C, H, W] and labels [N*(K+Q)] of a task, in any order
 
@@ -74,10 +74,11 @@ def maml_network(task: Task) -> nn.Module:
 
 
 def maml_step(
-    network: nn.Module, inner_lr: float, num_steps: int, first_order: bool, task: Task, device: torch.device
+    network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device
 ) -> Callable[[list[Batch]], None]:
     """One optimisation step on a list of tasks, as examples/vision/maml_omniglot.py makes it."""
-    maml = learn2learn().algorithms.MAML(network.to(device), lr=inner_lr, first_order=first_order)
+    network.to(device)
+    maml = learn2learn().algorithms.MAML(network, lr=adaptation.inner_lr, first_order=adaptation.first_order)
     optimizer = torch.optim.Adam(maml.parameters(), lr=0.003)
 
     def step(batches: list[Batch]) -> None:
@@ -85,7 +86,7 @@ def maml_step(
         for images, labels in batches:
             learner = maml.clone()
             support, query = _halves(images.to(device), labels.to(device), task)
-            for _ in range(num_steps):
+            for _ in range(adaptation.num_steps):
                 learner.adapt(F.cross_entropy(learner(support[0]), support[1]))
             torch.autograd.backward(F.cross_entropy(learner(query[0]), query[1]))
         for parameter in maml.parameters():

@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.backbones import build_backbone
-from throughput.maml import INNER_LR, TASKS_PER_STEP
+from throughput.maml import TASKS_PER_STEP
 from throughput.our_way import bare_step, episodes, maml, protonet, trained_rate
-from throughput.setting import Setting, Task
+from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, compared, rate
 
 _PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations a second, from the vendor's data sheets
@@ -20,7 +20,9 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
     adapted = Task("Omniglot", 5, 1, 15)
     yield from _trainer(setting, "ProtoNet", omniglot, protonet(omniglot), 1)
     yield from _trainer(setting, "ProtoNet", colour, protonet(colour), 1)
-    yield from _trainer(setting, "MAML, 1 inner step", adapted, maml(adapted, INNER_LR, 1, False), TASKS_PER_STEP)
+    yield from _trainer(
+        setting, "MAML, 1 inner step", adapted, maml(adapted, Adaptation(1, first_order=False)), TASKS_PER_STEP
+    )
     for task in (omniglot, colour):
         yield _network(setting, task)
     if setting.device.type == "cuda":

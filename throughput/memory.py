@@ -10,9 +10,8 @@ import torch
 
 from fewshot_pl.freed_memory import keep_freed_memory
 from throughput.learn2learn_way import batches_of, maml_network, maml_step
-from throughput.maml import INNER_LR
 from throughput.our_way import bare_step, episodes, maml
-from throughput.setting import Setting, Task
+from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison
 
 _TASK = Task("CIFARFS", 5, 5, 15)
@@ -57,14 +56,14 @@ def _measured(setting: Setting, side: Callable[..., Callable[[], Any]], num_step
 
 def _ours(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
     keep_freed_memory()
-    model = maml(_TASK, INNER_LR, num_steps, False, recompute_inner_steps=again, task_chunk=1)
+    model = maml(_TASK, Adaptation(num_steps, first_order=False), recompute_inner_steps=again, task_chunk=1)
     step = bare_step(model.to(setting.device))
     episode = next(episodes(setting.data(_TASK, tasks_per_batch=_TASKS_PER_STEP), setting.device))
     return lambda: step(episode)
 
 
 def _theirs(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
-    step = maml_step(maml_network(_TASK), INNER_LR, num_steps, False, _TASK, setting.device)
+    step = maml_step(maml_network(_TASK), Adaptation(num_steps, first_order=False), _TASK, setting.device)
     episode = next(episodes(setting.data(_TASK, tasks_per_batch=_TASKS_PER_STEP), setting.device))
     tasks = batches_of(episode)
     return lambda: step(tasks)

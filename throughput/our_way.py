@@ -11,20 +11,20 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from fewshot_pl.algorithms import MAML, FewShotAlgorithm, ProtoNet
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
-from throughput.setting import Setting, Task
+from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import synchronise
 
 
-def maml(task: Task, inner_lr: float, num_steps: int, first_order: bool, **settings: Any) -> MAML:
+def maml(task: Task, adaptation: Adaptation, **settings: Any) -> MAML:
     """Our MAML with the network and the inner loss that ``learn2learn_way.maml_network`` is trained with."""
     return MAML(
         num_ways=task.num_ways,
         image_shape=task.image_shape,
         backbone=conv4(task),
-        inner_lr=inner_lr,
+        inner_lr=adaptation.inner_lr,
         inner_loss_reduction="mean",
-        num_inner_steps=num_steps,
-        first_order=first_order,
+        num_inner_steps=adaptation.num_steps,
+        first_order=adaptation.first_order,
         **settings,
     )
 
@@ -39,12 +39,14 @@ def conv4(task: Task) -> str:
     return "conv4-strided" if task.benchmark == "Omniglot" else "conv4"
 
 
-def trained_rate(model: FewShotAlgorithm, data: ImageDataModule, num_steps: int, setting: Setting) -> float:
+def trained_rate(
+    model: FewShotAlgorithm, data: ImageDataModule, num_steps: int, setting: Setting, devices: int = 1
+) -> float:
     """Training tasks a second through Lightning's Trainer, from the second step on, logged to TensorBoard."""
     watch = _Watch(setting.device)
     trainer = Trainer(
         accelerator=setting.accelerator,
-        devices=1,
+        devices=devices,
         max_steps=num_steps + 1,
         limit_val_batches=0,
         logger=TensorBoardLogger(setting.work / "logs", name="", version="throughput"),
@@ -54,7 +56,7 @@ def trained_rate(model: FewShotAlgorithm, data: ImageDataModule, num_steps: int,
         enable_model_summary=False,
     )
     trainer.fit(model, datamodule=data)
-    return num_steps * data.tasks_per_batch / watch.seconds
+    return num_steps * data.tasks_per_batch * devices / watch.seconds
 
 
 def bare_step(model: FewShotAlgorithm) -> Callable[[Episode], None]:

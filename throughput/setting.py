@@ -36,6 +36,18 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Adaptation:
+    """How MAML adapts to a task."""
+
+    num_steps: int
+    first_order: bool
+    inner_lr: float = 0.1
+
+    def __str__(self) -> str:
+        return f"{self.num_steps} inner steps, {'first' if self.first_order else 'second'} order"
+
+
+@dataclass(frozen=True)
 class Setting:
     """The flags of the command.
 
