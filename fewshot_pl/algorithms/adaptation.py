@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewshot_pl.backbones import Learner
 from fewshot_pl.backbones.learner import channels_last
-from fewshot_pl.backbones.normalization import same_pass, second_order_pass
+from fewshot_pl.backbones.passes import same_pass, second_order_pass
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters
 
 

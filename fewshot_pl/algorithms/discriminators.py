@@ -10,7 +10,7 @@ from torch.func import functional_call
 from fewshot_pl.algorithms.adaptation import adapted_learner
 from fewshot_pl.backbones import Conv4Maps, ImageShape, Learner, Norm, RelationHead
 from fewshot_pl.backbones.learner import query_logits_at
-from fewshot_pl.backbones.normalization import support_rows
+from fewshot_pl.backbones.passes import support_rows
 from fewshot_pl.backbones.relation_head import initialise_relation
 from fewshot_pl.functional.adversarial import fake_losses, real_losses
 from fewshot_pl.functional.inner_loop import Parameters

@@ -10,13 +10,8 @@ from torch.func import functional_call
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import Norm
-from fewshot_pl.backbones.normalization import (
-    Statistics,
-    episodic_norms,
-    given_statistics,
-    observed_statistics,
-    observing,
-)
+from fewshot_pl.backbones.normalization import Statistics, episodic_norms, given_statistics, observed_statistics
+from fewshot_pl.backbones.passes import observing
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.lstm import lstm_step

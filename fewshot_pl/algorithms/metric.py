@@ -9,7 +9,8 @@ from torch import Tensor
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
-from fewshot_pl.backbones.normalization import episodic_norms, support_rows
+from fewshot_pl.backbones.normalization import episodic_norms
+from fewshot_pl.backbones.passes import support_rows
 
 
 class MetricAlgorithm(FewShotAlgorithm):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_pl.algorithms.task_threads import one_by_one
-from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms, vectorised_pass
+from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms
+from fewshot_pl.backbones.passes import vectorised_pass
 from fewshot_pl.functional.known_gradient import with_known_gradient
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]

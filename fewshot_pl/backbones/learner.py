@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
-from fewshot_pl.backbones.normalization import Norm, support_rows
+from fewshot_pl.backbones.normalization import Norm
+from fewshot_pl.backbones.passes import support_rows
 
 
 class Learner(nn.Module):

@@ -10,8 +10,7 @@ Which images a batch norm takes its statistics from decides much of a few-shot r
     none          no normalisation
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot_pl.backbones.batch_norm import batch_norm
+from fewshot_pl.backbones.passes import told
 from fewshot_pl.errors import InputError
 
 Norm = Literal["transductive", "running", "support", "episode", "group", "layer", "none"]
@@ -171,65 +171,13 @@ def running_statistics(module: nn.Module) -> list[Tensor]:
     return [values for layer in layers for values in (layer.running_mean, layer.running_var)]
 
 
-@contextmanager
-def support_rows(module: nn.Module, num_support: int) -> Iterator[None]:
-    """Within, the first ``num_support`` rows of a batch are its support images (matters to norm ``support``)."""
-    layers = episodic_norms(module)
-    with _attribute("num_support", layers, [num_support] * len(layers)):
-        yield
-
-
-def vectorised_pass(module: nn.Module) -> AbstractContextManager[None]:
-    """Within, forward passes run under vmap."""
-    return _told(module, "vectorised")
-
-
-def second_order_pass(module: nn.Module) -> AbstractContextManager[None]:
-    """Within, autograd will differentiate the gradients of forward passes, without torch.func."""
-    return _told(module, "twice_differentiated")
-
-
-def same_pass(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
-    """What to enter to be, later on, under vmap if we are now: a backward pass does not know what the forward was."""
-    layers = episodic_norms(module)
-    vectorised = [layer.vectorised for layer in layers]
-    return lambda: _attribute("vectorised", layers, vectorised)
-
-
-def observing(module: nn.Module) -> AbstractContextManager[None]:
-    """Within, passes are those of a task's support, whose statistics are to be taken (matters to norm ``episode``)."""
-    return _told(module, "observing")
-
-
-@contextmanager
-def given_statistics(module: nn.Module, statistics: Statistics) -> Iterator[None]:
+def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractContextManager[None]:
     """Within, batch norms normalise by these statistics."""
-    layers = episodic_norms(module)
     pairs = list(zip(statistics[::2], statistics[1::2], strict=True))
-    with _attribute("given", layers, pairs):
-        yield
+    return told(episodic_norms(module), "given", pairs)
 
 
 def observed_statistics(module: nn.Module, mode: str) -> Statistics:
     """The statistics that the batch norms of a mode observed in the last pass; they are forgotten here."""
     layers = [layer for layer in episodic_norms(module) if layer.mode == mode]
     return tuple(values for layer in layers for values in layer.take_observed())
-
-
-def _told(module: nn.Module, name: str) -> AbstractContextManager[None]:
-    """Within, an attribute is true of every part of the module that has it, as it has to know."""
-    parts = [part for part in module.modules() if name in vars(part)]
-    return _attribute(name, parts, [True] * len(parts))
-
-
-@contextmanager
-def _attribute(name: str, layers: Sequence[nn.Module], values: Sequence[object]) -> Iterator[None]:
-    """Within, layers have an attribute of these values, one each."""
-    before = [getattr(layer, name) for layer in layers]
-    for layer, value in zip(layers, values, strict=True):
-        setattr(layer, name, value)
-    try:
-        yield
-    finally:
-        for layer, value in zip(layers, before, strict=True):
-            setattr(layer, name, value)

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from fewshot_pl.backbones.build import num_features
 from fewshot_pl.backbones.conv4 import conv_block
-from fewshot_pl.backbones.normalization import Norm, support_rows
+from fewshot_pl.backbones.normalization import Norm
+from fewshot_pl.backbones.passes import support_rows
 from fewshot_pl.errors import InputError
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.backbones import build_learner
 from fewshot_pl.backbones.convolution import Convolution, convolution
-from fewshot_pl.backbones.normalization import second_order_pass
+from fewshot_pl.backbones.passes import second_order_pass
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

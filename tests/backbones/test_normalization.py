@@ -16,11 +16,9 @@ from fewshot_pl.backbones.normalization import (
     given_statistics,
     norm_layer,
     observed_statistics,
-    observing,
     replace_batch_norms,
-    support_rows,
-    vectorised_pass,
 )
+from fewshot_pl.backbones.passes import observing, support_rows, vectorised_pass
 from fewshot_pl.errors import InputError
 
 NUM_CHANNELS = 6
