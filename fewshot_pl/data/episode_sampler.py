@@ -1,6 +1,7 @@
 """EpisodeSampler: which classes and images an episode holds, as a pure function of its number."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -75,8 +76,7 @@ class EpisodeSampler:
         classes = np.empty((num_episodes, num_ways), dtype=np.int64)
         keys = np.empty((num_episodes, num_ways, self._counts.max()))
         is_labelled = np.empty(num_episodes, dtype=np.bool_)
-        for task in range(num_episodes):
-            generator = episode_generator(self._seed, epoch, first_episode + task)
+        for task, generator in enumerate(_generators(self._seed, epoch, first_episode, num_episodes)):
             classes[task] = generator.choice(len(self._counts) * self.num_rotations, num_ways, replace=False)
             generator.random(out=keys[task])
             is_labelled[task] = generator.random() >= self._unlabelled_tasks  # last: the images stay as they are
@@ -117,6 +117,16 @@ def episode_generator(seed: int, epoch: int, episode: int, purpose: int = 0) -> 
     # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
     key = seed % 2**64 + purpose * 2**64
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, episode, epoch]))
+
+
+def _generators(seed: int, epoch: int, first: int, count: int) -> Iterator[np.random.Generator]:
+    """Those of consecutive episodes, each until the next is asked for: one, put at their counters, which is faster."""
+    generator = episode_generator(seed, epoch, first)
+    fresh: Any = generator.bit_generator.state
+    for episode in range(first, first + count):
+        fresh["state"]["counter"][2] = episode
+        generator.bit_generator.state = fresh
+        yield generator
 
 
 def _check_size(store: ImageStore, size: EpisodeSize, num_rotations: int) -> None:
