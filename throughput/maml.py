@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice, product
 from typing import Any
 
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from throughput.apart import compared_apart
 from throughput.learn2learn_way import batches_of, maml_network, maml_step, samples, taskset
 from throughput.our_way import bare_step, episodes, maml, trained_rate
@@ -20,13 +21,13 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
         if setting.quick and (task.num_shots, num_steps) != (1, 1):
             continue
         adaptation = Adaptation(num_steps, first_order)
-        yield from _end_to_end(setting, task, adaptation)
-        yield from _given_tensors(setting, task, adaptation)
+        data = setting.data(task, tasks_per_batch=setting.amount(TASKS_PER_STEP, 4), batches_per_epoch=1_000_000)
+        yield from _end_to_end(setting, task, adaptation, data)
+        yield from _given_tensors(setting, task, adaptation, data)
 
 
-def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
-    tasks_per_step, count = _tasks_per_step(setting), _steps(setting)
-    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:
+    tasks_per_step, count = data.tasks_per_batch, _steps(setting)
     step = maml_step(maml_network(task), adaptation, task, setting.device)
     sampled = samples(taskset(setting, task))
 
@@ -46,9 +47,8 @@ def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation) -> Iterato
         yield compared_apart(setting, f"{name}, a process per core, end to end", "tasks/s", ours_per_core, theirs)
 
 
-def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
-    tasks_per_step, count = _tasks_per_step(setting), _steps(setting)
-    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:
+    tasks_per_step, count = data.tasks_per_batch, _steps(setting)
     episode = next(episodes(data, setting.device))
     batches = batches_of(episode)
     their_step = maml_step(maml_network(task), adaptation, task, setting.device)
@@ -66,10 +66,6 @@ def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation) -> Iter
         return
     compiled = ours(compile=True)
     yield compared_apart(setting, f"{name}, --model.compile true, given the same tensors", "tasks/s", compiled, theirs)
-
-
-def _tasks_per_step(setting: Setting) -> int:
-    return setting.amount(TASKS_PER_STEP, 4)
 
 
 def _steps(setting: Setting) -> int:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl.freed_memory import keep_freed_memory
 from throughput.our_way import maml, trained_rate
@@ -49,8 +50,7 @@ def main() -> None:
     setting = Setting(torch.device("cpu"), Path(work["root"]), Path(work["work"]), repeats=1, quick=False)
     data = setting.data(task, tasks_per_batch=work["tasks_per_batch"], batches_per_epoch=1_000_000)
     rate = trained_rate(maml(task, adaptation), data, work["num_steps"], setting, work["num_processes"])
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(rate)
+    rank_zero_only(print)(rate)
 
 
 if __name__ == "__main__":
