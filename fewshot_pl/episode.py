@@ -5,8 +5,10 @@ The letters of every shape comment:
     U unlabelled images, C channels, H height, W width, D features.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 UNKNOWN = -100  # the label of an image whose class is not known
@@ -30,7 +32,8 @@ class Episode(NamedTuple):
     query_y: Tensor  # [T, N*Q] class within the task, -100 where unknown; of regression [T, N*Q, D] float
     support_u: Tensor | None = None  # [T, U, C, H, W] images of the same classes that come without labels,
     query_u: Tensor | None = None  # [T, U, C, H, W] to adapt with and to measure with
-    known_ways: int | None = None  # N, of tasks that are all known to have labels; reading labels makes a GPU wait
+    known_ways: int | None = None  # N, where it is known: to read labels makes a GPU wait
+    labelled_tasks: tuple[bool, ...] | None = None  # [T] which have labels, where N is known and not all have
 
     @property
     def num_tasks(self) -> int:
@@ -54,11 +57,22 @@ class Episode(NamedTuple):
         return self.support_x.ndim == 3
 
     @property
-    def is_labelled(self) -> Tensor:
-        """Whether any support image of a task has a label: booleans [T]."""
-        return (self.support_y != UNKNOWN).flatten(1).any(1)
+    def is_labelled(self) -> tuple[bool, ...]:
+        """Whether any support image of a task has a label, [T]."""
+        if self.labelled_tasks is not None:
+            return self.labelled_tasks
+        if self.is_regression or self.known_ways is not None:
+            return (True,) * self.num_tasks
+        return tuple((self.support_y != UNKNOWN).any(1).tolist())
 
-    def tasks(self, which: slice | Tensor) -> "Episode":
-        """The Episode of some of the tasks."""
-        given = {name: field[which] for name, field in self._asdict().items() if isinstance(field, Tensor)}
-        return Episode(**given, known_ways=self.known_ways)
+    def tasks(self, which: slice | Sequence[int]) -> "Episode":
+        """The Episode of some of the tasks, in the order in which they are named."""
+        numbers = range(self.num_tasks)[which] if isinstance(which, slice) else which
+        given = {name: _rows(field, which) for name, field in self._asdict().items() if isinstance(field, Tensor)}
+        labelled = None if self.labelled_tasks is None else tuple(self.labelled_tasks[task] for task in numbers)
+        return Episode(**given, known_ways=self.known_ways, labelled_tasks=labelled)
+
+
+def _rows(field: Tensor, which: slice | Sequence[int]) -> Tensor:
+    # A list as an index would be sent to the device, which makes a GPU wait.
+    return field[which] if isinstance(which, slice) else torch.stack([field[task] for task in which])

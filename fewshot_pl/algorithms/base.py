@@ -103,7 +103,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
         """
         if episode.is_regression and not self.regresses:
             raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
-        if episode.known_ways is None and not episode.is_labelled.all():
+        if not all(episode.is_labelled):
             raise InputError(
                 f"{type(self).__name__} cannot use tasks without labels: leave out --data.unlabelled_tasks, "
                 "or train MetaGAN"

@@ -229,11 +229,14 @@ class _Part(NamedTuple):
 
 def _by_labels(batch: Episode, noise: Tensor) -> list[_Part]:
     """The tasks of a batch that have labels, if any, and then those that have none, if any."""
-    if batch.known_ways is not None:
-        return [_Part(batch, noise, True)]
-    labelled = batch.is_labelled
-    masks = ((labelled, True), (~labelled, False))
-    return [_Part(batch.tasks(some), noise[some], has_labels) for some, has_labels in masks if some.any()]
+    parts = []
+    for has_labels in (True, False):
+        some = [task for task, is_labelled in enumerate(batch.is_labelled) if is_labelled == has_labels]
+        if len(some) == batch.num_tasks:
+            return [_Part(batch, noise, has_labels)]
+        if some:
+            parts.append(_Part(batch.tasks(some), torch.stack([noise[task] for task in some]), has_labels))
+    return parts
 
 
 class _Round(NamedTuple):

@@ -16,6 +16,7 @@ from fewshot_pl.functional.inner_adam import AdamState, adam_step, sgd_step
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.mini_batches import descended, mini_batches
 from fewshot_pl.functional.objectives import prediction_loss
+from fewshot_pl.functional.sent import sent
 
 _STEPS = {"adam": adam_step, "sgd": sgd_step}
 
@@ -96,7 +97,7 @@ class Reptile(GradientAlgorithm):
         self.checked_ways(batch)
         images = torch.cat([batch.support_x, batch.query_x], 1)  # [T, N*(K+Q), C, H, W]
         labels = torch.cat([batch.support_y, batch.query_y], 1)
-        inputs = images, labels, self._shuffled(*labels.shape[:2]).to(labels.device)
+        inputs = images, labels, sent(self._shuffled(*labels.shape[:2]), labels.device)
         if self.sequential:
             parts = [self._trained_on(*(tensor[i : i + 1] for tensor in inputs)) for i in range(batch.num_tasks)]
             phi, figures = (torch.cat(values) for values in zip(*parts, strict=True))

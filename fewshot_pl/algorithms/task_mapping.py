@@ -13,6 +13,7 @@ from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import running_statistics
 from fewshot_pl.functional.noise import normal_noise
+from fewshot_pl.functional.sent import sent
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap"]
 _NDIM_OF_FEATURES = 3  # [T, n, D]
@@ -121,7 +122,8 @@ class TaskMapping(LightningModule):
 
     def task_noise(self, num_tasks: int, *shape: int) -> Tensor:
         """Standard normal numbers [T, *shape] for the tasks of a training step, seeded as ``task_seeds`` says."""
-        return torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)]).to(self.device)
+        noise = torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)])
+        return sent(noise, self.device)
 
     def setup(self, stage: str) -> None:
         if stage == "fit":

@@ -1,6 +1,6 @@
 """From episode numbers to batches: the dataset and the sampler that a DataLoader is made of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,7 +37,7 @@ class ImageBatch(NamedTuple):
     quarter_turns: Tensor  # [T, N]
     support_u: Tensor  # uint8 [T, N, U, C, H, W]
     query_u: Tensor  # uint8 [T, N, U, C, H, W]
-    is_labelled: Tensor  # [T]
+    is_labelled: Sequence[bool]  # [T]
 
 
 class VariableBatch(NamedTuple):

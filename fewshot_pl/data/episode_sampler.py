@@ -1,6 +1,6 @@
 """EpisodeSampler: which classes and images an episode holds, as a pure function of its number."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ class EpisodeIndices(NamedTuple):
     quarter_turns: Tensor  # [T, N] rotation of each class, 0..3
     support_u: Tensor  # [T, N, U] numbers of images that come without labels, to adapt with
     query_u: Tensor  # [T, N, U] to measure with
-    is_labelled: Tensor  # [T] False: the other images come without labels too
+    is_labelled: Sequence[bool]  # [T] False: the other images come without labels too
 
 
 class EpisodeSampler:
@@ -75,17 +75,18 @@ class EpisodeSampler:
         num_ways, num_shots, num_queries, num_unlabelled = self.size
         classes = np.empty((num_episodes, num_ways), dtype=np.int64)
         keys = np.empty((num_episodes, num_ways, self._counts.max()))
-        is_labelled = np.empty(num_episodes, dtype=np.bool_)
+        is_labelled = []
         for task, generator in enumerate(_generators(self._seed, epoch, first_episode, num_episodes)):
             classes[task] = generator.choice(len(self._counts) * self.num_rotations, num_ways, replace=False)
             generator.random(out=keys[task])
-            is_labelled[task] = generator.random() >= self._unlabelled_tasks  # last: the images stay as they are
+            # Last, so that the images stay as they are.
+            is_labelled.append(generator.random() >= self._unlabelled_tasks)
         sources, quarter_turns = np.divmod(classes, self.num_rotations)
         images = torch.from_numpy(self._starts[sources])[..., None] + self._picks(keys, sources, self.size.num_images)
         counts = [num_shots, num_queries, num_unlabelled, num_unlabelled]
         support, query, support_u, query_u = torch.split(images, counts, -1)
         turns = torch.from_numpy(quarter_turns)
-        return EpisodeIndices(support, query, turns, support_u, query_u, torch.from_numpy(is_labelled))
+        return EpisodeIndices(support, query, turns, support_u, query_u, tuple(is_labelled))
 
     @property
     def images_per_episode(self) -> float:

@@ -1,6 +1,6 @@
 """ImageDataModule: the base of the benchmarks of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from fewshot_pl.data.augment import Augmentation
 from fewshot_pl.data.datamodule import Split
-from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, ImageBatch, IndexBatch, Sampler, VariableBatch
+from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, Sampler, VariableBatch
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
@@ -139,10 +139,11 @@ class ImageDataModule(StoredDataModule):
             return Episode(support_x, indices.support_y, query_x, indices.query_y, known_ways=indices.num_ways)
         episode = Episode(
             support_x=self._pixels(batch.split, batch.quarter_turns, batch.support, "support"),
-            support_y=self._labels(batch.support, batch),
+            support_y=_labels(batch.support, batch.is_labelled),
             query_x=self._pixels(batch.split, batch.quarter_turns, batch.query, "query"),
-            query_y=self._labels(batch.query, batch),
-            known_ways=self._known_ways(batch.split),
+            query_y=_labels(batch.query, batch.is_labelled),
+            known_ways=self.size(batch.split).num_ways,
+            labelled_tasks=None if all(batch.is_labelled) else tuple(batch.is_labelled),
         )
         if batch.support_u.shape[2] == 0:
             return episode
@@ -163,15 +164,6 @@ class ImageDataModule(StoredDataModule):
         turned = rotated(images, quarter_turns) if self.num_rotations(split) > 1 else images
         seen = normalised(turned.flatten(0, 2), self.mean, self.std, augmentation)
         return seen.reshape(len(images), -1, *seen.shape[1:])
-
-    def _labels(self, images: Tensor, batch: ImageBatch) -> Tensor:
-        labels = class_major_labels(images)
-        unlabelled = self._known_ways(batch.split) is None
-        return labels.masked_fill(~batch.is_labelled[:, None], UNKNOWN) if unlabelled else labels
-
-    def _known_ways(self, split: str) -> int | None:
-        """N of a split's tasks, where none can be without labels."""
-        return None if split == "train" and self.unlabelled_tasks else self.size(split).num_ways
 
     # Episodes of features ------------------------------------------------------------------------------
 
@@ -209,7 +201,7 @@ class ImageDataModule(StoredDataModule):
             return Episode(support_x, indices.support_y, query_x, indices.query_y, known_ways=indices.num_ways)
         support_x, query_x = (features.at(part, indices.quarter_turns) for part in (indices.support, indices.query))
         support_y, query_y = class_major_labels(indices.support), class_major_labels(indices.query)
-        return Episode(support_x, support_y, query_x, query_y, known_ways=self._known_ways(batch.split))
+        return Episode(support_x, support_y, query_x, query_y, known_ways=self.size(batch.split).num_ways)
 
     # Datasets and caches -------------------------------------------------------------------------------
 
@@ -224,3 +216,12 @@ class ImageDataModule(StoredDataModule):
         algorithm = self.trainer.lightning_module if self.trainer else None
         will_embed = split != "train" and getattr(algorithm, "embeds_alone", False) and self.embedding_pays(split)
         return will_embed or self._store_on_device(split)
+
+
+def _labels(images: Tensor, is_labelled: Sequence[bool]) -> Tensor:
+    """The labels [T, N*n] of images [T, N, n, ...]."""
+    labels = class_major_labels(images)
+    if all(is_labelled):
+        return labels
+    rows = zip(labels, is_labelled, strict=True)
+    return torch.stack([row if known else torch.full_like(row, UNKNOWN) for row, known in rows])

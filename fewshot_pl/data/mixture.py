@@ -1,7 +1,8 @@
 """Batches of episodes from several sources: which source an episode is of, as a pure function of its number."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +20,9 @@ _SOURCE = 1  # purpose of the random numbers: 0 draws the images of an episode
 class MixedBatch(NamedTuple):
     """A batch with the episodes of each source together."""
 
-    sources: tuple[int, ...]  # those that were drawn
-    parts: tuple[Batch, ...]  # the episodes of each
-    places: Tensor  # [T] where each episode of the batch lies among those of all parts
+    sources: Sequence[int]  # those that were drawn
+    parts: Sequence[Batch]  # the episodes of each
+    places: Sequence[int]  # [T] where each episode of the batch lies among those of all parts
 
 
 class MixedDataset(Dataset[MixedBatch]):
@@ -45,7 +46,7 @@ class MixedDataset(Dataset[MixedBatch]):
         order = drawn.argsort(kind="stable")
         sources = np.unique(drawn).tolist()
         parts = [self._part(source, episodes, np.flatnonzero(drawn == source).tolist()) for source in sources]
-        return MixedBatch(tuple(sources), tuple(parts), torch.from_numpy(order.argsort()))
+        return MixedBatch(tuple(sources), tuple(parts), tuple(order.argsort().tolist()))
 
     def _part(self, source: int, episodes: EpisodeRange, places: list[int]) -> Batch:
         ranges = [EpisodeRange(episodes.epoch, episodes.first_episode + place, 1) for place in places]
@@ -71,12 +72,12 @@ def mixed_episode(batch: MixedBatch, episode_of: Callable[[int, Batch], Episode]
     if len(episodes) == 1:
         return episodes[0]
     fields = zip(*(episode._asdict().items() for episode in episodes), strict=True)
-    joined = {
-        column[0][0]: torch.cat([value for _, value in column])[batch.places]
-        for column in fields
-        if isinstance(column[0][1], Tensor)
+    tensors = {
+        column[0][0]: torch.cat([value for _, value in column]) for column in fields if isinstance(column[0][1], Tensor)
     }
-    return Episode(**joined, known_ways=episodes[0].known_ways)
+    is_labelled = tuple(chain(*(episode.is_labelled for episode in episodes)))
+    joined = Episode(**tensors, known_ways=episodes[0].known_ways, labelled_tasks=is_labelled)
+    return joined.tasks(batch.places)
 
 
 def joined_batch(batches: Sequence[Batch]) -> Batch:
@@ -86,6 +87,11 @@ def joined_batch(batches: Sequence[Batch]) -> Batch:
         return first
     if isinstance(first, IndexBatch):
         fields = zip(*(batch.indices for batch in batches if isinstance(batch, IndexBatch)), strict=True)
-        return IndexBatch(first.split, EpisodeIndices(*map(torch.cat, fields)))
-    tensors = zip(*(batch[1:] for batch in batches if isinstance(batch, ImageBatch)), strict=True)
-    return ImageBatch(first.split, *map(torch.cat, tensors))
+        return IndexBatch(first.split, EpisodeIndices(*map(_joined, fields)))
+    fields = zip(*(batch[1:] for batch in batches if isinstance(batch, ImageBatch)), strict=True)
+    return ImageBatch(first.split, *map(_joined, fields))
+
+
+def _joined(fields: tuple[Any, ...]) -> Any:
+    """The same field of several batches, a tensor or a tuple, as one."""
+    return torch.cat(fields) if isinstance(fields[0], Tensor) else tuple(chain(*fields))

@@ -53,34 +53,36 @@ class Calibration(Metric):
     brier: list[Tensor] | Tensor
     confidence: list[Tensor] | Tensor
     correct: list[Tensor] | Tensor
-    num_queries: list[Tensor] | Tensor
+    known: list[Tensor] | Tensor  # what is not known is left out at the end: to choose among tensors makes a GPU wait
+    num_queries: list[Tensor] | Tensor  # of each episode, that are known
     bins: ConfidenceBins | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("nll", "brier", "confidence", "correct", "num_queries"):
+        for name in ("nll", "brier", "confidence", "correct", "known", "num_queries"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, log_probabilities: Tensor, labels: Tensor) -> None:
         """Count queries of log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
-        known = labels != UNKNOWN
-        log_probabilities, labels = log_probabilities[known].float(), labels[known]  # [m, N], [m]
+        num_queries = (labels != UNKNOWN).sum(-1)
+        log_probabilities, labels = log_probabilities.flatten(0, 1).float(), labels.flatten()  # [T*n, N], [T*n]
         probabilities = log_probabilities.exp()
         confidence, predicted = probabilities.max(-1)
-        targets = F.one_hot(labels, probabilities.shape[-1])
+        targets = F.one_hot(labels.clamp_min(0), probabilities.shape[-1])
         figures = {
-            "nll": F.nll_loss(log_probabilities, labels, reduction="none"),
+            "nll": F.nll_loss(log_probabilities, labels, reduction="none", ignore_index=UNKNOWN),
             "brier": (probabilities - targets).square().sum(-1),
             "confidence": confidence.clamp(0, 1),
             "correct": (predicted == labels).to(confidence.dtype),
-            "num_queries": known.sum(-1),
+            "known": labels != UNKNOWN,
+            "num_queries": num_queries,
         }
         for name, values in figures.items():
             getattr(self, name).append(values)
 
     def compute(self) -> dict[str, Tensor]:
         """The three figures by name: ``nll`` in nats, ``ece`` 0 to 1, ``brier`` 0 to 2."""
-        kept = {n: dim_zero_cat(getattr(self, n)).cpu().double() for n in ("nll", "brier", "confidence", "correct")}
+        kept = {name: self._of_known(name).double() for name in ("nll", "brier", "confidence", "correct")}
         # Sorted: sums of the same numbers in the same order have the same last digit.
         order = torch.argsort(kept["confidence"] + 2 * kept["correct"], stable=True)
         self.bins = confidence_bins(kept["confidence"][order], kept["correct"][order])
@@ -97,6 +99,11 @@ class Calibration(Metric):
         """
         with self.sync_context():
             counts = dim_zero_cat(self.num_queries).tolist()
-            kept = (dim_zero_cat(values).cpu() for values in (self.confidence, self.correct))
+            kept = (self._of_known(name) for name in ("confidence", "correct"))
             confidence, correct = (pad_sequence(list(torch.split(part, counts)), True, torch.nan) for part in kept)
             return confidence, correct
+
+    def _of_known(self, name: str) -> Tensor:
+        """What is kept of each query whose class is known, in main memory."""
+        values: Tensor = dim_zero_cat(getattr(self, name))
+        return values.cpu()[dim_zero_cat(self.known).cpu()]

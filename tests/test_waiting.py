@@ -1,0 +1,132 @@
+"""No training step waits for a GPU, and no operation takes tensors of two places: seen on a device without values."""
+
+import inspect
+
+import pytest
+import torch
+import valueless
+from own_images import ALGORITHMS
+from random_images import write_image_folder
+
+from fewshot_pl import algorithms
+from fewshot_pl.benchmarks import Glyphs, ImageFolder, MultiSource, Sinusoid
+from fewshot_pl.callbacks import EpisodeRate, FiniteLoss
+from fewshot_pl.callbacks.progress import EpisodeLines
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*num_workers"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+]
+SIZES = {"num_ways": 3, "num_queries": 2, "tasks_per_batch": 3, "eval_tasks_per_batch": 3}
+NUM_STEPS = 3
+MAPS = {"backbone": "conv4-maps"}
+CURVES = {"num_ways": 1, "backbone": "mlp-40-40", "norm": "none"}
+ROWS = {
+    **{name: (name, {}) for name in ALGORITHMS},
+    "ProtoNet-running": ("ProtoNet", {"norm": "running"}),
+    "MatchingNet-FCE": ("MatchingNet", {"full_context": True, "norm": "support"}),
+    "MAML-halved": ("MAML", {"norm": "running", "task_chunk": 2, "lr_halve_every": 1}),
+    "MAML-recomputed": ("MAML", {"num_inner_steps": 3, "recompute_inner_steps": True}),
+    "MAML-first-order": ("MAML", {"num_inner_steps": 3, "first_order": True, "backbone": "conv4-32-strided"}),
+    "Reptile-sequential": ("Reptile", {"sequential": True}),
+    "MetaGAN-relation": ("MetaGAN", {**MAPS, "classifier": "relation_net"}),
+}
+
+
+def build(row, data, task_parallel="vmap"):
+    name, settings = ROWS[row]
+    maps = MAPS if name == "RelationNet" else {}
+    arguments = {**ALGORITHMS[name], **maps, "task_parallel": task_parallel, **settings}
+    return getattr(algorithms, name)(image_shape=data.image_shape, **arguments)
+
+
+def glyphs(tmp_path, **settings):
+    return Glyphs(cache_dir=tmp_path, **{**SIZES, **settings})
+
+
+def train(model, data, monkeypatch, **arguments):
+    """With the callbacks of every training; FiniteLoss asks at the first step, and then not for long."""
+    asked = []
+    monkeypatch.setattr(FiniteLoss, "_check", lambda self, trainer, pl_module: asked.append(trainer.global_step))
+    callbacks = [EpisodeRate(), EpisodeLines(), FiniteLoss()]
+    valueless.run("fit", model, data, NUM_STEPS, monkeypatch, callbacks, limit_val_batches=0, **arguments)
+    assert asked == [0]
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+@pytest.mark.parametrize("row", ROWS)
+def test_no_training_step_waits(row, task_parallel, tmp_path, monkeypatch):
+    data = glyphs(tmp_path)
+    train(build(row, data, task_parallel), data, monkeypatch, gradient_clip_val=0.5)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_an_evaluation_takes_no_tensors_of_two_places(row, tmp_path, monkeypatch):
+    data = glyphs(tmp_path)
+    valueless.run("test", build(row, data), data, 2, monkeypatch, enable_progress_bar=False)
+
+
+def test_an_evaluation_on_features_takes_no_tensors_of_two_places(tmp_path, monkeypatch):
+    data = glyphs(tmp_path, num_test_episodes=10_000)
+    model = build("ProtoNet-running", data)
+    valueless.run("test", model, data, 2, monkeypatch, enable_progress_bar=False)
+    assert data._features
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if getattr(algorithms, name).regresses])
+def test_no_step_of_a_regression_waits(name, monkeypatch):
+    data = Sinusoid(lines=True, tasks_per_batch=3)
+    model = getattr(algorithms, name)(image_shape=(1, 1, 1), task_parallel="vmap", **{**ALGORITHMS[name], **CURVES})
+    train(model, data, monkeypatch)
+
+
+def test_no_step_on_tasks_without_labels_waits(tmp_path, monkeypatch):
+    data = glyphs(tmp_path, num_unlabelled=2, unlabelled_tasks=0.5)
+    train(build("MetaGAN-relation", data), data, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"store": "host"}, {"sampling": "variable", "tasks_per_batch": 1, "min_ways": 3, "max_ways": 6}]
+)
+def test_no_step_waits_for_its_images(settings, tmp_path, monkeypatch):
+    data = glyphs(tmp_path, **settings)
+    train(build("ProtoNet", data), data, monkeypatch)
+
+
+def test_no_step_on_several_benchmarks_waits(tmp_path, monkeypatch):
+    data = MultiSource(sources=["Glyphs", "Glyphs"], cache_dir=tmp_path, **SIZES)
+    train(build("ProtoNet", data), data, monkeypatch)
+
+
+# The stand-in itself ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda loss: loss.item(),
+        lambda loss: bool(loss > 0),
+        lambda loss: loss.cpu(),
+        lambda loss: loss[None][loss[None] > 0],
+        lambda loss: loss + torch.ones(2),
+        lambda loss: torch.ones(2).to(loss.device),
+        lambda loss: torch.ones(2, device=loss.device).copy_(torch.ones(2)),
+    ],
+    ids=lambda waits: inspect.getsource(waits).strip().removeprefix("lambda loss: ").rstrip(","),
+)
+def test_a_step_that_waits_is_seen(waits, tmp_path, monkeypatch):
+    data = glyphs(tmp_path)
+    model = build("ProtoNet", data)
+    losses = model.training_losses
+    steps = []
+
+    def waiting(batch):
+        steps.append(batch)
+        if len(steps) == NUM_STEPS:
+            waits(losses(batch)["loss"])
+        return losses(batch)
+
+    monkeypatch.setattr(model, "training_losses", waiting)
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
+        train(model, data, monkeypatch)
+    assert len(steps) == NUM_STEPS
