@@ -6,10 +6,9 @@ import pytest
 import torch
 import valueless
 from own_images import ALGORITHMS
-from random_images import write_image_folder
 
 from fewshot_pl import algorithms
-from fewshot_pl.benchmarks import Glyphs, ImageFolder, MultiSource, Sinusoid
+from fewshot_pl.benchmarks import Glyphs, MultiSource, Sinusoid
 from fewshot_pl.callbacks import EpisodeRate, FiniteLoss
 from fewshot_pl.callbacks.progress import EpisodeLines
 

@@ -60,7 +60,7 @@ class _Autocast(torch.autocast):
         super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
 
 
-class _Done(Exception):
+class _DoneError(Exception):
     pass
 
 
@@ -79,7 +79,7 @@ class _Watch(Callback):
 
     def _count(self, batch_idx):
         if batch_idx + 1 == self.num_batches:
-            raise _Done
+            raise _DoneError
 
 
 def run(function, model, data, num_batches, monkeypatch, callbacks=(), **arguments):
@@ -96,6 +96,6 @@ def run(function, model, data, num_batches, monkeypatch, callbacks=(), **argumen
     with apart:
         try:
             getattr(trainer, function)(model, datamodule=data)
-        except _Done:
+        except _DoneError:
             return
     raise AssertionError(f"{function} ended before {num_batches} batches")

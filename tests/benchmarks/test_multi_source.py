@@ -131,6 +131,15 @@ def test_training_episodes_are_of_all_sources_and_fresh(made):
     assert all(episode.support_x.shape == (4, 6, 3, 32, 32) for episode in episodes(data, first))
 
 
+def test_tasks_of_one_source_may_come_without_labels(made, own):
+    sources = [{"CIFARFS": {"unlabelled_tasks": 1.0}}, own]
+    data = made(stage="fit", sources=sources, tasks_per_batch=12, batches_per_epoch=3, augment="none")
+    for episode in episodes(data, data.train_dataloader()):
+        unlabelled = [bool((labels == -100).all()) for labels in episode.support_y]
+        assert episode.is_labelled == tuple(not unknown for unknown in unlabelled)
+        assert 0 < sum(unlabelled) < len(unlabelled) and episode.known_ways == 3
+
+
 def test_features_are_those_of_the_images(made):
     data = made(num_test_episodes=200)
     data.embed_split("test", lambda images: images.flatten(1), torch.device("cpu"))
