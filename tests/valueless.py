@@ -92,7 +92,7 @@ def run(function, model, data, num_batches, monkeypatch, callbacks=(), **argumen
     apart = Apart()
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
     watched = [*callbacks, _Watch(apart, num_batches)]
-    trainer = Trainer(strategy=_Strategy(), callbacks=watched, num_sanity_val_steps=0, **off, **arguments)
+    trainer = Trainer(strategy=_Strategy(), callbacks=watched, max_epochs=1, num_sanity_val_steps=0, **off, **arguments)
     with apart:
         try:
             getattr(trainer, function)(model, datamodule=data)
