@@ -13,6 +13,7 @@ from fewshot_pl.callbacks import EpisodeRate, FiniteLoss
 from fewshot_pl.callbacks.progress import EpisodeLines
 
 pytestmark = [
+    pytest.mark.xdist_group("waiting"),  # images are packed once
     pytest.mark.filterwarnings("ignore:.*num_workers"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
 ]
@@ -32,6 +33,12 @@ ROWS = {
 }
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Where images, once packed, are found by all tests."""
+    return tmp_path_factory.mktemp("packed")
+
+
 def build(row, data, task_parallel="vmap"):
     name, settings = ROWS[row]
     maps = MAPS if name == "RelationNet" else {}
@@ -39,8 +46,8 @@ def build(row, data, task_parallel="vmap"):
     return getattr(algorithms, name)(image_shape=data.image_shape, **arguments)
 
 
-def glyphs(tmp_path, **settings):
-    return Glyphs(cache_dir=tmp_path, **{**SIZES, **settings})
+def glyphs(packed, **settings):
+    return Glyphs(cache_dir=packed, **{**SIZES, **settings})
 
 
 def train(model, data, monkeypatch, **arguments):
@@ -54,19 +61,19 @@ def train(model, data, monkeypatch, **arguments):
 
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
 @pytest.mark.parametrize("row", ROWS)
-def test_no_training_step_waits(row, task_parallel, tmp_path, monkeypatch):
-    data = glyphs(tmp_path)
+def test_no_training_step_waits(row, task_parallel, packed, monkeypatch):
+    data = glyphs(packed)
     train(build(row, data, task_parallel), data, monkeypatch, gradient_clip_val=0.5)
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_an_evaluation_takes_no_tensors_of_two_places(row, tmp_path, monkeypatch):
-    data = glyphs(tmp_path)
+def test_an_evaluation_takes_no_tensors_of_two_places(row, packed, monkeypatch):
+    data = glyphs(packed)
     valueless.run("test", build(row, data), data, 2, monkeypatch, enable_progress_bar=False)
 
 
-def test_an_evaluation_on_features_takes_no_tensors_of_two_places(tmp_path, monkeypatch):
-    data = glyphs(tmp_path, num_test_episodes=10_000)
+def test_an_evaluation_on_features_takes_no_tensors_of_two_places(packed, monkeypatch):
+    data = glyphs(packed, num_test_episodes=10_000)
     model = build("ProtoNet-running", data)
     valueless.run("test", model, data, 2, monkeypatch, enable_progress_bar=False)
     assert data._features
@@ -79,21 +86,21 @@ def test_no_step_of_a_regression_waits(name, monkeypatch):
     train(model, data, monkeypatch)
 
 
-def test_no_step_on_tasks_without_labels_waits(tmp_path, monkeypatch):
-    data = glyphs(tmp_path, num_unlabelled=2, unlabelled_tasks=0.5)
+def test_no_step_on_tasks_without_labels_waits(packed, monkeypatch):
+    data = glyphs(packed, num_unlabelled=2, unlabelled_tasks=0.5)
     train(build("MetaGAN-relation", data), data, monkeypatch)
 
 
 @pytest.mark.parametrize(
     "settings", [{"store": "host"}, {"sampling": "variable", "tasks_per_batch": 1, "min_ways": 3, "max_ways": 6}]
 )
-def test_no_step_waits_for_its_images(settings, tmp_path, monkeypatch):
-    data = glyphs(tmp_path, **settings)
+def test_no_step_waits_for_its_images(settings, packed, monkeypatch):
+    data = glyphs(packed, **settings)
     train(build("ProtoNet", data), data, monkeypatch)
 
 
-def test_no_step_on_several_benchmarks_waits(tmp_path, monkeypatch):
-    data = MultiSource(sources=["Glyphs", "Glyphs"], cache_dir=tmp_path, **SIZES)
+def test_no_step_on_several_benchmarks_waits(packed, monkeypatch):
+    data = MultiSource(sources=["Glyphs", "Glyphs"], cache_dir=packed, **SIZES)
     train(build("ProtoNet", data), data, monkeypatch)
 
 
@@ -113,8 +120,8 @@ def test_no_step_on_several_benchmarks_waits(tmp_path, monkeypatch):
     ],
     ids=lambda waits: inspect.getsource(waits).strip().removeprefix("lambda loss: ").rstrip(","),
 )
-def test_a_step_that_waits_is_seen(waits, tmp_path, monkeypatch):
-    data = glyphs(tmp_path)
+def test_a_step_that_waits_is_seen(waits, packed, monkeypatch):
+    data = glyphs(packed)
     model = build("ProtoNet", data)
     losses = model.training_losses
     steps = []
