@@ -33,7 +33,7 @@ class Episode(NamedTuple):
     support_u: Tensor | None = None  # [T, U, C, H, W] images of the same classes that come without labels,
     query_u: Tensor | None = None  # [T, U, C, H, W] to adapt with and to measure with
     known_ways: int | None = None  # N, where it is known: to read labels makes a GPU wait
-    labelled_tasks: tuple[bool, ...] | None = None  # [T] which have labels, where N is known and not all have
+    labelled_tasks: tuple[bool, ...] | None = None  # [T] which have labels, where N is known; None: all
 
     @property
     def num_tasks(self) -> int:
@@ -68,11 +68,12 @@ class Episode(NamedTuple):
     def tasks(self, which: slice | Sequence[int]) -> "Episode":
         """The Episode of some of the tasks, in the order in which they are named."""
         numbers = range(self.num_tasks)[which] if isinstance(which, slice) else which
-        given = {name: _rows(field, which) for name, field in self._asdict().items() if isinstance(field, Tensor)}
+        given = {name: rows(field, which) for name, field in self._asdict().items() if isinstance(field, Tensor)}
         labelled = None if self.labelled_tasks is None else tuple(self.labelled_tasks[task] for task in numbers)
         return Episode(**given, known_ways=self.known_ways, labelled_tasks=labelled)
 
 
-def _rows(field: Tensor, which: slice | Sequence[int]) -> Tensor:
+def rows(field: Tensor, which: slice | Sequence[int]) -> Tensor:
+    """Some of the rows of a field [T, ...], in the order in which they are named."""
     # A list as an index would be sent to the device, which makes a GPU wait.
     return field[which] if isinstance(which, slice) else torch.stack([field[task] for task in which])

@@ -18,7 +18,7 @@ from fewshot_pl.algorithms.discriminators import (
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
-from fewshot_pl.episode import Episode
+from fewshot_pl.episode import Episode, rows
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
 from fewshot_pl.functional.inner_loop import Parameters
@@ -235,7 +235,7 @@ def _by_labels(batch: Episode, noise: Tensor) -> list[_Part]:
         if len(some) == batch.num_tasks:
             return [_Part(batch, noise, has_labels)]
         if some:
-            parts.append(_Part(batch.tasks(some), torch.stack([noise[task] for task in some]), has_labels))
+            parts.append(_Part(batch.tasks(some), rows(noise, some), has_labels))
     return parts
 
 

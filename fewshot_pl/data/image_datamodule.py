@@ -143,7 +143,7 @@ class ImageDataModule(StoredDataModule):
             query_x=self._pixels(batch.split, batch.quarter_turns, batch.query, "query"),
             query_y=_labels(batch.query, batch.is_labelled),
             known_ways=self.size(batch.split).num_ways,
-            labelled_tasks=None if all(batch.is_labelled) else tuple(batch.is_labelled),
+            labelled_tasks=tuple(batch.is_labelled),
         )
         if batch.support_u.shape[2] == 0:
             return episode

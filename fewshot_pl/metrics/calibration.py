@@ -64,7 +64,7 @@ class Calibration(Metric):
 
     def update(self, log_probabilities: Tensor, labels: Tensor) -> None:
         """Count queries of log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
-        num_queries = (labels != UNKNOWN).sum(-1)
+        known = labels != UNKNOWN  # [T, n]
         log_probabilities, labels = log_probabilities.flatten(0, 1).float(), labels.flatten()  # [T*n, N], [T*n]
         probabilities = log_probabilities.exp()
         confidence, predicted = probabilities.max(-1)
@@ -74,23 +74,20 @@ class Calibration(Metric):
             "brier": (probabilities - targets).square().sum(-1),
             "confidence": confidence.clamp(0, 1),
             "correct": (predicted == labels).to(confidence.dtype),
-            "known": labels != UNKNOWN,
-            "num_queries": num_queries,
+            "known": known.flatten(),
+            "num_queries": known.sum(-1),
         }
         for name, values in figures.items():
             getattr(self, name).append(values)
 
     def compute(self) -> dict[str, Tensor]:
         """The three figures by name: ``nll`` in nats, ``ece`` 0 to 1, ``brier`` 0 to 2."""
-        kept = {name: self._of_known(name).double() for name in ("nll", "brier", "confidence", "correct")}
+        kept = self._of_known(self.nll, self.brier, self.confidence, self.correct)
+        nll, brier, confidence, correct = (values.double() for values in kept)
         # Sorted: sums of the same numbers in the same order have the same last digit.
-        order = torch.argsort(kept["confidence"] + 2 * kept["correct"], stable=True)
-        self.bins = confidence_bins(kept["confidence"][order], kept["correct"][order])
-        return {
-            "nll": kept["nll"].sort().values.mean(),
-            "ece": self.bins.ece,
-            "brier": kept["brier"].sort().values.mean(),
-        }
+        order = torch.argsort(confidence + 2 * correct, stable=True)
+        self.bins = confidence_bins(confidence[order], correct[order])
+        return {"nll": nll.sort().values.mean(), "ece": self.bins.ece, "brier": brier.sort().values.mean()}
 
     def of_all_devices(self) -> tuple[Tensor, Tensor]:
         """Confidence and correctness, 0 or 1, of the queries of every episode that any device has seen, [E, N*Q].
@@ -99,11 +96,11 @@ class Calibration(Metric):
         """
         with self.sync_context():
             counts = dim_zero_cat(self.num_queries).tolist()
-            kept = (self._of_known(name) for name in ("confidence", "correct"))
+            kept = self._of_known(self.confidence, self.correct)
             confidence, correct = (pad_sequence(list(torch.split(part, counts)), True, torch.nan) for part in kept)
             return confidence, correct
 
-    def _of_known(self, name: str) -> Tensor:
-        """What is kept of each query whose class is known, in main memory."""
-        values: Tensor = dim_zero_cat(getattr(self, name))
-        return values.cpu()[dim_zero_cat(self.known).cpu()]
+    def _of_known(self, *states: list[Tensor] | Tensor) -> list[Tensor]:
+        """What states keep of the queries whose class is known, in main memory."""
+        known = dim_zero_cat(self.known).cpu()
+        return [dim_zero_cat(values).cpu()[known] for values in states]
