@@ -77,12 +77,7 @@ def episodes(data: ImageDataModule, device: torch.device) -> Iterator[Episode]:
     loader = data.train_dataloader()
     while True:
         for batch in loader:
-            yield data.on_after_batch_transfer(moved(batch, device), 0)
-
-
-def moved(batch: Any, device: torch.device) -> Any:
-    """A batch of a data module on the device."""
-    return batch._replace(indices=type(batch.indices)(*(part.to(device) for part in batch.indices)))
+            yield data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
 
 
 class _Watch(Callback):
