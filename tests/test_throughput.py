@@ -15,6 +15,7 @@ from PIL import Image
 
 from throughput.apart import compared_apart, with_peer
 from throughput.learn2learn_way import _halves
+from throughput.our_way import bare_step, episodes, maml
 from throughput.process_per_core import process_per_core_rate
 from throughput.report import circumstances, write
 from throughput.setting import Adaptation, Setting, Task
@@ -96,3 +97,14 @@ def test_a_process_for_each_thread_trains(shared_data, tmp_path):
     setting = Setting(torch.device("cpu"), shared_data, tmp_path, repeats=1, quick=True)
     task = Task("CIFARFS", 2, 1, 1)
     assert process_per_core_rate(setting, task, Adaptation(1, True), tasks_per_step=2, num_steps=1) > 0
+
+
+def test_a_bare_step_trains_on_what_the_data_module_gives(shared_data, tmp_path):
+    setting = Setting(torch.device("cpu"), shared_data, tmp_path, repeats=1, quick=True)
+    task = Task("CIFARFS", 2, 1, 1)
+    episode = next(episodes(setting.data(task, tasks_per_batch=2), setting.device))
+    assert episode.query_x.shape == (2, 2, 3, 32, 32)  # [T, N*Q, C, H, W]
+    model = maml(task, Adaptation(1, first_order=True))
+    before = [parameter.clone() for parameter in model.parameters()]
+    bare_step(model)(episode)
+    assert any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
