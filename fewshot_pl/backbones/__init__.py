@@ -1,7 +1,8 @@
 """Networks that turn images into feature vectors."""
 
 from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
-from fewshot_pl.backbones.conv4 import Conv4, Conv4Maps, conv_block
+from fewshot_pl.backbones.conv4 import Conv4, Conv4Maps
+from fewshot_pl.backbones.conv_block import ConvBlock
 from fewshot_pl.backbones.learner import Learner, build_learner
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm
 from fewshot_pl.backbones.relation_head import RelationHead
@@ -9,6 +10,7 @@ from fewshot_pl.backbones.relation_head import RelationHead
 __all__ = [
     "Conv4",
     "Conv4Maps",
+    "ConvBlock",
     "EpisodicBatchNorm2d",
     "ImageShape",
     "Learner",
@@ -16,6 +18,5 @@ __all__ = [
     "RelationHead",
     "build_backbone",
     "build_learner",
-    "conv_block",
     "num_features",
 ]

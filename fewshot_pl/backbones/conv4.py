@@ -1,13 +1,12 @@
 """Conv4: the four-block convolutional networks of the few-shot papers."""
 
-from collections import OrderedDict
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from fewshot_pl.backbones.convolution import Convolution
-from fewshot_pl.backbones.normalization import Norm, norm_layer
+from fewshot_pl.backbones.conv_block import ConvBlock
+from fewshot_pl.backbones.normalization import Norm
 
 
 class Conv4(nn.Module):
@@ -36,7 +35,7 @@ class Conv4(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_channels, *[num_channels] * 4]
-        blocks = [conv_block(*width, norm, stride=1 + strided, pool=not strided) for width in pairwise(widths)]
+        blocks = [ConvBlock(*width, norm, stride=1 + strided, pool=not strided) for width in pairwise(widths)]
         if signed:
             del blocks[-1].relu
         self.blocks = nn.Sequential(*blocks)
@@ -60,10 +59,10 @@ class Conv4Maps(nn.Module):
         in_channels, height, width = image_shape
         padding = 0 if (height, width) in ((28, 28), (84, 84)) else 1
         self.blocks = nn.Sequential(
-            conv_block(in_channels, num_channels, norm, padding=padding),
-            conv_block(num_channels, num_channels, norm, padding=padding),
-            conv_block(num_channels, num_channels, norm, pool=False),
-            conv_block(num_channels, num_channels, norm, pool=False),
+            ConvBlock(in_channels, num_channels, norm, padding=padding),
+            ConvBlock(num_channels, num_channels, norm, padding=padding),
+            ConvBlock(num_channels, num_channels, norm, pool=False),
+            ConvBlock(num_channels, num_channels, norm, pool=False),
         )
         lost = 2 * (1 - padding)  # by a convolution, in each direction
         self.map_shape = (num_channels, *(((size - lost) // 2 - lost) // 2 for size in (height, width)))
@@ -80,16 +79,3 @@ def _channel_innermost(images: Tensor) -> Tensor:
     if images.shape[1] > 1 or images.device.type != "cpu":
         return images
     return images[:, 0].unsqueeze(-1).movedim(-1, 1)
-
-
-def conv_block(
-    before: int, after: int, norm: Norm, *, stride: int = 1, padding: int = 1, pool: bool = True
-) -> nn.Sequential:
-    """3x3 convolution, normalisation, ReLU and, with ``pool``, 2x2 max-pooling: ``before`` channels to ``after``."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = Convolution(before, after, 3, stride, padding)
-    layers["norm"] = norm_layer(norm, after)
-    if pool:
-        layers["pool"] = nn.MaxPool2d(2)
-    layers["relu"] = nn.ReLU()  # after pooling: max and ReLU commute, and this is a quarter of the work
-    return nn.Sequential(layers)

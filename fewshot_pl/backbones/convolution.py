@@ -15,10 +15,14 @@ class Convolution(nn.Conv2d):
         self.twice_differentiated = False  # by autograd itself; set by second_order_pass()
 
     def forward(self, maps: Tensor) -> Tensor:
+        assert self.bias is not None
+        return self.convolve(maps, self.weight, self.bias)
+
+    def convolve(self, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Maps convolved with a weight and bias in place of the layer's own."""
         if self.twice_differentiated:
-            assert self.bias is not None
-            return convolution(maps, self.weight, self.bias, self.stride[0], int(self.padding[0]))
-        return super().forward(maps)
+            return convolution(maps, weight, bias, self.stride[0], int(self.padding[0]))
+        return F.conv2d(maps, weight, bias, self.stride, self.padding)
 
 
 def convolution(maps: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:

@@ -62,17 +62,34 @@ class EpisodicBatchNorm2d(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         if self.given is not None:
-            return self._affine(maps, *self.given)
-        if self.mode == "running" and not self.training:
-            return self._affine(maps, self.running_mean, self.running_var)
-        sources = maps[: self.num_support] if self.mode == "support" else maps
+            return self._normed(maps, *self._scale_and_shift(*self.given))
+        if not self.takes_statistics:
+            return self._normed(maps, *self._scale_and_shift(self.running_mean, self.running_var))
+        sources = self.sources(maps)
         # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
         if self.vectorised or sources is not maps:
             precise = sources.float() if sources.dtype.itemsize < 4 else sources
             variance, mean = torch.var_mean(precise, (0, 2, 3), correction=0)
-            self._observe(mean, variance, sources)
-            return self._affine(maps, mean, variance)
+            return self._normed(maps, *self.affine(mean, variance, sources.numel() // len(mean)))
         return self._fused(maps)
+
+    @property
+    def takes_statistics(self) -> bool:
+        """Whether maps are normalised by statistics of their own batch."""
+        return self.given is None and (self.training or self.mode != "running")
+
+    def sources(self, rows: Tensor) -> Tensor:
+        """Those rows of a batch that its statistics are taken from."""
+        return rows[: self.num_support] if self.mode == "support" else rows
+
+    def affine(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The scale [C] and shift [C] by which ``forward`` would normalise maps of this mean [C] and variance [C].
+
+        ``count`` is the number of values that they were taken over. They are observed as in ``forward``.
+        """
+        if self._observes:
+            self.observed = (mean.detach(), variance.detach() * (count / max(count - 1, 1)))
+        return self._scale_and_shift(mean, variance)
 
     def take_observed(self) -> tuple[Tensor, Tensor]:
         """The mean [C] and unbiased variance [C] of the last pass that was observed; they are forgotten here."""
@@ -100,14 +117,11 @@ class EpisodicBatchNorm2d(nn.Module):
             return batch_norm(maps, self.weight, self.bias, self.eps, mean, variance)
         return F.batch_norm(maps, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
 
-    def _observe(self, mean: Tensor, variance: Tensor, sources: Tensor) -> None:
-        if self._observes:
-            count = sources.numel() // sources.shape[1]
-            self.observed = (mean.detach(), variance.detach() * (count / max(count - 1, 1)))
-
-    def _affine(self, maps: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    def _scale_and_shift(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
+        return scale, self.bias - mean * scale
+
+    def _normed(self, maps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         # All in one pass over the maps, whose memory it has to wait for.
         return torch.addcmul(shift[:, None, None], maps, scale[:, None, None]).to(maps.dtype)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_pl.backbones.build import num_features
-from fewshot_pl.backbones.conv4 import conv_block
+from fewshot_pl.backbones.conv_block import ConvBlock
 from fewshot_pl.backbones.normalization import Norm
 from fewshot_pl.backbones.passes import support_rows
 from fewshot_pl.errors import InputError
@@ -28,8 +28,8 @@ class RelationHead(nn.Module):
         self.map_shape = map_shape
         self.norm = norm
         self.blocks = nn.Sequential(
-            conv_block(2 * num_channels, num_channels, norm, padding=padding),
-            conv_block(num_channels, num_channels, norm, padding=padding),
+            ConvBlock(2 * num_channels, num_channels, norm, padding=padding),
+            ConvBlock(num_channels, num_channels, norm, padding=padding),
             nn.Flatten(),
         )
         self.hidden = nn.Linear(num_features(self.blocks, (2 * num_channels, height, width)), 8)

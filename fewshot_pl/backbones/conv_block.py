@@ -1,0 +1,77 @@
+"""ConvBlock: convolution, normalisation, pooling and ReLU, what Conv4 is made of."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_pl.backbones.convolution import Convolution
+from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm, norm_layer
+from fewshot_pl.backbones.patches import patch_moments
+
+_CACHED_BYTES = 2 * 2**20  # of maps that a core keeps at hand from one layer to the next
+
+
+class ConvBlock(nn.Sequential):
+    """3x3 convolution, normalisation, ReLU and, with ``pool``, 2x2 max-pooling; ``before`` channels to ``after``.
+
+    On a CPU, large maps wait for memory more than they compute. Those of a network's first block, whose images have
+    no gradient, need not be there at once: batch norm's statistics follow from the images' patches, so it is folded
+    into the convolution, and the maps are made and halved some images at a time. The derivatives are the same.
+    """
+
+    conv: Convolution
+    norm: nn.Module
+
+    def __init__(
+        self, before: int, after: int, norm: Norm, *, stride: int = 1, padding: int = 1, pool: bool = True
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["conv"] = Convolution(before, after, 3, stride, padding)
+        layers["norm"] = norm_layer(norm, after)
+        if pool:
+            layers["pool"] = nn.MaxPool2d(2)
+        layers["relu"] = nn.ReLU()  # after pooling: max and ReLU commute, and this is a quarter of the work
+        super().__init__(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        num_images = self._num_images_cached(images)
+        if len(images) <= num_images or not self._is_foldable(images):
+            return super().forward(images)  # type: ignore[no-any-return, no-untyped-call]
+        weight, bias = self._folded(images)
+        return torch.cat([self._folded_pass(part, weight, bias) for part in torch.split(images, num_images)])
+
+    def _num_images_cached(self, images: Tensor) -> int:
+        """Of how many images, at least one, the caches keep the maps."""
+        map_bytes = images[0, 0].numel() // self.conv.stride[0] ** 2 * images.itemsize
+        return max(1, torch.get_num_threads() * _CACHED_BYTES // (len(self.conv.weight) * map_bytes))
+
+    def _is_foldable(self, images: Tensor) -> bool:
+        return (
+            isinstance(self.norm, EpisodicBatchNorm2d)
+            and self.norm.takes_statistics
+            and not (self.norm.vectorised or torch.compiler.is_compiling())
+            and images.device.type == "cpu"
+            and not images.requires_grad
+            and self.conv.weight[0].numel() < len(self.conv.weight)  # a patch has fewer values than the maps there
+        )
+
+    def _folded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight and bias of the convolution that makes of images what this one and the norm make of them."""
+        conv, norm = self.conv, self.norm
+        assert isinstance(norm, EpisodicBatchNorm2d)
+        assert conv.bias is not None
+        moments = patch_moments(norm.sources(images), 3, conv.stride[0], int(conv.padding[0]))
+        with torch.autocast("cpu", enabled=False):
+            weight = conv.weight.flatten(1).to(moments.mean)  # [A, K]
+            mean = weight @ moments.mean + conv.bias
+            variance = ((weight @ moments.covariance) * weight).sum(1).clamp(min=0)
+            scale, shift = norm.affine(mean, variance, moments.num_patches)
+            weight = (conv.weight * scale[:, None, None, None]).to(conv.weight)
+            return weight, (conv.bias * scale + shift).to(conv.bias)
+
+    def _folded_pass(self, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        maps = self.conv.convolve(images, weight, bias)
+        for layer in list(self)[2:]:
+            maps = layer(maps)
+        return maps
