@@ -15,6 +15,7 @@ from PIL import Image
 
 from throughput.apart import compared_apart, with_peer
 from throughput.learn2learn_way import _halves
+from throughput.memory import memory_of_steps
 from throughput.our_way import bare_step, episodes, maml
 from throughput.process_per_core import process_per_core_rate
 from throughput.report import circumstances, write
@@ -50,6 +51,16 @@ def test_a_rate_is_work_over_seconds(monkeypatch):
     clock = iter([5.0, 7.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     assert rate(lambda: None, 10, torch.device("cpu")) == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a peak from some time on")
+def test_memory_is_the_steps_and_not_the_set_ups(tmp_path):
+    def side(setting, num_steps, again):
+        assert len(b"1" * 300 * 2**20) > 0
+        return lambda: b"1" * 100 * 2**20
+
+    setting = Setting(torch.device("cpu"), tmp_path, tmp_path, repeats=1, quick=True)
+    assert memory_of_steps(setting, side, 1, False) == pytest.approx(100, abs=5)
 
 
 def test_the_report_holds_every_comparison(tmp_path):

@@ -1,9 +1,11 @@
 """The most memory that a MAML training step takes, each way in a process of its own."""
 
+import ctypes
 import multiprocessing
-import resource
+import re
 import statistics
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from throughput.timing import Comparison
 
 _TASK = Task("CIFARFS", 5, 5, 15)
 _TASKS_PER_STEP = 4
+_STEPS = 3  # the memory of the first is not all there yet when the second asks for more
 
 
 def comparisons(setting: Setting) -> Iterator[Comparison]:
@@ -37,21 +40,35 @@ def _compared(name: str, ours: list[float], peer: list[float]) -> Comparison:
 
 
 def _peak(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: int, again: bool) -> float:
-    """MiB that a step takes beyond what was there before the first."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (setting, side, num_steps, again))
+        return pool.apply(memory_of_steps, (setting, side, num_steps, again))
 
 
-def _measured(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: int, again: bool) -> float:
+def memory_of_steps(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: int, again: bool) -> float:
+    """As MiB, the most memory that steps take beyond what this process had before the first."""
     step = side(setting, num_steps, again)
     if setting.device.type == "cuda":
         before = torch.cuda.memory_allocated(setting.device)
         torch.cuda.reset_peak_memory_stats(setting.device)
+    else:
+        before = _reset_peak()
+    for _ in range(_STEPS):
         step()
-        return (torch.cuda.max_memory_allocated(setting.device) - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step()
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 1) / 2**10
+    peak = torch.cuda.max_memory_allocated(setting.device) if setting.device.type == "cuda" else _status("VmHWM")
+    return (peak - before) / 2**20
+
+
+def _reset_peak() -> int:
+    """Forget the peak of the set-up, which may be higher than the steps'; the bytes held now. On Linux alone."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    """A size of this process, in bytes, as Linux has it."""
+    (size,) = re.findall(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    return int(size) * 2**10
 
 
 def _ours(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:
