@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -13,6 +13,8 @@ from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import synchronise
+
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 def maml(task: Task, adaptation: Adaptation, **settings: Any) -> MAML:
@@ -40,13 +42,19 @@ def conv4(task: Task) -> str:
 
 
 def trained_rate(
-    model: FewShotAlgorithm, data: ImageDataModule, num_steps: int, setting: Setting, devices: int = 1
+    model: FewShotAlgorithm,
+    data: ImageDataModule,
+    num_steps: int,
+    setting: Setting,
+    devices: int = 1,
+    precision: Precision = "32-true",
 ) -> float:
     """Training tasks a second through Lightning's Trainer, from the second step on, logged to TensorBoard."""
     watch = _Watch(setting.device)
     trainer = Trainer(
         accelerator=setting.accelerator,
         devices=devices,
+        precision=precision,
         max_steps=num_steps + 1,
         limit_val_batches=0,
         logger=TensorBoardLogger(setting.work / "logs", name="", version="throughput"),

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from throughput import data_path, evaluation, limits, maml, memory, protonet, scaling
+from throughput import data_path, evaluation, limits, maml, memory, precision, protonet, scaling
 from throughput.learn2learn_way import seed
 from throughput.setting import Setting
 from throughput.timing import Comparison
@@ -16,10 +16,11 @@ SECTIONS = {
     "protonet": protonet.comparisons,
     "evaluation": evaluation.comparisons,
     "limits": limits.comparisons,
+    "precision": precision.comparisons,
     "scaling": scaling.comparisons,
     "memory": memory.comparisons,
 }
-_OF_OURS_ALONE = ("limits", "scaling", "memory")  # or with processes of their own
+_OF_OURS_ALONE = ("limits", "precision", "scaling", "memory")  # or with processes of their own
 
 
 def comparisons_of(sections: Sequence[str], setting: Setting) -> Iterator[Comparison]:

@@ -1,0 +1,45 @@
+"""Training in half precision, and on CUDA with TensorFloat-32, beside the same training in float32."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.tf32 import allow_tf32
+from throughput.maml import TASKS_PER_STEP
+from throughput.our_way import Precision, maml, protonet, trained_rate
+from throughput.setting import Adaptation, Setting, Task
+from throughput.timing import Comparison, compared
+
+
+def comparisons(setting: Setting) -> Iterator[Comparison]:
+    """What ours is here is the faster precision, and the peer is ours in float32."""
+    for task in (Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)):
+        yield from _of(setting, f"ProtoNet, {task}", task, protonet(task), 1)
+    for benchmark in ("Omniglot", "CIFARFS"):
+        task = Task(benchmark, 5, 1, 15)
+        for num_steps in (1, 5)[: setting.amount(2)]:
+            adaptation = Adaptation(num_steps, first_order=False)
+            tasks_per_step = setting.amount(TASKS_PER_STEP, 4)
+            yield from _of(setting, f"MAML, {task}, {adaptation}", task, maml(task, adaptation), tasks_per_step)
+
+
+def _of(setting: Setting, name: str, task: Task, model: FewShotAlgorithm, tasks_per_step: int) -> Iterator[Comparison]:
+    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+    count = setting.amount(max(2, 1600 // (task.num_images * tasks_per_step)), 2)
+
+    def trained(precision: Precision, tf32: bool) -> float:
+        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        allow_tf32(tf32)
+        try:
+            return trained_rate(model, data, count, setting, precision=precision)
+        finally:
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+    ways = {"bf16-mixed": partial(trained, "bf16-mixed", False)}
+    if setting.device.type == "cuda":
+        ways["TF32"] = partial(trained, "32-true", True)
+    for way, ours in ways.items():
+        float32 = partial(trained, "32-true", False)
+        yield compared(f"{name}, {way} against float32", "tasks/s", ours, float32, setting.repeats)
