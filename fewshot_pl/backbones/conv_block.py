@@ -34,26 +34,25 @@ class ConvBlock(nn.Sequential):
         layers["relu"] = nn.ReLU()  # after pooling: max and ReLU commute, and this is a quarter of the work
         super().__init__(layers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        num_images = self._num_images_cached(images)
-        if len(images) <= num_images or not self._is_foldable(images):
-            return super().forward(images)  # type: ignore[no-any-return, no-untyped-call]
-        weight, bias = self._folded(images)
-        return torch.cat([self._folded_pass(part, weight, bias) for part in torch.split(images, num_images)])
+    def forward(self, maps: Tensor) -> Tensor:
+        if self._is_foldable(maps) and len(maps) > (num_cached := self._num_cached(maps)):
+            weight, bias = self._folded(maps)
+            return torch.cat([self._folded_pass(part, weight, bias) for part in torch.split(maps, num_cached)])
+        return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
 
-    def _num_images_cached(self, images: Tensor) -> int:
-        """Of how many images, at least one, the caches keep the maps."""
-        map_bytes = images[0, 0].numel() // self.conv.stride[0] ** 2 * images.itemsize
+    def _num_cached(self, maps: Tensor) -> int:
+        """Of how many images, at least one, the caches keep what the convolution makes of them."""
+        map_bytes = maps.shape[2:].numel() // self.conv.stride[0] ** 2 * maps.itemsize
         return max(1, torch.get_num_threads() * _CACHED_BYTES // (len(self.conv.weight) * map_bytes))
 
-    def _is_foldable(self, images: Tensor) -> bool:
+    def _is_foldable(self, maps: Tensor) -> bool:
         return (
             isinstance(self.norm, EpisodicBatchNorm2d)
             and self.norm.takes_statistics
             and not (self.norm.vectorised or torch.compiler.is_compiling())
-            and images.device.type == "cpu"
-            and not images.requires_grad
-            and self.conv.weight[0].numel() < len(self.conv.weight)  # a patch has fewer values than the maps there
+            and maps.device.type == "cpu"
+            and not maps.requires_grad
+            and self.conv.weight[0].numel() < len(self.conv.weight)  # a patch has fewer values than what it becomes
         )
 
     def _folded(self, images: Tensor) -> tuple[Tensor, Tensor]:
