@@ -42,8 +42,8 @@ class ConvBlock(nn.Sequential):
 
     def _num_cached(self, maps: Tensor) -> int:
         """Of how many images, at least one, the caches keep what the convolution makes of them."""
-        map_bytes = maps.shape[2:].numel() // self.conv.stride[0] ** 2 * maps.itemsize
-        return max(1, torch.get_num_threads() * _CACHED_BYTES // (len(self.conv.weight) * map_bytes))
+        image_bytes = len(self.conv.weight) * maps.shape[2:].numel() // self.conv.stride[0] ** 2 * maps.itemsize
+        return max(1, torch.get_num_threads() * _CACHED_BYTES // max(1, image_bytes))
 
     def _is_foldable(self, maps: Tensor) -> bool:
         return (
