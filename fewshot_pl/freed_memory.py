@@ -13,9 +13,9 @@ def keep_freed_memory() -> None:
     """Let glibc's malloc keep what is freed rather than give it back to the system; our commands call this first.
 
     Torch asks malloc for each map of a CPU, and malloc asks the system for what is large, whose pages the system maps
-    and clears one by one: of a small network's training that can be half. A process then holds what it ever needed at
-    once. Call it before the first large tensors. It does nothing under another C library, nor where an environment
-    variable ``MALLOC_...`` or another allocator in ``LD_PRELOAD`` says that the choice is made.
+    and clears one by one, anew at every training step. A process then holds what it ever needed at once. Call it before
+    the first large tensors. It does nothing under another C library, nor where an environment variable ``MALLOC_...``
+    or another allocator in ``LD_PRELOAD`` says that the choice is made.
     """
     chosen = "LD_PRELOAD" in os.environ or any(name.startswith("MALLOC_") for name in os.environ)
     if chosen or sys.platform != "linux":

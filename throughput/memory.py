@@ -47,28 +47,29 @@ def _peak(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: i
 def memory_of_steps(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: int, again: bool) -> float:
     """As MiB, the most memory that steps take beyond what this process had before the first."""
     step = side(setting, num_steps, again)
-    if setting.device.type == "cuda":
-        before = torch.cuda.memory_allocated(setting.device)
-        torch.cuda.reset_peak_memory_stats(setting.device)
-    else:
-        before = _reset_peak()
+    _forget_peak(setting.device)
+    before = _peak_bytes(setting.device)
     for _ in range(_STEPS):
         step()
-    peak = torch.cuda.max_memory_allocated(setting.device) if setting.device.type == "cuda" else _status("VmHWM")
-    return (peak - before) / 2**20
+    return (_peak_bytes(setting.device) - before) / 2**20
 
 
-def _reset_peak() -> int:
-    """Forget the peak of the set-up, which may be higher than the steps'; the bytes held now. On Linux alone."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _status("VmRSS")
+def _forget_peak(device: torch.device) -> None:
+    """Count from what is held now: the peak of the set-up may be higher than the steps'."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # of Linux alone
 
 
-def _status(name: str) -> int:
-    """A size of this process, in bytes, as Linux has it."""
-    (size,) = re.findall(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
-    return int(size) * 2**10
+def _peak_bytes(device: torch.device) -> int:
+    """The most that was held since the peak was last forgotten."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(kilobytes) * 2**10
 
 
 def _ours(setting: Setting, num_steps: int, again: bool) -> Callable[[], Any]:

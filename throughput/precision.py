@@ -40,6 +40,6 @@ def _of(setting: Setting, name: str, task: Task, model: FewShotAlgorithm, tasks_
     ways = {"bf16-mixed": partial(trained, "bf16-mixed", False)}
     if setting.device.type == "cuda":
         ways["TF32"] = partial(trained, "32-true", True)
+    float32 = partial(trained, "32-true", False)
     for way, ours in ways.items():
-        float32 = partial(trained, "32-true", False)
         yield compared(f"{name}, {way} against float32", "tasks/s", ours, float32, setting.repeats)

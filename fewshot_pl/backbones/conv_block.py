@@ -60,11 +60,11 @@ class ConvBlock(nn.Sequential):
         conv, norm = self.conv, self.norm
         assert isinstance(norm, EpisodicBatchNorm2d)
         assert conv.bias is not None
-        moments = patch_moments(norm.sources(images), 3, conv.stride[0], int(conv.padding[0]))
+        moments = patch_moments(norm.sources(images), conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
         with torch.autocast("cpu", enabled=False):
-            weight = conv.weight.flatten(1).to(moments.mean)  # [A, K]
-            mean = weight @ moments.mean + conv.bias
-            variance = ((weight @ moments.covariance) * weight).sum(1).clamp(min=0)
+            filters = conv.weight.flatten(1).to(moments.mean)  # [A, K]
+            mean = filters @ moments.mean + conv.bias
+            variance = ((filters @ moments.covariance) * filters).sum(1).clamp(min=0)
             scale, shift = norm.affine(mean, variance, moments.num_patches)
             weight = (conv.weight * scale[:, None, None, None]).to(conv.weight)
             return weight, (conv.bias * scale + shift).to(conv.bias)

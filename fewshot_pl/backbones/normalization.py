@@ -61,10 +61,9 @@ class EpisodicBatchNorm2d(nn.Module):
         self.observed: tuple[Tensor, Tensor] | None = None
 
     def forward(self, maps: Tensor) -> Tensor:
-        if self.given is not None:
-            return self._normed(maps, *self._scale_and_shift(*self.given))
         if not self.takes_statistics:
-            return self._normed(maps, *self._scale_and_shift(self.running_mean, self.running_var))
+            mean, variance = self.given or (self.running_mean, self.running_var)
+            return self._normed(maps, *self._scale_and_shift(mean, variance))
         sources = self.sources(maps)
         # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
         if self.vectorised or sources is not maps:

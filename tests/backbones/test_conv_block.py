@@ -137,7 +137,7 @@ def test_under_autocast_statistics_keep_their_precision(norm, plain):
 # Passes that are not folded --------------------------------------------------------------------------
 
 
-def test_images_that_have_a_gradient_get_it(plain):
+def test_images_that_have_a_gradient_get_it():
     block, images = random_block(), random_images().requires_grad_()
     assert not is_folded(block, images)
     assert torch.autograd.grad(block(images).sin().sum(), images)[0].any()
