@@ -7,7 +7,9 @@ from torch.func import functional_call
 
 from fewshot_pl.algorithms.adaptation import adapted_learner
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.algorithms.side_by_side import TaskLoss, images_side_by_side, losses_in_groups, repeated, summed
 from fewshot_pl.backbones.learner import draws_random_numbers
+from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.objectives import prediction_loss
@@ -57,9 +59,19 @@ class MAML(GradientAlgorithm):
 
     def adapted_from(self, parameters: Parameters, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         """What becomes of the learner's ``parameters`` in so many steps on one task's support."""
+        return self._descended(self.inner_loss, parameters, support_x, support_y, num_steps)
 
+    def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
+        """As ``adapted`` for supports [G, N*K, C, H, W], [G, N*K]: the parameters of all tasks, side by side."""
+        parameters = repeated(dict(self.learner.named_parameters()), len(support_x))
+        images = images_side_by_side(support_x)
+        return self._descended(summed(self.inner_loss), parameters, images, support_y, self.num_steps)
+
+    def _descended(
+        self, inner_loss: TaskLoss, parameters: Parameters, images: Tensor, targets: Tensor, num_steps: int
+    ) -> Parameters:
         def support_loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-            return self.inner_loss(functional_call(self.learner, parameters, (x,)), y)
+            return inner_loss(functional_call(self.learner, parameters, (x,)), y)
 
         return adapted_learner(
             self.learner,
@@ -68,7 +80,7 @@ class MAML(GradientAlgorithm):
             self.inner_lr,
             num_steps,
             self.first_order,
-            data=(support_x, support_y),
+            data=(images, targets),
             recompute=self.recompute_inner_steps,
         )
 
@@ -76,3 +88,26 @@ class MAML(GradientAlgorithm):
         """What inner steps descend, of outputs [n, N] for the labels [n] of one task."""
         loss = prediction_loss(outputs, targets)
         return loss * outputs.shape[-1] if self.inner_loss_reduction == "sum_over_shots" else loss
+
+    # Tasks whose inner steps are taken side by side ----------------------------------------------------
+
+    def _losses_one_by_one(self, batch: Episode) -> tuple[Tensor, Tensor]:
+        if (num_together := self._num_together(batch)) == 1:
+            return super()._losses_one_by_one(batch)
+        self.checked_ways(batch)
+
+        def query_loss(
+            parameters: Parameters, support_x: Tensor, query_x: Tensor, query_y: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            outputs = self.logits_at(parameters, support_x, query_x)
+            return self.query_loss(outputs[None], query_y[None]), outputs
+
+        learned = list(self.learner.parameters())
+        return losses_in_groups(learned, self.adapted_side_by_side, query_loss, batch[:4], num_together)
+
+    def _num_together(self, batch: Episode) -> int:
+        """How many tasks take their inner steps side by side."""
+        one = self.task_parallel != "auto" or self.compiles_tasks or self.recompute_inner_steps
+        if one or type(self) is not MAML or batch.support_x.device.type != "cpu":  # a subclass may adapt otherwise
+            return 1
+        return min(self.learner.num_side_by_side(batch.support_x[0]), self.task_chunk or batch.num_tasks)

@@ -26,9 +26,9 @@ class TaskMapping(LightningModule):
     Args:
         task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
             vmap on CUDA and of most features, on threads in evaluations of images of more than one pixel, and else
-            by a loop.
-        task_chunk: how many tasks vmap or threads take at once, to bound memory; default all, and of threads as many
-            as torch has, up to 8.
+            by a loop, in which an algorithm may take what it can of several tasks side by side.
+        task_chunk: how many tasks vmap, threads or a loop take at once, to bound memory; default all, and of threads
+            as many as torch has, up to 8.
         compile: in training, by torch.compile.
     """
 

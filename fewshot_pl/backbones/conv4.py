@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from fewshot_pl.backbones.conv_block import ConvBlock
 from fewshot_pl.backbones.normalization import Norm
 
+# Tasks pass side by side to save calls. More tasks gain nothing, and more images take longer to compute than to call.
+_MOST_SIDE_BY_SIDE = 8
+_FEW_IMAGES = 12
+
 
 class Conv4(nn.Module):
     """Four blocks of 3x3 convolution, normalisation, ReLU and halving; images [n, C, H, W] to features [n, D].
@@ -44,6 +48,17 @@ class Conv4(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.blocks(_channel_innermost(images))
         return torch.flatten(maps, 1) if self.flat else maps.mean((2, 3))
+
+    def num_side_by_side(self, images: Tensor) -> int:
+        """See ``Learner``: tasks are groups of channels, which norms across channels would mix.
+
+        Norms that note their statistics do so for one task.
+        """
+        first = self.blocks[0]
+        assert isinstance(first, ConvBlock)
+        if getattr(first.norm, "mode", None) not in ("transductive", "support") or len(images) > _FEW_IMAGES:
+            return 1
+        return max(1, min(_MOST_SIDE_BY_SIDE, first.num_cached(images) // max(1, len(images))))
 
 
 class Conv4Maps(nn.Module):

@@ -35,12 +35,12 @@ class ConvBlock(nn.Sequential):
         super().__init__(layers)
 
     def forward(self, maps: Tensor) -> Tensor:
-        if self._is_foldable(maps) and len(maps) > (num_cached := self._num_cached(maps)):
+        if self._is_foldable(maps) and len(maps) > (num_cached := self.num_cached(maps)):
             weight, bias = self._folded(maps)
             return torch.cat([self._folded_pass(part, weight, bias) for part in torch.split(maps, num_cached)])
         return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
 
-    def _num_cached(self, maps: Tensor) -> int:
+    def num_cached(self, maps: Tensor) -> int:
         """Of how many images, at least one, the caches keep what the convolution makes of them."""
         image_bytes = len(self.conv.weight) * maps.shape[2:].numel() // self.conv.stride[0] ** 2 * maps.itemsize
         return max(1, torch.get_num_threads() * _CACHED_BYTES // max(1, image_bytes))
@@ -52,6 +52,7 @@ class ConvBlock(nn.Sequential):
             and not (self.norm.vectorised or torch.compiler.is_compiling())
             and maps.device.type == "cpu"
             and not maps.requires_grad
+            and self.conv.num_tasks == 1
             and self.conv.weight[0].numel() < len(self.conv.weight)  # a patch has fewer values than what it becomes
         )
 

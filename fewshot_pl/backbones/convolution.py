@@ -1,6 +1,6 @@
 """Convolution whose second derivatives are the gradients of convolutions, as fast as those."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,16 @@ from torch.nn import functional as F
 
 
 class Convolution(nn.Conv2d):
-    """A convolution, without groups or dilation, that may be told that it will be differentiated twice."""
+    """A convolution, without groups of its own or dilation, that may be told that it will be differentiated twice."""
 
     def __init__(self, before: int, after: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(before, after, kernel_size, stride=stride, padding=padding)
         self.twice_differentiated = False  # by autograd itself; set by second_order_pass()
+
+    @property
+    def num_tasks(self) -> int:
+        """Of how many tasks the parameters are, side by side (see ``Learner``)."""
+        return len(self.weight) // self.out_channels
 
     def forward(self, maps: Tensor) -> Tensor:
         assert self.bias is not None
@@ -21,11 +26,11 @@ class Convolution(nn.Conv2d):
     def convolve(self, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Maps convolved with a weight and bias in place of the layer's own."""
         if self.twice_differentiated:
-            return convolution(maps, weight, bias, self.stride[0], int(self.padding[0]))
-        return F.conv2d(maps, weight, bias, self.stride, self.padding)
+            return convolution(maps, weight, bias, self.stride[0], int(self.padding[0]), self.num_tasks)
+        return F.conv2d(maps, weight, bias, self.stride, self.padding, groups=self.num_tasks)
 
 
-def convolution(maps: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+def convolution(maps: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int = 1) -> Tensor:
     """Maps [n, B, H, W] convolved as by ``F.conv2d``, twice differentiable.
 
     Torch differentiates a weight's gradient as a convolution with a kernel as large as the maps, which takes several
@@ -34,28 +39,39 @@ def convolution(maps: Tensor, weight: Tensor, bias: Tensor, stride: int, padding
 
     Args:
         maps: [n, B, H, W].
-        weight: [A, B, k, k].
+        weight: [A, B / groups, k, k].
         bias: [A].
         stride: of both directions.
         padding: at each side.
+        groups: of channels, each convolved by itself.
     """
-    convolved: Tensor = _Convolution.apply(maps, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
+    geometry = _Geometry(stride, padding, groups)
+    convolved: Tensor = _Convolution.apply(maps, weight, bias, geometry)  # type: ignore[no-untyped-call]
     return convolved
+
+
+class _Geometry(NamedTuple):
+    stride: int
+    padding: int
+    groups: int
+
+    def convolved(self, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(maps, weight, bias, self.stride, self.padding, groups=self.groups)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, geometry: _Geometry) -> Tensor:
         ctx.save_for_backward(maps, weight)
-        ctx.geometry = stride, padding
-        return F.conv2d(maps, weight, bias, stride, padding)
+        ctx.geometry = geometry
+        return geometry.convolved(maps, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, of_convolved: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0], True, True
         gradients = _ConvolutionBackward.apply(of_convolved, maps, weight, ctx.geometry, wanted)  # type: ignore[no-untyped-call]
-        return *gradients, None, None
+        return *gradients, None
 
 
 class _ConvolutionBackward(torch.autograd.Function):
@@ -67,7 +83,7 @@ class _ConvolutionBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, v: Tensor, x: Tensor, weight: Tensor, geometry: tuple[int, int], wanted: tuple[bool, bool, bool]
+        ctx: Any, v: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry, wanted: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, ...]:
         ctx.save_for_backward(v, x, weight)
         ctx.geometry = geometry
@@ -77,10 +93,10 @@ class _ConvolutionBackward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, u_x: Tensor | None, u_weight: Tensor, u_bias: Tensor) -> tuple[Tensor | None, ...]:
         v, x, weight = ctx.saved_tensors
-        of_v = F.conv2d(x, u_weight, u_bias, *ctx.geometry)
+        of_v = ctx.geometry.convolved(x, u_weight, u_bias)
         of_x = of_weight = None
         if u_x is not None:
-            of_v += F.conv2d(u_x, weight, None, *ctx.geometry)
+            of_v += ctx.geometry.convolved(u_x, weight, None)
             _, of_weight, _ = _gradients(v, u_x, weight, ctx.geometry, (False, True, False))
         if ctx.needs_input_grad[1]:
             of_x, _, _ = _gradients(v, x, u_weight, ctx.geometry, (True, False, False))
@@ -88,11 +104,11 @@ class _ConvolutionBackward(torch.autograd.Function):
 
 
 def _gradients(
-    v: Tensor, x: Tensor, weight: Tensor, geometry: tuple[int, int], wanted: tuple[bool, bool, bool]
+    v: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, ...]:
     """What is wanted of the gradients by maps, weight and bias."""
-    stride, padding = geometry
+    stride, padding, groups = geometry
     gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-        v, x, weight, [len(weight)], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted
+        v, x, weight, [len(weight)], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, wanted
     )
     return gradients

@@ -7,12 +7,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
+from fewshot_pl.backbones.conv4 import Conv4
 from fewshot_pl.backbones.normalization import Norm
 from fewshot_pl.backbones.passes import support_rows
 
 
 class Learner(nn.Module):
-    """Images [n, C, H, W] to logits [n, N]; its P parameters, in one row, are a point [P]."""
+    """Images [n, C, H, W] to logits [n, N]; its P parameters, in one row, are a point [P].
+
+    Tasks side by side: with the parameters of G tasks, each concatenated along its first dimension, a learner whose
+    ``num_side_by_side`` is not 1 takes images [n, G*C, H, W] to logits [n, G*N], those of each task by its own.
+    """
 
     def __init__(self, backbone: nn.Module, image_shape: ImageShape, num_ways: int) -> None:
         super().__init__()
@@ -24,8 +29,18 @@ class Learner(nn.Module):
         self.head = nn.Linear(num_features(backbone, image_shape), num_ways)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.backbone(images))
+        features = self.backbone(images)
+        num_tasks = len(self.head.weight) // self.head.out_features
+        logits: Tensor = self.head(features) if num_tasks == 1 else _grouped_linear(features, self.head, num_tasks)
         return logits
+
+    def num_side_by_side(self, images: Tensor) -> int:
+        """How many tasks it pays on a CPU to pass side by side, so that its caches keep their maps; or else 1.
+
+        Args:
+            images: [n, C, H, W] of one task.
+        """
+        return self.backbone.num_side_by_side(images) if type(self.backbone) is Conv4 else 1
 
     def point(self) -> Tensor:
         """The parameters as one vector [P]."""
@@ -36,6 +51,13 @@ class Learner(nn.Module):
         parameters = dict(self.named_parameters())
         pieces = torch.split(point, [parameter.numel() for parameter in parameters.values()])
         return {name: piece.view_as(parameters[name]) for piece, name in zip(pieces, parameters, strict=True)}
+
+
+def _grouped_linear(features: Tensor, layer: nn.Linear, num_tasks: int) -> Tensor:
+    """Features [n, G*D] of tasks side by side to what a layer with the parameters of all makes of them, [n, G*N]."""
+    of_each = features.view(len(features), num_tasks, -1).movedim(1, 0)
+    weight, bias = layer.weight.view(num_tasks, layer.out_features, -1), layer.bias.view(num_tasks, 1, -1)
+    return torch.baddbmm(bias, of_each, weight.mT).movedim(0, 1).flatten(1)
 
 
 def build_learner(

@@ -1,0 +1,117 @@
+"""Inner steps of several tasks side by side: the losses and gradients of a loop over tasks, in float64."""
+
+import pytest
+import torch
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+
+from fewshot_pl.algorithms import MAML, PLATIPUS
+from fewshot_pl.algorithms.side_by_side import images_side_by_side, parted, repeated
+from fewshot_pl.backbones import Learner
+from fewshot_pl.errors import InputError
+
+NUM_TASKS = 5
+
+
+def build(algorithm=MAML, image_shape=IMAGE_SHAPE, **arguments):
+    torch.manual_seed(0)
+    defaults = {"num_ways": NUM_WAYS, "backbone": "conv4-32", "inner_lr": 0.1, "num_inner_steps": 2}
+    return algorithm(image_shape=image_shape, **{**defaults, **arguments}).double()
+
+
+def tasks(image_shape=IMAGE_SHAPE, num_shots=1):
+    episode = random_episode(NUM_TASKS, NUM_WAYS, num_shots, image_shape=image_shape, dtype=torch.float64)
+    return episode._replace(known_ways=NUM_WAYS)
+
+
+@pytest.fixture
+def group_sizes(monkeypatch):
+    """The numbers of tasks that adapted side by side."""
+    sizes = []
+    adapted = MAML.adapted_side_by_side
+
+    def noted(model, support_x, support_y):
+        sizes.append(len(support_x))
+        return adapted(model, support_x, support_y)
+
+    monkeypatch.setattr(MAML, "adapted_side_by_side", noted)
+    return sizes
+
+
+def loss_outputs_gradient(model, episode):
+    losses = model.training_losses(episode)
+    return losses["loss"].detach(), losses["accuracy"], flat_gradient(losses["loss"], model)
+
+
+@pytest.mark.parametrize("norm", ["transductive", "support"])
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize(
+    ("backbone", "image_shape"), [("conv4-strided", IMAGE_SHAPE), ("conv4", IMAGE_SHAPE), ("conv4-32", (3, 16, 16))]
+)
+def test_it_equals_a_loop(backbone, image_shape, first_order, norm, group_sizes):
+    arguments = {"backbone": backbone, "image_shape": image_shape, "first_order": first_order, "norm": norm}
+    episode = tasks(image_shape)
+    together = loss_outputs_gradient(build(task_chunk=2, **arguments), episode)
+    assert group_sizes == [2, 2, 1]
+    looped = loss_outputs_gradient(build(task_parallel="loop", **arguments), episode)
+    assert group_sizes == [2, 2, 1]
+    for value, expected in zip(together, looped, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_so_do_means_over_the_support(group_sizes):
+    episode = tasks()
+    losses = [
+        loss_outputs_gradient(build(inner_loss_reduction="mean", task_parallel=parallel), episode)
+        for parallel in ("auto", "loop")
+    ]
+    assert sum(group_sizes) == NUM_TASKS
+    torch.testing.assert_close(*losses, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"norm": "running"},
+        {"norm": "group"},
+        {"norm": "layer"},
+        {"norm": "none"},
+        {"backbone": "resnet12", "image_shape": (3, 16, 16)},
+        {"recompute_inner_steps": True},
+        {"task_parallel": "loop"},
+        {"task_parallel": "threads"},
+        {"task_parallel": "vmap"},
+        {"algorithm": type("Subclass", (MAML,), {})},
+        {"algorithm": PLATIPUS},
+    ],
+)
+def test_others_train_as_before(arguments, group_sizes):
+    model = build(**arguments)
+    model.training_losses(tasks(arguments.get("image_shape", IMAGE_SHAPE)))["loss"].backward()
+    assert not group_sizes
+
+
+def test_large_supports_adapt_one_by_one(group_sizes):
+    build().training_losses(tasks(num_shots=5))["loss"].backward()
+    assert not group_sizes
+
+
+def test_tasks_of_other_ways_than_the_heads_are_refused():
+    with pytest.raises(InputError, match="head of 2 outputs"):
+        build(num_ways=2).training_losses(tasks())
+
+
+def test_a_learner_with_the_parameters_of_tasks_is_all_their_learners():
+    learner = build().learner
+    parameters = repeated(dict(learner.named_parameters()), 3)
+    parameters = {name: value.detach() + 0.1 * torch.randn_like(value) for name, value in parameters.items()}
+    images = torch.randn(3, 4, *IMAGE_SHAPE, dtype=torch.float64)
+    logits = torch.func.functional_call(learner, parameters, images_side_by_side(images))
+    for own, own_parameters, own_images in zip(logits.chunk(3, 1), parted(parameters, 3), images, strict=True):
+        expected = torch.func.functional_call(learner, own_parameters, own_images)
+        torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_images_of_a_multiple_of_the_channels_are_still_refused():
+    learner: Learner = build().learner
+    with pytest.raises(RuntimeError, match="channels"):
+        learner(torch.randn(4, 2, 16, 16, dtype=torch.float64))
