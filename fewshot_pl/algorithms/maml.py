@@ -25,6 +25,8 @@ class MAML(GradientAlgorithm):
     Differs from the paper's code: batch norm's scale and shift are adapted too (the code has no scale and does not
     adapt the shift), and the head starts from Xavier's distribution on every benchmark.
 
+    In training on a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side.
+
     Args:
         inner_lr: alpha.
         first_order: count inner gradients as constants (first-order MAML, section 5.2).
