@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import islice, product
-from typing import Any
 
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from throughput.apart import compared_apart
@@ -10,7 +9,7 @@ from throughput.learn2learn_way import batches_of, maml_network, maml_step, samp
 from throughput.our_way import bare_step, episodes, maml, trained_rate
 from throughput.process_per_core import process_per_core_rate
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison, Rate, rate
+from throughput.timing import Comparison, rate
 
 TASKS_PER_STEP = 32
 
@@ -27,7 +26,7 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
 
 
 def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:
-    tasks_per_step, count = data.tasks_per_batch, _steps(setting)
+    tasks_per_step, count = data.tasks_per_batch, steps_to_a_rate(setting)
     step = maml_step(maml_network(task), adaptation, task, setting.device)
     sampled = samples(taskset(setting, task))
 
@@ -48,26 +47,23 @@ def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: Imag
 
 
 def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:
-    tasks_per_step, count = data.tasks_per_batch, _steps(setting)
+    tasks_per_step, count = data.tasks_per_batch, steps_to_a_rate(setting)
     episode = next(episodes(data, setting.device))
     batches = batches_of(episode)
     their_step = maml_step(maml_network(task), adaptation, task, setting.device)
 
-    def ours(**settings: Any) -> Rate:
-        step = bare_step(maml(task, adaptation, **settings).to(setting.device))
-        return lambda: rate(lambda: [step(episode) for _ in range(count)], count * tasks_per_step, setting.device)
+    our_step = bare_step(maml(task, adaptation).to(setting.device))
+
+    def ours() -> float:
+        return rate(lambda: [our_step(episode) for _ in range(count)], count * tasks_per_step, setting.device)
 
     def theirs() -> float:
         return rate(lambda: their_step(batches), tasks_per_step, setting.device)
 
     name = f"MAML, {task}, {adaptation}"
-    yield compared_apart(setting, f"{name}, given the same tensors", "tasks/s", ours(), theirs)
-    if (adaptation.num_steps, adaptation.first_order, task.num_shots) != (1, False, 1):  # compiling takes a minute
-        return
-    compiled = ours(compile=True)
-    yield compared_apart(setting, f"{name}, --model.compile true, given the same tensors", "tasks/s", compiled, theirs)
+    yield compared_apart(setting, f"{name}, given the same tensors", "tasks/s", ours, theirs)
 
 
-def _steps(setting: Setting) -> int:
+def steps_to_a_rate(setting: Setting) -> int:
     """Our optimisation steps to a rate; theirs, and ours on a CPU, take a second each."""
     return 1 if setting.device.type == "cpu" else setting.amount(20)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from throughput import data_path, evaluation, limits, maml, memory, precision, protonet, scaling
+from throughput import data_path, evaluation, limits, maml, memory, precision, protonet, scaling, task_engine
 from throughput.learn2learn_way import seed
 from throughput.setting import Setting
 from throughput.timing import Comparison
@@ -17,10 +17,11 @@ SECTIONS = {
     "evaluation": evaluation.comparisons,
     "limits": limits.comparisons,
     "precision": precision.comparisons,
+    "task_engine": task_engine.comparisons,
     "scaling": scaling.comparisons,
     "memory": memory.comparisons,
 }
-_OF_OURS_ALONE = ("limits", "precision", "scaling", "memory")  # or with processes of their own
+_OF_OURS_ALONE = ("limits", "precision", "task_engine", "scaling", "memory")  # or with processes of their own
 
 
 def comparisons_of(sections: Sequence[str], setting: Setting) -> Iterator[Comparison]:

@@ -1,0 +1,36 @@
+"""MAML's training steps by the ways there are to go through tasks."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from throughput.maml import TASKS_PER_STEP, steps_to_a_rate
+from throughput.our_way import bare_step, episodes, maml
+from throughput.setting import Adaptation, Setting, Task
+from throughput.timing import Comparison, Rate, compared, rate
+
+
+def comparisons(setting: Setting) -> Iterator[Comparison]:
+    """What ours is here is training as it comes, or compiled, and the peer is ours in a loop, or as it comes."""
+    for benchmark, num_steps, first_order in product(("Omniglot", "CIFARFS"), (1, 5), (False, True)):
+        if setting.quick and (num_steps, first_order) != (1, False):
+            continue
+        yield from _of(setting, Task(benchmark, 5, 1, 15), Adaptation(num_steps, first_order))
+
+
+def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
+    tasks_per_step, count = setting.amount(TASKS_PER_STEP, 4), steps_to_a_rate(setting)
+    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+    episode = next(episodes(data, setting.device))
+
+    def trained(**settings: Any) -> Rate:
+        step = bare_step(maml(task, adaptation, **settings).to(setting.device))
+        return lambda: rate(lambda: [step(episode) for _ in range(count)], count * tasks_per_step, setting.device)
+
+    name, as_it_comes = f"MAML, {task}, {adaptation}", trained()
+    in_a_loop = trained(task_parallel="loop")
+    yield compared(f"{name}, as it comes against a loop", "tasks/s", as_it_comes, in_a_loop, setting.repeats)
+    if (adaptation.num_steps, adaptation.first_order) != (1, False):  # compiling takes a minute
+        return
+    compiled = trained(compile=True)
+    yield compared(f"{name}, --model.compile true against without", "tasks/s", compiled, as_it_comes, setting.repeats)
