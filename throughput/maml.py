@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from itertools import islice, product
 
+from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.episode import Episode
 from throughput.apart import compared_apart
 from throughput.learn2learn_way import batches_of, maml_network, maml_step, samples, taskset
 from throughput.our_way import bare_step, episodes, maml, trained_rate
 from throughput.process_per_core import process_per_core_rate
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison, rate
+from throughput.timing import Comparison, Rate, rate
 
 TASKS_PER_STEP = 32
 
@@ -26,7 +28,7 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
 
 
 def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:
-    tasks_per_step, count = data.tasks_per_batch, steps_to_a_rate(setting)
+    tasks_per_step, count = data.tasks_per_batch, _steps(setting)
     step = maml_step(maml_network(task), adaptation, task, setting.device)
     sampled = samples(taskset(setting, task))
 
@@ -47,23 +49,25 @@ def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: Imag
 
 
 def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:
-    tasks_per_step, count = data.tasks_per_batch, steps_to_a_rate(setting)
     episode = next(episodes(data, setting.device))
     batches = batches_of(episode)
-    their_step = maml_step(maml_network(task), adaptation, task, setting.device)
-
-    our_step = bare_step(maml(task, adaptation).to(setting.device))
-
-    def ours() -> float:
-        return rate(lambda: [our_step(episode) for _ in range(count)], count * tasks_per_step, setting.device)
+    step = maml_step(maml_network(task), adaptation, task, setting.device)
 
     def theirs() -> float:
-        return rate(lambda: their_step(batches), tasks_per_step, setting.device)
+        return rate(lambda: step(batches), len(batches), setting.device)
+
+    ours = bare_rate(setting, maml(task, adaptation), episode)
 
     name = f"MAML, {task}, {adaptation}"
     yield compared_apart(setting, f"{name}, given the same tensors", "tasks/s", ours, theirs)
 
 
-def steps_to_a_rate(setting: Setting) -> int:
+def bare_rate(setting: Setting, model: FewShotAlgorithm, episode: Episode) -> Rate:
+    """The training tasks a second of a model given an Episode, without the Trainer."""
+    step, count = bare_step(model.to(setting.device)), _steps(setting)
+    return lambda: rate(lambda: [step(episode) for _ in range(count)], count * episode.num_tasks, setting.device)
+
+
+def _steps(setting: Setting) -> int:
     """Our optimisation steps to a rate; theirs, and ours on a CPU, take a second each."""
     return 1 if setting.device.type == "cpu" else setting.amount(20)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from throughput.maml import TASKS_PER_STEP, steps_to_a_rate
-from throughput.our_way import bare_step, episodes, maml
+from throughput.maml import TASKS_PER_STEP, bare_rate
+from throughput.our_way import episodes, maml
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison, Rate, compared, rate
+from throughput.timing import Comparison, Rate, compared
 
 
 def comparisons(setting: Setting) -> Iterator[Comparison]:
@@ -19,13 +19,11 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
 
 
 def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
-    tasks_per_step, count = setting.amount(TASKS_PER_STEP, 4), steps_to_a_rate(setting)
-    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+    data = setting.data(task, tasks_per_batch=setting.amount(TASKS_PER_STEP, 4), batches_per_epoch=1_000_000)
     episode = next(episodes(data, setting.device))
 
     def trained(**settings: Any) -> Rate:
-        step = bare_step(maml(task, adaptation, **settings).to(setting.device))
-        return lambda: rate(lambda: [step(episode) for _ in range(count)], count * tasks_per_step, setting.device)
+        return bare_rate(setting, maml(task, adaptation, **settings), episode)
 
     name, as_it_comes = f"MAML, {task}, {adaptation}", trained()
     in_a_loop = trained(task_parallel="loop")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewshot_pl.backbones.conv_block import ConvBlock
 from fewshot_pl.backbones.normalization import Norm
 
-# Tasks pass side by side to save calls. More tasks gain nothing, and more images take longer to compute than to call.
+# Tasks pass side by side to save calls. Groups of more tasks, or of more images, make the convolutions slower.
 _MOST_SIDE_BY_SIDE = 8
 _FEW_IMAGES = 12
 
