@@ -23,12 +23,12 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
     for task in TASKS:
         for name, peer in _peers(setting, task):
             yield compared_apart(
-                setting, f"data path, {task}, against {name}", "episodes/s", _ours(setting, task), peer
+                setting, f"Data path, {task}, against {name}", "episodes/s", _ours(setting, task), peer
             )
 
 
 def _ours(setting: Setting, task: Task) -> Rate:
-    data = setting.data(task, tasks_per_batch=_TASKS_PER_BATCH, batches_per_epoch=1_000_000)
+    data = setting.data(task, tasks_per_batch=_TASKS_PER_BATCH)
     return _rate_of(setting, episodes(data, setting.device), setting.amount(40, 2), _TASKS_PER_BATCH)
 
 

@@ -7,7 +7,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.backbones import build_backbone
-from throughput.maml import TASKS_PER_STEP
 from throughput.our_way import bare_step, episodes, maml, protonet, trained_rate
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, compared, rate
@@ -20,9 +19,8 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
     adapted = Task("Omniglot", 5, 1, 15)
     yield from _trainer(setting, "ProtoNet", omniglot, protonet(omniglot), 1)
     yield from _trainer(setting, "ProtoNet", colour, protonet(colour), 1)
-    yield from _trainer(
-        setting, "MAML, 1 inner step", adapted, maml(adapted, Adaptation(1, first_order=False)), TASKS_PER_STEP
-    )
+    one_step = maml(adapted, Adaptation(1, first_order=False))
+    yield from _trainer(setting, "MAML, 1 inner step", adapted, one_step, setting.meta_batch)
     for task in (omniglot, colour):
         yield _network(setting, task)
     if setting.device.type == "cuda":
@@ -34,7 +32,7 @@ def _trainer(
 ) -> Iterator[Comparison]:
     """A step under the Trainer beside the same step in a bare loop over the same data module."""
     count = setting.amount(max(4, 4000 // (task.num_images * tasks_per_step)), 2)
-    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+    data = setting.data(task, tasks_per_batch=tasks_per_step)
     batches, step = episodes(data, setting.device), bare_step(model.to(setting.device))
 
     def ours() -> float:
@@ -50,7 +48,7 @@ def _trainer(
 def _network(setting: Setting, task: Task) -> Comparison:
     """ProtoNet's step beside forward and backward of its network on as many random images."""
     count = setting.amount(max(4, 1600 // task.num_images), 2)
-    data = setting.data(task, batches_per_epoch=1_000_000)
+    data = setting.data(task)
     episode, step = next(episodes(data, setting.device)), bare_step(protonet(task).to(setting.device))
     network = build_backbone("conv4", task.image_shape, "running").to(setting.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -74,7 +72,7 @@ def _peak(setting: Setting, task: Task) -> Comparison:
     """ProtoNet's operations a second beside the most that the GPU is said to do in float32."""
     name = torch.cuda.get_device_name(setting.device)
     peak = next((most for part, most in _PEAK.items() if part in name), float("nan"))
-    data = setting.data(task, tasks_per_batch=16, batches_per_epoch=1_000_000)
+    data = setting.data(task, tasks_per_batch=16)
     episode, step = next(episodes(data, setting.device)), bare_step(protonet(task).to(setting.device))
     with FlopCounterMode(display=False) as counter:
         step(episode)

@@ -13,8 +13,6 @@ from throughput.process_per_core import process_per_core_rate
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Rate, rate
 
-TASKS_PER_STEP = 32
-
 
 def comparisons(setting: Setting) -> Iterator[Comparison]:
     tasks = [Task(benchmark, 5, shots, 15) for benchmark in ("Omniglot", "CIFARFS") for shots in (1, 5)]
@@ -22,7 +20,7 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
         if setting.quick and (task.num_shots, num_steps) != (1, 1):
             continue
         adaptation = Adaptation(num_steps, first_order)
-        data = setting.data(task, tasks_per_batch=setting.amount(TASKS_PER_STEP, 4), batches_per_epoch=1_000_000)
+        data = setting.data(task, tasks_per_batch=setting.meta_batch)
         yield from _end_to_end(setting, task, adaptation, data)
         yield from _given_tensors(setting, task, adaptation, data)
 

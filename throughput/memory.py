@@ -27,7 +27,7 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
         kept = [_peak(setting, _ours, num_steps, False) for _ in range(setting.repeats)]
         again = [_peak(setting, _ours, num_steps, True) for _ in range(setting.repeats)]
         theirs = [_peak(setting, _theirs, num_steps, False) for _ in range(setting.repeats)]
-        what = f"memory of MAML, {_TASK}, {num_steps} inner steps, {_TASKS_PER_STEP} tasks"
+        what = f"Memory of MAML, {_TASK}, {num_steps} inner steps, {_TASKS_PER_STEP} tasks"
         yield _compared(f"{what}, against learn2learn", kept, theirs)
         yield _compared(f"{what}, steps made again, against steps kept", again, kept)
 

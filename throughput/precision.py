@@ -7,7 +7,6 @@ import torch
 
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.tf32 import allow_tf32
-from throughput.maml import TASKS_PER_STEP
 from throughput.our_way import Precision, maml, protonet, trained_rate
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, compared
@@ -21,12 +20,11 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
         task = Task(benchmark, 5, 1, 15)
         for num_steps in (1, 5)[: setting.amount(2)]:
             adaptation = Adaptation(num_steps, first_order=False)
-            tasks_per_step = setting.amount(TASKS_PER_STEP, 4)
-            yield from _of(setting, f"MAML, {task}, {adaptation}", task, maml(task, adaptation), tasks_per_step)
+            yield from _of(setting, f"MAML, {task}, {adaptation}", task, maml(task, adaptation), setting.meta_batch)
 
 
 def _of(setting: Setting, name: str, task: Task, model: FewShotAlgorithm, tasks_per_step: int) -> Iterator[Comparison]:
-    data = setting.data(task, tasks_per_batch=tasks_per_step, batches_per_epoch=1_000_000)
+    data = setting.data(task, tasks_per_batch=tasks_per_step)
     count = setting.amount(max(2, 1600 // (task.num_images * tasks_per_step)), 2)
 
     def trained(precision: Precision, tf32: bool) -> float:

@@ -48,7 +48,7 @@ def main() -> None:
     work = json.loads(sys.argv[1])
     task, adaptation = Task(**work["task"]), Adaptation(**work["adaptation"])
     setting = Setting(torch.device("cpu"), Path(work["root"]), Path(work["work"]), repeats=1, quick=False)
-    data = setting.data(task, tasks_per_batch=work["tasks_per_batch"], batches_per_epoch=1_000_000)
+    data = setting.data(task, tasks_per_batch=work["tasks_per_batch"])
     rate = trained_rate(maml(task, adaptation), data, work["num_steps"], setting, work["num_processes"])
     rank_zero_only(print)(rate)
 

@@ -27,7 +27,7 @@ def network(task: Task) -> nn.Module:
 
 def _of(setting: Setting, task: Task) -> Iterator[Comparison]:
     count = setting.amount(max(4, 1600 // task.num_images), 2)
-    data = setting.data(task, batches_per_epoch=1_000_000)
+    data = setting.data(task)
     theirs = protonet_step(network(task), task, setting.device)
     sampled = samples(taskset(setting, task))
 

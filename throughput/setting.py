@@ -10,6 +10,7 @@ import torch
 from fewshot_pl.benchmarks import CIFARFS, Omniglot
 from fewshot_pl.data.image_datamodule import ImageDataModule
 
+_ENDLESS = 1_000_000  # batches of an epoch, whose end no measurement reaches
 BENCHMARKS: dict[str, type[ImageDataModule]] = {"Omniglot": Omniglot, "CIFARFS": CIFARFS}
 
 
@@ -73,15 +74,20 @@ class Setting:
     def accelerator(self) -> str:
         return "gpu" if self.device.type == "cuda" else "cpu"
 
+    @property
+    def meta_batch(self) -> int:
+        """MAML's training tasks to a step."""
+        return self.amount(32, 4)
+
     def amount(self, full: int, quick: int = 1) -> int:
         """How much work a rate is taken from: so much, or less of it on a ``quick`` run."""
         return quick if self.quick else full
 
     def data(self, task: Task, **settings: Any) -> ImageDataModule:
         """The data module of a task's benchmark, set up, without augmentation."""
+        settings |= {"batches_per_epoch": _ENDLESS, "augment": False, "cache_dir": str(self.work / "cache")}
         settings |= {"train_num_ways": task.num_ways, "num_shots": task.num_shots, "num_queries": task.num_queries}
-        cache = str(self.work / "cache")
-        module = BENCHMARKS[task.benchmark](root=str(self.root), cache_dir=cache, augment=False, **settings)
+        module = BENCHMARKS[task.benchmark](root=str(self.root), **settings)
         module.prepare_data()
         module.setup("fit")
         module.setup("test")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from throughput.maml import TASKS_PER_STEP, bare_rate
+from throughput.maml import bare_rate
 from throughput.our_way import episodes, maml
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Rate, compared
@@ -19,7 +19,7 @@ def comparisons(setting: Setting) -> Iterator[Comparison]:
 
 
 def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
-    data = setting.data(task, tasks_per_batch=setting.amount(TASKS_PER_STEP, 4), batches_per_epoch=1_000_000)
+    data = setting.data(task, tasks_per_batch=setting.meta_batch)
     episode = next(episodes(data, setting.device))
 
     def trained(**settings: Any) -> Rate:
