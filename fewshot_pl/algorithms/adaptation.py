@@ -1,6 +1,7 @@
 """Gradient descent of a learner on a task, by the fastest way there is for the pass at hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from fewshot_pl.backbones import Learner
 from fewshot_pl.backbones.learner import channels_last
 from fewshot_pl.backbones.passes import same_pass, second_order_pass
-from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters
+from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters, inner_gradients
 
 
 def adapted_learner(
@@ -26,9 +27,11 @@ def adapted_learner(
 
     See ``adapted_parameters``. In float32 at least: half precision spoils second derivatives.
     """
-    # torch.func works everywhere, autograd itself costs less: a layer of dispatch, and most of batch norm's gradient.
-    plain = torch.is_grad_enabled() and not (learner.vectorised or recompute or torch.compiler.is_compiling())
-    pass_of_now = partial(second_order_pass, learner) if plain and not first_order else same_pass(learner)
+    differentiated = torch.is_grad_enabled()
+    recompute = recompute and differentiated
+    plain = _takes_autograd(learner) and not recompute
+    twice = plain and differentiated and not first_order
+    pass_of_now = partial(second_order_pass, learner) if twice else same_pass(learner)
 
     def loss_in_pass(parameters: Parameters, *data: Tensor) -> Tensor:
         with pass_of_now():
@@ -40,3 +43,33 @@ def adapted_learner(
         return adapted_parameters(
             loss_in_pass, parameters, inner_lr, num_steps, first_order, data=data, recompute=recompute, plain=plain
         )
+
+
+def learner_gradient(
+    learner: Learner, loss: Callable[[Parameters], tuple[Tensor, ...]], point: Tensor, first_order: bool = True
+) -> tuple[Tensor, ...]:
+    """The gradient [P] of a learner's loss at a point [P], and as constants what else ``loss`` gives.
+
+    In float32 at least: half precision spoils small gradients.
+
+    Args:
+        learner: whose parameters a point stands for.
+        loss: of the parameters by name, to a scalar and any other tensors.
+        point: where.
+        first_order: the gradient is a constant.
+    """
+
+    def loss_at(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return loss(learner.parameters_at(*values))
+
+    constant = first_order or not torch.is_grad_enabled()
+    plain = _takes_autograd(learner)
+    pass_of_now = second_order_pass(learner) if plain and not constant else nullcontext()
+    with torch.autocast(point.device.type, enabled=False), pass_of_now:
+        gradients, more = inner_gradients(loss_at, [point], constant=constant, plain=plain)
+    return *gradients, *more
+
+
+def _takes_autograd(learner: Learner) -> bool:
+    # torch.func works everywhere, autograd itself costs less: a layer of dispatch, and most of batch norm's gradient.
+    return not (torch.compiler.is_compiling() or learner.vectorised or torch.is_inference_mode_enabled())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fewshot_pl.algorithms.adaptation import learner_gradient
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import Norm
@@ -111,13 +112,14 @@ class LSTMMetaLearner(GradientAlgorithm):
     ) -> tuple[Tensor, Tensor, Statistics]:
         """The loss [] of one task's support at a point [P], its gradient [P], and the statistics that norm saw."""
 
-        def support_loss(point: Tensor) -> tuple[Tensor, Statistics]:
+        def support_loss(parameters: Parameters) -> tuple[Tensor, ...]:
             with observing(self.learner):
-                logits = functional_call(self.learner, self.learner.parameters_at(point), (support_x,))
-            return prediction_loss(logits, support_y), observed_statistics(self.learner, "episode")
+                logits = functional_call(self.learner, parameters, (support_x,))
+            loss = prediction_loss(logits, support_y)
+            return loss, loss, *observed_statistics(self.learner, "episode")
 
-        gradient, (loss, statistics) = torch.func.grad_and_value(support_loss, has_aux=True)(point)
-        return loss, gradient / len(support_x) if self.divide_by_batch else gradient, statistics
+        gradient, loss, *statistics = learner_gradient(self.learner, support_loss, point)
+        return loss, gradient / len(support_x) if self.divide_by_batch else gradient, tuple(statistics)
 
     def _logits_after(self, stop: _Stop, support_x: Tensor, query_x: Tensor) -> Tensor:
         """The logits [N*Q, N] of one task's queries."""

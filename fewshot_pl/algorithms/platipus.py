@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from fewshot_pl.algorithms.adaptation import learner_gradient
 from fewshot_pl.algorithms.base import training_accuracy
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.algorithms.task_map import Predictor
@@ -88,11 +89,19 @@ class PLATIPUS(MAML):
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         self.checked_ways(batch)
         noise = self.task_noise(batch.num_tasks, self.num_training_samples, len(self.log_variance_q))
-        outputs, divergences = self.map_tasks(PLATIPUS._sampled_from_q, *batch[:4], noise)  # [T, S, N*Q, N], [T]
-        targets = batch.query_y.unsqueeze(1).expand(-1, self.num_training_samples, *batch.query_y.shape[1:])
-        query_loss, kl = self.query_loss(outputs, targets), divergences.mean()
-        accuracy = training_accuracy(outputs.detach().mean(1), batch.query_y)
-        return {"loss": query_loss + self.kl_weight * kl, "query_loss": query_loss, "kl": kl, **accuracy}
+        one_by_one = self._takes_one_by_one(batch)
+        # Outputs are [T, S, N*Q, N] and losses [T], but the first is their mean where tasks go one by one.
+        *losses, outputs = self.map_tasks(PLATIPUS._task_losses, *batch[:4], noise, loss_first=one_by_one)
+        figures = dict(zip(("loss", "query_loss", "kl"), (values.mean() for values in losses), strict=True))
+        return {**figures, **training_accuracy(outputs.detach().mean(1), batch.query_y)}
+
+    def _task_losses(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The loss [] of one task, its two parts, and the outputs [S, N*Q, N] at the S samples of noise [S, P]."""
+        outputs, kl = self._sampled_from_q(support_x, support_y, query_x, query_y, noise)
+        query_loss = self.query_loss(outputs, query_y.expand(len(outputs), *query_y.shape))
+        return query_loss + self.kl_weight * kl, query_loss, kl, outputs
 
     def _sampled_from_q(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, noise: Tensor
@@ -173,9 +182,7 @@ class PLATIPUS(MAML):
     def _mean(self, loss: Callable[[Parameters], Tensor], gamma: Tensor) -> Tensor:
         """Where a step of sizes ``gamma`` down a loss leads from mu: [P]."""
         mu = self.learner.point()
-        with torch.autocast(mu.device.type, enabled=False):
-            at_point = torch.func.grad(lambda point: loss(self.learner.parameters_at(point)))
-            gradient: Tensor = at_point(mu.detach() if self.first_order else mu)
+        (gradient,) = learner_gradient(self.learner, lambda parameters: (loss(parameters),), mu, self.first_order)
         return mu - gamma * gradient
 
     def _adapted_samples(

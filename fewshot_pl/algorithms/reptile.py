@@ -1,5 +1,6 @@
 """Reptile (Nichol, Achiam, Schulman 2018)."""
 
+from functools import partial
 from random import Random
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.func import functional_call
 
+from fewshot_pl.algorithms.adaptation import learner_gradient
 from fewshot_pl.algorithms.base import training_accuracy
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.episode import Episode
@@ -205,18 +207,20 @@ class Reptile(GradientAlgorithm):
         """
         start = self.learner.point().detach() if start is None else start
 
-        def batch_loss(point: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-            logits: Tensor = functional_call(self.learner, self.learner.parameters_at(point), (images[batch],))
+        def batch_loss(parameters: Parameters, batch: Tensor) -> tuple[Tensor, Tensor]:
+            logits: Tensor = functional_call(self.learner, parameters, (images[batch],))
             mean = prediction_loss(logits, labels[batch])
             loss = mean * len(batch) if self.inner_loss_reduction == "sum" else mean
             accuracy = training_accuracy(logits[None], labels[batch][None]).values()
             return loss, torch.stack([mean, *(value.to(mean.dtype) for value in accuracy)])
 
+        def gradient_at(point: Tensor, batch: Tensor) -> tuple[Tensor, ...]:
+            return learner_gradient(self.learner, partial(batch_loss, batch=batch), point)
+
         def step(point: Tensor, gradient: Tensor, state: AdamState) -> tuple[Tensor, AdamState]:
             return self.inner_step(point, gradient, state, self.inner_lr)
 
-        with torch.autocast(images.device.type, enabled=False):  # half precision spoils small gradients
-            return descended(batch_loss, start, batches, step, state)
+        return descended(gradient_at, start, batches, step, state)
 
     def _inner_state(self) -> AdamState:
         return AdamState(self.inner_num_steps, self.inner_second_moment)

@@ -6,12 +6,13 @@ many, and pass task by task, so that the caches keep their maps.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import starmap
 
 import torch
 from torch import Tensor
 
 from fewshot_pl.functional.inner_loop import Parameters
-from fewshot_pl.functional.known_gradient import with_known_gradient
+from fewshot_pl.functional.known_gradient import mean_with_known_gradient
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [n, N] and targets [n] of a task to a scalar
 # The parameters that a task adapted, its support_x, query_x and query_y to its loss [] and outputs [N*Q, N].
@@ -62,20 +63,20 @@ def losses_in_groups(
         tasks: support_x, support_y, query_x and query_y of an Episode.
         num_together: the number of tasks G of a group, but of the last.
     """
-    sums = [torch.zeros_like(parameter) for parameter in learned]
-    found = []
-    groups = zip(*(torch.split(values, num_together) for values in tasks), strict=True)
-    for support_x, support_y, query_x, query_y in groups:
+
+    def of_group(
+        support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor
+    ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
         parameters = adapted(support_x, support_y)
         own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x))
         queries = [_known(query_loss, *task) for task in zip(own, support_x, query_x, query_y, strict=True)]
-        found += [(loss, outputs) for loss, outputs, _ in queries]
         of_adapted = [torch.cat(of_tasks) for of_tasks in zip(*(gradients for *_, gradients in queries), strict=True)]
         gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
-        for total, gradient in zip(sums, gradients, strict=True):
-            total += gradient
-    losses, outputs = (torch.stack(values) for values in zip(*found, strict=True))
-    return with_known_gradient(losses.mean(), learned, [total / len(losses) for total in sums]), outputs
+        return [(loss, outputs) for loss, outputs, _ in queries], gradients
+
+    groups = zip(*(torch.split(values, num_together) for values in tasks), strict=True)
+    loss, outputs = mean_with_known_gradient(learned, starmap(of_group, groups))
+    return loss, outputs
 
 
 def _known(query_loss: QueryLoss, parameters: Parameters, *task: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms
 from fewshot_pl.backbones.passes import vectorised_pass
-from fewshot_pl.functional.known_gradient import with_known_gradient
+from fewshot_pl.functional.known_gradient import mean_with_known_gradient
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
 Predictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
@@ -55,7 +55,9 @@ def mapped(
             stacked = tuple(run(network, *inputs))
     else:
         loop = _looped_losses if loss_first else _looped
-        stacked = loop(network, run, list(zip(*inputs, strict=True)), at_once or 1)
+        differentiated = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first alone would turn it on
+            stacked = loop(network, run, _tasks(inputs), at_once or 1)
     norms = _observing(network)
     num_outputs = len(stacked) - 2 * len(norms)
     for index, layer in enumerate(norms):
@@ -66,6 +68,12 @@ def mapped(
 
 def _observing(network: nn.Module) -> list[EpisodicBatchNorm2d]:
     return [layer for layer in episodic_norms(network) if layer.mode == "running" and network.training]
+
+
+def _tasks(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """The inputs of each task, of which autograd may keep any: it refuses tensors of inference mode."""
+    ordinary = (values.clone() if values.is_inference() else values for values in inputs)
+    return list(zip(*ordinary, strict=True))
 
 
 def _looped(
@@ -81,22 +89,10 @@ def _looped_losses(
     """The mean of the tasks' losses, and their other outputs, stacked to [T, ...]."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
-    def with_gradients(network: nn.Module, *task: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        loss, *others = function(network, *task)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return tuple(values.detach() for values in (loss, *others)), gradients
+    def with_gradients(network: nn.Module, *task: Tensor) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor | None, ...]]:
+        outputs = function(network, *task)
+        gradients = torch.autograd.grad(outputs[0], parameters, allow_unused=True)
+        return [tuple(values.detach() for values in outputs)], gradients
 
-    found = []
-    sums: list[Tensor | None] = [None] * len(parameters)
-    for outputs, gradients in one_by_one(network, with_gradients, tasks, num_threads):
-        sums = [_sum(total, gradient) for total, gradient in zip(sums, gradients, strict=True)]
-        found.append(outputs)
-    means = [None if total is None else total / len(tasks) for total in sums]
-    losses, *others = (torch.stack(values) for values in zip(*found, strict=True))
-    return with_known_gradient(losses.mean(), parameters, means), *others
-
-
-def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:
-    if total is None or more is None:
-        return more if total is None else total
-    return total + more
+    found = one_by_one(network, with_gradients, tasks, num_threads)
+    return mean_with_known_gradient(parameters, found)

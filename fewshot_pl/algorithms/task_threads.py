@@ -35,13 +35,12 @@ def one_by_one(
         networks.put(shared_copy(network))
     device = tasks[0][0].device.type
     precision = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    gradients = torch.is_grad_enabled()
 
     def run(task: tuple[Tensor, ...]) -> Result:
         taken = networks.get()
         try:
-            # A thread has modes of its own.
-            with torch.inference_mode(inference), torch.set_grad_enabled(gradients), torch.autocast(*precision):
+            with torch.set_grad_enabled(gradients), torch.autocast(*precision):  # a thread has modes of its own
                 return function(taken, *task)
         finally:
             networks.put(taken)

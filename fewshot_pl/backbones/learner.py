@@ -50,7 +50,8 @@ class Learner(nn.Module):
         """The parameters that make up a vector [P], by name."""
         parameters = dict(self.named_parameters())
         pieces = torch.split(point, [parameter.numel() for parameter in parameters.values()])
-        return {name: piece.view_as(parameters[name]) for piece, name in zip(pieces, parameters, strict=True)}
+        found = {name: piece.view_as(parameters[name]) for piece, name in zip(pieces, parameters, strict=True)}
+        return found if self.vectorised else channels_last(found)
 
 
 def _grouped_linear(features: Tensor, layer: nn.Linear, num_tasks: int) -> Tensor:

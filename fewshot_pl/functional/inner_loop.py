@@ -23,9 +23,8 @@ def adapted_parameters(
 ) -> Parameters:
     """The parameters after ``num_steps`` of gradient descent on ``loss`` (Finn et al. 2017, equation 1).
 
-    The result is differentiable with respect to ``parameters``; with ``first_order`` every inner gradient counts
-    as a constant. ``torch.func.grad`` takes the gradients, so this also works under its transforms, and where autograd
-    is off, as in Lightning's validation and test.
+    The result is differentiable with respect to ``parameters``, where autograd is on; with ``first_order`` every inner
+    gradient counts as a constant.
 
     Args:
         loss: of the parameters and ``data``.
@@ -35,26 +34,52 @@ def adapted_parameters(
         first_order: see above.
         data: what ``loss`` takes after the parameters; with ``recompute`` it must hold all tensors it depends on.
         recompute: keep only the parameters of each step for the backward pass, and make the step again there.
-        plain: let autograd take the gradients, which is faster where it can: it is on, and nothing is transformed.
+        plain: see ``inner_gradients``.
     """
     names = list(parameters)
-
-    def gradients_at(values: Sequence[Tensor], data: tuple[Tensor, ...]) -> Sequence[Tensor]:
-        point = dict(zip(names, values, strict=True))
-        if not plain:
-            gradients: Parameters = torch.func.grad(loss)(point, *data)
-            return list(gradients.values())
-        for value in values if first_order else ():
-            value.requires_grad_()
-        return torch.autograd.grad(loss(point, *data), values, create_graph=not first_order, materialize_grads=True)
+    constant = first_order or not torch.is_grad_enabled()
 
     def stepped(*inputs: Tensor) -> tuple[Tensor, ...]:
         values, data = inputs[: len(names)], inputs[len(names) :]
-        point = [value.detach() for value in values] if first_order else values
-        gradients = gradients_at(point, data)
+
+        def loss_at(point: Sequence[Tensor]) -> tuple[Tensor]:
+            return (loss(dict(zip(names, point, strict=True)), *data),)
+
+        gradients, _ = inner_gradients(loss_at, values, constant=constant, plain=plain)
         return tuple(value - inner_lr * gradient for value, gradient in zip(values, gradients, strict=True))
 
     values = tuple(parameters.values())
     for _ in range(num_steps):
         values = recomputed(stepped, *values, *data) if recompute else stepped(*values, *data)
     return dict(zip(names, values, strict=True))
+
+
+def inner_gradients(
+    loss: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], point: Sequence[Tensor], *, constant: bool, plain: bool
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The gradients of a loss at a point, and as constants what else ``loss`` gives.
+
+    ``torch.func.grad`` takes them, so this also works under its transforms and where autograd is off.
+
+    Args:
+        loss: of the tensors of a point, to a scalar and any other tensors.
+        point: where.
+        constant: the gradients are constants, or else functions of the point and of what else the loss depends on.
+        plain: let autograd take the gradients, which is faster where it can: nothing is transformed, and no tensor is
+            of inference mode.
+    """
+    start = tuple(value.detach() for value in point) if constant else tuple(point)
+
+    def loss_and_more(point: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        value, *more = loss(point)
+        return value, tuple(more)
+
+    if plain:
+        with torch.enable_grad():
+            for value in start if constant else ():
+                value.requires_grad_()
+            found, more = loss_and_more(start)
+            gradients = torch.autograd.grad(found, start, create_graph=not constant, materialize_grads=True)
+    else:
+        gradients, more = torch.func.grad(loss_and_more, has_aux=True)(start)
+    return gradients, tuple(values.detach() for values in more)

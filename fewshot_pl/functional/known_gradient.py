@@ -1,6 +1,6 @@
 """A loss whose gradient was taken before the backward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,33 @@ def with_known_gradient(loss: Tensor, parameters: Sequence[Tensor], gradients: S
     """
     value: Tensor = _KnownGradient.apply(gradients, loss.detach(), *parameters)  # type: ignore[no-untyped-call]
     return value
+
+
+def mean_with_known_gradient(
+    parameters: Sequence[Tensor],
+    found: Iterable[tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor | None]]],
+) -> tuple[Tensor, ...]:
+    """The mean [] of the losses of T tasks, likewise, and what else was found of the tasks, stacked to [T, ...].
+
+    Args:
+        parameters: what the losses depend on.
+        found: of one task or of several at a time, the loss [] of each and what else is stacked, none of which knows
+            the way to it; and the gradients of the sum of their losses by the parameters.
+    """
+    tasks: list[tuple[Tensor, ...]] = []
+    sums: list[Tensor | None] = [None] * len(parameters)
+    for of_some, gradients in found:
+        tasks += of_some
+        sums = [_sum(total, gradient) for total, gradient in zip(sums, gradients, strict=True)]
+    means = [None if total is None else total / len(tasks) for total in sums]
+    losses, *others = (torch.stack(values) for values in zip(*tasks, strict=True))
+    return with_known_gradient(losses.mean(), parameters, means), *others
+
+
+def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    if total is None or more is None:
+        return more if total is None else total
+    return total + more
 
 
 class _KnownGradient(torch.autograd.Function):

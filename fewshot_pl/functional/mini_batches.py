@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 State = TypeVar("State")
-Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def mini_batches(num_items: int, batch_size: int, num_batches: int, random: Random) -> Tensor:
@@ -26,7 +25,7 @@ def mini_batches(num_items: int, batch_size: int, num_batches: int, random: Rand
 
 
 def descended(
-    loss: Loss,
+    gradient_at: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
     point: Tensor,
     batches: Iterable[Tensor],
     step: Callable[[Tensor, Tensor, State], tuple[Tensor, State]],
@@ -34,12 +33,10 @@ def descended(
 ) -> tuple[Tensor, State, list[Tensor]]:
     """Where a step of an optimiser on each batch in turn leads from a point [P].
 
-    ``torch.func.grad`` takes the gradients, so this also works where autograd is off, as in Lightning's test.
-
     Args:
-        loss: (point, batch) -> what is minimised [], and figures [F] to report.
+        gradient_at: (point, batch) -> the gradient [P] of what is minimised, and figures [F] to report.
         point: the start.
-        batches: what ``loss`` takes, one for each step.
+        batches: what ``gradient_at`` takes, one for each step.
         step: (point, gradient, state) -> the next point and state.
         state: of the optimiser, at the start.
 
@@ -48,7 +45,7 @@ def descended(
     """
     figures = []
     for batch in batches:
-        gradient, reported = torch.func.grad(loss, has_aux=True)(point, batch)
+        gradient, reported = gradient_at(point, batch)
         point, state = step(point, gradient, state)
         figures.append(reported)
     return point, state, figures

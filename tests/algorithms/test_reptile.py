@@ -122,7 +122,8 @@ def taylor_residuals(alpha):
     maml = torch.func.grad(lambda theta: loss(after_one(theta), 1))(theta)
     fomaml = torch.func.grad(loss)(after_one(theta), 1)
     step = partial(sgd_step, lr=alpha)
-    phi = descended(lambda point, batch: (loss(point, batch), labels[batch]), theta, (0, 1), step, None)[0]
+    gradient_at = torch.func.grad(lambda point, batch: (loss(point, batch), labels[batch]), has_aux=True)
+    phi = descended(gradient_at, theta, (0, 1), step, None)[0]
     expansions = {
         "maml": (maml, g2 - alpha * h2 @ g1 - alpha * h1 @ g2),
         "fomaml": (fomaml, g2 - alpha * h2 @ g1),

@@ -51,10 +51,12 @@ def test_descent_takes_a_step_on_each_batch_and_tells_what_was_before_it():
         value = (point - batch).square().mean()
         return value, torch.stack([value, batch.sum()])
 
+    start, gradient_at = torch.zeros(1, dtype=torch.float64), torch.func.grad(loss, has_aux=True)
+
     def step(point, gradient, state):
         return point - 0.25 * state * gradient, state + 1
 
-    point, state, figures = descended(loss, torch.zeros(1, dtype=torch.float64), targets, step, torch.tensor(1))
+    point, state, figures = descended(gradient_at, start, targets, step, torch.tensor(1))
     # Means 2, 6 and 1, about which the spread is 1: the gradient is twice the distance to the mean.
     assert point.tolist() == [-1.5] and state == 4  # by way of 1 and 6
     assert torch.stack(figures).tolist() == [[5.0, 4.0], [26.0, 12.0], [26.0, 2.0]]

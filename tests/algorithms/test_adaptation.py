@@ -1,0 +1,103 @@
+"""How inner gradients are taken: by autograd itself wherever it can, and as torch.func takes them, in float64."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
+from own_images import ALGORITHMS
+from torch import nn
+from torch.func import functional_call
+
+from fewshot_pl import algorithms
+from fewshot_pl.algorithms.adaptation import learner_gradient
+from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.backbones import Learner
+from fewshot_pl.backbones.passes import vectorised_pass
+from fewshot_pl.functional.objectives import prediction_loss
+
+ADAPTING = [*(name for name in ALGORITHMS if issubclass(getattr(algorithms, name), GradientAlgorithm)), "MetaGAN"]
+TOLERANCE = {"rtol": 1e-7, "atol": 1e-9}
+
+
+def build(name, **arguments):
+    torch.manual_seed(0)
+    settings = {**ALGORITHMS[name], "image_shape": IMAGE_SHAPE, "backbone": "conv4-32", **arguments}
+    return getattr(algorithms, name)(**settings).double()
+
+
+def refused(*_, **__):
+    raise AssertionError("torch.func takes a gradient")
+
+
+@pytest.fixture
+def episode():
+    return random_episode(dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+
+
+@pytest.mark.parametrize("name", ADAPTING)
+def test_a_training_takes_its_gradients_by_autograd(name, episode, monkeypatch):
+    monkeypatch.setattr(torch.func, "grad", refused)
+    build(name).training_losses(episode)["loss"].backward()
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "threads"])
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad], ids=["inference", "no_grad"])
+@pytest.mark.parametrize("name", ADAPTING)
+def test_so_does_an_evaluation(name, mode, task_parallel, episode, monkeypatch):
+    expected = build(name, task_parallel="vmap").eval()(episode).detach()
+    model = build(name, task_parallel=task_parallel).eval()
+    monkeypatch.setattr(torch.func, "grad", refused)
+    with mode():
+        made_here = random_episode(dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+        assert made_here.support_x.is_inference() == (mode is torch.inference_mode)
+        outputs = model(made_here)
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+        assert not torch.is_grad_enabled()
+    assert not outputs.requires_grad
+    torch.testing.assert_close(outputs, expected, **TOLERANCE)
+
+
+def test_tasks_of_inference_mode_are_evaluated_outside_of_it(episode):
+    model = build("MAML").eval()
+    with torch.inference_mode():
+        made_here = random_episode(dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(made_here), model(episode), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["transductive", "running", "support", "group"])
+@pytest.mark.parametrize("first_order", [True, False])
+def test_the_gradient_of_a_learner_is_torch_funcs(first_order, norm, episode):
+    learner = build("MAML", norm=norm).learner
+    point = learner.point().detach().requires_grad_()
+    weights = torch.randn_like(point)
+
+    def loss(parameters):
+        logits = functional_call(learner, parameters, (episode.support_x[0],))
+        return prediction_loss(logits, episode.support_y[0]), logits
+
+    def found(context):
+        with context:
+            gradient, logits = learner_gradient(learner, loss, point, first_order)
+        assert not logits.requires_grad
+        assert gradient.requires_grad == (not first_order)
+        of_gradient = torch.zeros(()) if first_order else torch.autograd.grad(gradient @ weights, point)[0]
+        return gradient.detach(), logits, of_gradient
+
+    for ours, reference in zip(found(nullcontext()), found(vectorised_pass(learner)), strict=True):
+        torch.testing.assert_close(ours, reference, **TOLERANCE)
+
+
+def test_where_autograd_is_off_the_gradient_is_a_constant(episode):
+    learner: Learner = build("MAML").learner
+    point = nn.utils.parameters_to_vector(learner.parameters())
+
+    def loss(parameters):
+        logits = functional_call(learner, parameters, (episode.support_x[0],))
+        return (prediction_loss(logits, episode.support_y[0]),)
+
+    (expected,) = learner_gradient(learner, loss, point)
+    with torch.no_grad():
+        (gradient,) = learner_gradient(learner, loss, point, first_order=False)
+    assert not gradient.requires_grad and torch.equal(gradient, expected)
