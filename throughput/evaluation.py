@@ -1,34 +1,50 @@
-"""Evaluating a ProtoNet on many episodes of CIFAR-FS's test classes."""
+"""Evaluating on many episodes of test classes."""
 
 from collections.abc import Iterator
 
 import torch
 from pytorch_lightning import Trainer
 
+from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
 from throughput.apart import compared_apart
-from throughput.learn2learn_way import batches_of, protonet_logits
-from throughput.our_way import protonet
+from throughput.learn2learn_way import batches_of, maml_network, maml_test, protonet_logits
+from throughput.our_way import maml, protonet
 from throughput.protonet import network
-from throughput.setting import Setting, Task
+from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Rate, rate
-
-_EPISODES = 10_000
 
 
 def comparisons(setting: Setting) -> Iterator[Comparison]:
-    num_episodes = setting.amount(_EPISODES, 1000)
     for task in (Task("CIFARFS", 5, shots, 15) for shots in (1, 5)):
-        name = f"ProtoNet's evaluation, {task}, {num_episodes} episodes, against images embedded for each episode"
-        data = setting.data(task, num_test_episodes=num_episodes, eval_tasks_per_batch=64)
-        part = data.fixed_episodes("test", 0, setting.amount(100, 10))
-        yield compared_apart(setting, name, "episodes/s", _ours(setting, task, data), _theirs(setting, task, part))
+        yield _protonet(setting, task, setting.amount(10_000, 1000))
+    for task in (Task(benchmark, 5, 1, 15) for benchmark in ("Omniglot", "CIFARFS")):
+        yield _maml(setting, task, Adaptation(5, first_order=False), setting.amount(400, 20))
 
 
-def _ours(setting: Setting, task: Task, data: ImageDataModule) -> Rate:
+def _protonet(setting: Setting, task: Task, num_episodes: int) -> Comparison:
+    name = f"ProtoNet's evaluation, {task}, {num_episodes} episodes, against images embedded for each episode"
+    data = setting.data(task, num_test_episodes=num_episodes, eval_tasks_per_batch=64)
+    part = data.fixed_episodes("test", 0, setting.amount(100, 10))
+    ours = _tested(setting, protonet(task), data)
+    return compared_apart(setting, name, "episodes/s", ours, _embedded_for_each(setting, task, part))
+
+
+def _maml(setting: Setting, task: Task, adaptation: Adaptation, num_episodes: int) -> Comparison:
+    name = f"MAML's evaluation, {task}, {adaptation.num_steps} inner steps, {num_episodes} episodes"
+    data = setting.data(task, num_test_episodes=num_episodes)
+    batches = batches_of(data.fixed_episodes("test", 0, setting.amount(100, 10)))
+    accuracies = maml_test(maml_network(task), adaptation, task, setting.device)
+
+    def theirs() -> float:
+        return rate(lambda: accuracies(batches), len(batches), setting.device)
+
+    return compared_apart(setting, name, "episodes/s", _tested(setting, maml(task, adaptation), data), theirs)
+
+
+def _tested(setting: Setting, model: FewShotAlgorithm, data: ImageDataModule) -> Rate:
     """The whole evaluation."""
-    model = protonet(task)
     trainer = Trainer(
         accelerator=setting.accelerator,
         devices=1,
@@ -44,7 +60,7 @@ def _ours(setting: Setting, task: Task, data: ImageDataModule) -> Rate:
     return lambda: rate(tested, data.num_episodes["test"], setting.device)
 
 
-def _theirs(setting: Setting, task: Task, part: Episode) -> Rate:
+def _embedded_for_each(setting: Setting, task: Task, part: Episode) -> Rate:
     """A part of the episodes, as each costs the same; accuracy is read after each, as easyfsl and learn2learn do."""
     model = network(task).to(setting.device).eval()
     logits_of, batches = protonet_logits(model, task), batches_of(part)

@@ -77,23 +77,47 @@ def maml_step(
     network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device
 ) -> Callable[[list[Batch]], None]:
     """One optimisation step on a list of tasks, as examples/vision/maml_omniglot.py makes it."""
-    network.to(device)
-    maml = learn2learn().algorithms.MAML(network, lr=adaptation.inner_lr, first_order=adaptation.first_order)
+    maml = _maml(network, adaptation, device)
     optimizer = torch.optim.Adam(maml.parameters(), lr=0.003)
 
     def step(batches: list[Batch]) -> None:
         optimizer.zero_grad()
-        for images, labels in batches:
-            learner = maml.clone()
-            support, query = _halves(images.to(device), labels.to(device), task)
-            for _ in range(adaptation.num_steps):
-                learner.adapt(F.cross_entropy(learner(support[0]), support[1]))
-            torch.autograd.backward(F.cross_entropy(learner(query[0]), query[1]))
+        for batch in batches:
+            logits, labels = _adapted_logits(maml, adaptation, batch, task, device)
+            torch.autograd.backward(F.cross_entropy(logits, labels))
         for parameter in maml.parameters():
             parameter.grad.data.mul_(1.0 / len(batches))
         optimizer.step()
 
     return step
+
+
+def maml_test(
+    network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device
+) -> Callable[[list[Batch]], list[float]]:
+    """The accuracy of each of some tasks, as the test at the end of examples/vision/maml_omniglot.py finds it."""
+    maml = _maml(network, adaptation, device)
+
+    def accuracies(batches: list[Batch]) -> list[float]:
+        answers = (_adapted_logits(maml, adaptation, batch, task, device) for batch in batches)
+        return [(logits.argmax(1) == labels).float().mean().item() for logits, labels in answers]
+
+    return accuracies
+
+
+def _maml(network: nn.Module, adaptation: Adaptation, device: torch.device) -> Any:
+    network.to(device)
+    return learn2learn().algorithms.MAML(network, lr=adaptation.inner_lr, first_order=adaptation.first_order)
+
+
+def _adapted_logits(maml: Any, adaptation: Adaptation, batch: Batch, task: Task, device: torch.device) -> Batch:
+    """The logits [N*Q, N] and labels [N*Q] of a task's queries, after the steps on its support."""
+    images, labels = batch
+    learner = maml.clone()
+    support, (query, query_y) = _halves(images.to(device), labels.to(device), task)
+    for _ in range(adaptation.num_steps):
+        learner.adapt(F.cross_entropy(learner(support[0]), support[1]))
+    return learner(query), query_y
 
 
 def protonet_step(network: nn.Module, task: Task, device: torch.device) -> Callable[[Batch], None]:
