@@ -37,14 +37,14 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs = list(ctx.saved_tensors)
-        real = [index for index, value in enumerate(inputs) if value.is_floating_point()]
+        wanted = [index for index in range(len(inputs)) if ctx.needs_input_grad[index + 1]]
 
-        def of_real(*values: Tensor) -> tuple[Tensor, ...]:
-            given = dict(zip(real, values, strict=True))
+        def of_wanted(*values: Tensor) -> tuple[Tensor, ...]:
+            given = dict(zip(wanted, values, strict=True))
             outputs: tuple[Tensor, ...] = ctx.function(*(given.get(i, value) for i, value in enumerate(inputs)))
             return outputs
 
         pull_back: Callable[..., tuple[Tensor, ...]]
-        _, pull_back, *_ = torch.func.vjp(of_real, *(inputs[index] for index in real))
-        of_inputs = dict(zip(real, pull_back(gradients), strict=True))
+        _, pull_back, *_ = torch.func.vjp(of_wanted, *(inputs[index] for index in wanted))
+        of_inputs = dict(zip(wanted, pull_back(gradients), strict=True))
         return None, *(of_inputs.get(index) for index in range(len(inputs)))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
 from pytorch_lightning import Trainer, seed_everything
 from torch.nn import functional as F
 
@@ -145,15 +145,11 @@ def slope_along(loss, parameters, direction, step=1e-7):
     return (values[0] - values[1]) / (2 * step)
 
 
-def test_tasks_one_by_one_train_as_all_at_once(episode):
-    found = []
-    for known_ways in (None, NUM_WAYS):
-        model = build(num_training_samples=2)
-        torch.manual_seed(3)  # the same noise
-        losses = model.training_losses(episode._replace(known_ways=known_ways))
-        assert losses["query_loss"].requires_grad == (known_ways is None)  # one by one, the way to it is forgotten
-        found.append({**losses, "gradient": flat_gradient(losses["loss"], model)})
-    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("known_ways", [None, NUM_WAYS])
+def test_memory_holds_one_task_where_all_are_known_to_have_labels(known_ways, episode):
+    losses = build().training_losses(episode._replace(known_ways=known_ways))
+    assert losses["loss"].requires_grad
+    assert losses["query_loss"].requires_grad == (known_ways is None)  # one by one, the way to it is forgotten
 
 
 def test_first_order_gradient_differs_but_reaches_gamma(episode):
