@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl.errors import InputError, Stopped
 from fewshot_pl.printable import printable
+from fewshot_pl.process_group import leave_process_group
 
 # What the place is like, and no fault of ours: no permission, a name too long, a file for a folder ...
 _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
@@ -42,6 +43,7 @@ def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
                 raise
             print(f"error: {printable(sentence)}", file=sys.stderr)
             return 2
+        leave_process_group()
         return 0
 
     return answered

@@ -18,7 +18,7 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("freed_memory", "pages", "printable", "registries", "resuming", "whole_files"),
+    *("freed_memory", "pages", "printable", "process_group", "registries", "resuming", "whole_files"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -35,7 +35,8 @@ ARROWS = {
     "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"episode", "algorithms", "metrics"},
     "checkpoints": {"algorithms", "registries", "whole_files"},
-    "guard": {"printable"},
+    "guard": {"printable", "process_group"},
+    "process_group": set(),
     "printable": set(),
     "registries": set(),
     "resuming": {"whole_files"},

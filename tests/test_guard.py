@@ -72,3 +72,11 @@ def test_training_names_the_flags_that_the_algorithm_has(algorithm, recomputes, 
     for flag in ("--model.task_chunk 1", "--data.tasks_per_batch", "--data.eval_tasks_per_batch"):
         assert flag in told
     assert ("--model.recompute_inner_steps true" in told) == recomputes
+
+
+def test_a_command_leaves_the_group_of_its_processes():
+    def run(_):
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+
+    assert guarded(run)([]) == 0
+    assert not torch.distributed.is_initialized()

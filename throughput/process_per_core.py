@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl.freed_memory import keep_freed_memory
+from fewshot_pl.process_group import leave_process_group
 from throughput.our_way import maml, trained_rate
 from throughput.setting import Adaptation, Setting, Task
 
@@ -51,6 +52,7 @@ def main() -> None:
     data = setting.data(task, tasks_per_batch=work["tasks_per_batch"])
     rate = trained_rate(maml(task, adaptation), data, work["num_steps"], setting, work["num_processes"])
     rank_zero_only(print)(rate)
+    leave_process_group()
 
 
 if __name__ == "__main__":
