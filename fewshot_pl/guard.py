@@ -33,10 +33,11 @@ def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
         _print_any_name()
         try:
             run(args)
+            exit_code = 0
         except Stopped as stop:
             if getattr(rank_zero_only, "rank", 0) == 0:
                 print(stop, file=sys.stderr)
-            return stop.exit_code
+            exit_code = stop.exit_code
         except Exception as error:
             sentence = _sentence(error)
             if sentence is None:
@@ -44,7 +45,7 @@ def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
             print(f"error: {printable(sentence)}", file=sys.stderr)
             return 2
         leave_process_group()
-        return 0
+        return exit_code
 
     return answered
 

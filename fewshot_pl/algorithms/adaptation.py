@@ -27,11 +27,10 @@ def adapted_learner(
 
     See ``adapted_parameters``. In float32 at least: half precision spoils second derivatives.
     """
-    differentiated = torch.is_grad_enabled()
-    recompute = recompute and differentiated
+    constant = first_order or not torch.is_grad_enabled()
+    recompute = recompute and torch.is_grad_enabled()
     plain = _takes_autograd(learner) and not recompute
-    twice = plain and differentiated and not first_order
-    pass_of_now = partial(second_order_pass, learner) if twice else same_pass(learner)
+    pass_of_now = partial(second_order_pass, learner) if plain and not constant else same_pass(learner)
 
     def loss_in_pass(parameters: Parameters, *data: Tensor) -> Tensor:
         with pass_of_now():

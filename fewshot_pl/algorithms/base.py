@@ -25,7 +25,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
         learning_rate: of Adam, which trains all learned parameters.
         lr_halve_every: halve the learning rate every so many training steps; 0 keeps it.
         task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
-            vmap on CUDA and of most features, on threads where images have more than one pixel, and else by a loop.
+            vmap on CUDA and of most features, on threads in evaluations of larger images, and else by a loop.
         task_chunk: how many tasks vmap, threads or steps side by side take at once, to bound memory; default all, and
             of the others up to 8, as torch has threads or the caches hold maps.
         compile: let torch.compile make one program of what training does with a task; this takes minutes at first,

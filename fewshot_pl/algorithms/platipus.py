@@ -89,19 +89,27 @@ class PLATIPUS(MAML):
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         self.checked_ways(batch)
         noise = self.task_noise(batch.num_tasks, self.num_training_samples, len(self.log_variance_q))
-        one_by_one = self._takes_one_by_one(batch)
-        # Outputs are [T, S, N*Q, N] and losses [T], but the first is their mean where tasks go one by one.
-        *losses, outputs = self.map_tasks(PLATIPUS._task_losses, *batch[:4], noise, loss_first=one_by_one)
-        figures = dict(zip(("loss", "query_loss", "kl"), (values.mean() for values in losses), strict=True))
-        return {**figures, **training_accuracy(outputs.detach().mean(1), batch.query_y)}
+        inputs = *batch[:4], noise
+        if self._takes_one_by_one(batch):
+            loss, query_loss, kl, outputs = self.map_tasks(PLATIPUS._task_losses, *inputs, loss_first=True)
+        else:
+            outputs, kl = self.map_tasks(PLATIPUS._sampled_from_q, *inputs)  # [T, S, N*Q, N], [T]
+            loss, query_loss = self._bound(outputs, batch.query_y, kl)
+        accuracy = training_accuracy(outputs.detach().mean(1), batch.query_y)
+        return {"loss": loss, "query_loss": query_loss.mean(), "kl": kl.mean(), **accuracy}
 
     def _task_losses(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The loss [] of one task, its two parts, and the outputs [S, N*Q, N] at the S samples of noise [S, P]."""
         outputs, kl = self._sampled_from_q(support_x, support_y, query_x, query_y, noise)
-        query_loss = self.query_loss(outputs, query_y.expand(len(outputs), *query_y.shape))
-        return query_loss + self.kl_weight * kl, query_loss, kl, outputs
+        return *self._bound(outputs[None], query_y[None], kl), kl, outputs
+
+    def _bound(self, outputs: Tensor, query_y: Tensor, divergences: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss [] of T tasks and its part on the queries [], of outputs [T, S, N*Q, N] and divergences [T]."""
+        targets = query_y.unsqueeze(1).expand(-1, outputs.shape[1], *query_y.shape[1:])
+        query_loss = self.query_loss(outputs, targets)
+        return query_loss + self.kl_weight * divergences.mean(), query_loss
 
     def _sampled_from_q(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, noise: Tensor

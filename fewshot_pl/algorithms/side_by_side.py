@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewshot_pl.functional.inner_loop import Parameters
-from fewshot_pl.functional.known_gradient import mean_with_known_gradient
+from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [n, N] and targets [n] of a task to a scalar
 # The parameters that a task adapted, its support_x, query_x and query_y to its loss [] and outputs [N*Q, N].
@@ -64,9 +64,7 @@ def losses_in_groups(
         num_together: the number of tasks G of a group, but of the last.
     """
 
-    def of_group(
-        support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor
-    ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def of_group(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> TaskGradients:
         parameters = adapted(support_x, support_y)
         own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x))
         queries = [_known(query_loss, *task) for task in zip(own, support_x, query_x, query_y, strict=True)]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms
 from fewshot_pl.backbones.passes import vectorised_pass
-from fewshot_pl.functional.known_gradient import mean_with_known_gradient
+from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
 Predictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
@@ -89,7 +89,7 @@ def _looped_losses(
     """The mean of the tasks' losses, and their other outputs, stacked to [T, ...]."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
-    def with_gradients(network: nn.Module, *task: Tensor) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor | None, ...]]:
+    def with_gradients(network: nn.Module, *task: Tensor) -> TaskGradients:
         outputs = function(network, *task)
         gradients = torch.autograd.grad(outputs[0], parameters, allow_unused=True)
         return [tuple(values.detach() for values in outputs)], gradients

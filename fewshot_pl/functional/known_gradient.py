@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Of some tasks the loss [] of each and what else was found, none of which knows the way to it; and the gradients of the
+# sum of their losses by the parameters, None where they do not depend on one.
+TaskGradients = tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor | None]]
+
 
 def with_known_gradient(loss: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
     """The loss as a function of the parameters, whose gradient is the given one; the way to it is forgotten.
@@ -19,16 +23,12 @@ def with_known_gradient(loss: Tensor, parameters: Sequence[Tensor], gradients: S
     return value
 
 
-def mean_with_known_gradient(
-    parameters: Sequence[Tensor],
-    found: Iterable[tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor | None]]],
-) -> tuple[Tensor, ...]:
+def mean_with_known_gradient(parameters: Sequence[Tensor], found: Iterable[TaskGradients]) -> tuple[Tensor, ...]:
     """The mean [] of the losses of T tasks, likewise, and what else was found of the tasks, stacked to [T, ...].
 
     Args:
         parameters: what the losses depend on.
-        found: of one task or of several at a time, the loss [] of each and what else is stacked, none of which knows
-            the way to it; and the gradients of the sum of their losses by the parameters.
+        found: of one task or of several at a time.
     """
     tasks: list[tuple[Tensor, ...]] = []
     sums: list[Tensor | None] = [None] * len(parameters)

@@ -6,13 +6,11 @@ import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
 from own_images import ALGORITHMS
-from torch import nn
 from torch.func import functional_call
 
 from fewshot_pl import algorithms
 from fewshot_pl.algorithms.adaptation import learner_gradient
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
-from fewshot_pl.backbones import Learner
 from fewshot_pl.backbones.passes import vectorised_pass
 from fewshot_pl.functional.objectives import prediction_loss
 
@@ -33,6 +31,16 @@ def refused(*_, **__):
 @pytest.fixture
 def episode():
     return random_episode(dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+
+
+def support_loss(learner, episode):
+    """The loss and the logits of the first task's support, of the learner's parameters."""
+
+    def loss(parameters):
+        logits = functional_call(learner, parameters, (episode.support_x[0],))
+        return prediction_loss(logits, episode.support_y[0]), logits
+
+    return loss
 
 
 @pytest.mark.parametrize("name", ADAPTING)
@@ -73,13 +81,9 @@ def test_the_gradient_of_a_learner_is_torch_funcs(first_order, norm, episode):
     point = learner.point().detach().requires_grad_()
     weights = torch.randn_like(point)
 
-    def loss(parameters):
-        logits = functional_call(learner, parameters, (episode.support_x[0],))
-        return prediction_loss(logits, episode.support_y[0]), logits
-
     def found(context):
         with context:
-            gradient, logits = learner_gradient(learner, loss, point, first_order)
+            gradient, logits = learner_gradient(learner, support_loss(learner, episode), point, first_order)
         assert not logits.requires_grad
         assert gradient.requires_grad == (not first_order)
         of_gradient = torch.zeros(()) if first_order else torch.autograd.grad(gradient @ weights, point)[0]
@@ -90,14 +94,9 @@ def test_the_gradient_of_a_learner_is_torch_funcs(first_order, norm, episode):
 
 
 def test_where_autograd_is_off_the_gradient_is_a_constant(episode):
-    learner: Learner = build("MAML").learner
-    point = nn.utils.parameters_to_vector(learner.parameters())
-
-    def loss(parameters):
-        logits = functional_call(learner, parameters, (episode.support_x[0],))
-        return (prediction_loss(logits, episode.support_y[0]),)
-
-    (expected,) = learner_gradient(learner, loss, point)
+    learner = build("MAML").learner
+    point, loss = learner.point(), support_loss(learner, episode)
+    expected, _ = learner_gradient(learner, loss, point)
     with torch.no_grad():
-        (gradient,) = learner_gradient(learner, loss, point, first_order=False)
+        gradient, _ = learner_gradient(learner, loss, point, first_order=False)
     assert not gradient.requires_grad and torch.equal(gradient, expected)
