@@ -1,5 +1,6 @@
 """What stands between a command and its user: mistakes become one sentence, and advertisements are left out."""
 
+import atexit
 import errno
 import io
 import logging
@@ -44,7 +45,8 @@ def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
                 raise
             print(f"error: {printable(sentence)}", file=sys.stderr)
             return 2
-        leave_process_group()
+        # Not now: a script that goes on with another command keeps the group, which cannot be made anew at once.
+        atexit.register(leave_process_group)
         return exit_code
 
     return answered

@@ -2,9 +2,11 @@
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
+import subprocess
 import sys
 
 import numpy as np
+
 import pytest
 import torch
 from pytorch_lightning import Trainer
@@ -74,9 +76,21 @@ def test_training_names_the_flags_that_the_algorithm_has(algorithm, recomputes, 
     assert ("--model.recompute_inner_steps true" in told) == recomputes
 
 
-def test_a_command_leaves_the_group_of_its_processes():
-    def run(_):
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+COMMANDS = """
+import atexit
+from fewshot_pl.guard import guarded
+from torch import distributed
 
-    assert guarded(run)([]) == 0
-    assert not torch.distributed.is_initialized()
+def run(_):
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+
+atexit.register(lambda: print("at the very end:", distributed.is_initialized()))
+command = guarded(run)
+print([command([]), distributed.is_initialized(), command([])])
+"""
+
+
+def test_a_process_leaves_its_group_at_its_end_and_not_between_commands():
+    ended = subprocess.run([sys.executable, "-c", COMMANDS], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["[0, True, 0]", "at the very end: False"]
