@@ -1,8 +1,8 @@
 """Training tasks whose inner steps are taken side by side.
 
 On a CPU the operations on a small support take longer to call than to compute. A network with the parameters of
-several tasks is one with as many groups of channels (see ``Learner``), and is called once for all of them. Queries are
-many, and pass task by task, so that the caches keep their maps.
+several tasks is one with as many groups of channels (see ``Learner``), and is called once for all of them. Where
+queries are many, they pass task by task, so that the caches keep their maps.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,19 @@ from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [n, N] and targets [n] of a task to a scalar
-# The parameters that a task adapted, its support_x, query_x and query_y to its loss [] and outputs [N*Q, N].
-QueryLoss = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+# The parameters that G tasks adapted, their support_x, query_x and query_y to losses [G] and outputs [G, N*Q, N].
+QueryLosses = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def images_side_by_side(images: Tensor) -> Tensor:
     """The images of G tasks [G, n, C, H, W] as channels of n images [n, G*C, H, W], in memory innermost."""
-    return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
+    # Of one channel, they are not so by themselves, and all that a convolution makes of them would not be either.
+    return images.permute(1, 3, 4, 0, 2).flatten(3).contiguous().permute(0, 3, 1, 2)
+
+
+def outputs_of_each(outputs: Tensor, num_tasks: int) -> Tensor:
+    """The outputs [G, n, N] of so many tasks, of those side by side [n, G*N]."""
+    return outputs.reshape(len(outputs), num_tasks, -1).movedim(1, 0)
 
 
 def repeated(parameters: Parameters, num_tasks: int) -> Parameters:
@@ -29,17 +35,17 @@ def repeated(parameters: Parameters, num_tasks: int) -> Parameters:
     return {name: torch.cat([value] * num_tasks) for name, value in parameters.items()}
 
 
-def parted(parameters: Parameters, num_tasks: int) -> list[Parameters]:
-    """Each task's parameters, of tasks side by side."""
-    of_names = zip(*(value.chunk(num_tasks) for value in parameters.values()), strict=True)
-    return [dict(zip(parameters, values, strict=True)) for values in of_names]
+def parted(parameters: Parameters, num_tasks: int, num_together: int) -> list[Parameters]:
+    """The parameters of so many tasks side by side, of ``num_together`` at a time."""
+    parts = (torch.split(value, len(value) // num_tasks * num_together) for value in parameters.values())
+    return [dict(zip(parameters, values, strict=True)) for values in zip(*parts, strict=True)]
 
 
 def summed(loss: TaskLoss) -> TaskLoss:
     """The sum of the losses of G tasks, of outputs [n, G*N] and targets [G, n]: no task's depends on another's."""
 
     def sum_of_losses(outputs: Tensor, targets: Tensor) -> Tensor:
-        of_each = outputs.chunk(len(targets), 1)
+        of_each = outputs_of_each(outputs, len(targets))
         return torch.stack([loss(*task) for task in zip(of_each, targets, strict=True)]).sum()
 
     return sum_of_losses
@@ -48,9 +54,10 @@ def summed(loss: TaskLoss) -> TaskLoss:
 def losses_in_groups(
     learned: Sequence[Tensor],
     adapted: Callable[[Tensor, Tensor], Parameters],
-    query_loss: QueryLoss,
+    query_losses: QueryLosses,
     tasks: Sequence[Tensor],
     num_together: int,
+    num_queried_together: int,
 ) -> tuple[Tensor, Tensor]:
     """The mean loss [] of T tasks, as a function of what is learned, and their outputs [T, N*Q, N].
 
@@ -59,27 +66,31 @@ def losses_in_groups(
     Args:
         learned: parameters.
         adapted: from the support of a group, [G, N*K, C, H, W] and [G, N*K], to its parameters side by side.
-        query_loss: of a task.
+        query_losses: of some tasks of a group.
         tasks: support_x, support_y, query_x and query_y of an Episode.
         num_together: the number of tasks G of a group, but of the last.
+        num_queried_together: of how many of them the queries pass at once.
     """
 
     def of_group(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> TaskGradients:
         parameters = adapted(support_x, support_y)
-        own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x))
-        queries = [_known(query_loss, *task) for task in zip(own, support_x, query_x, query_y, strict=True)]
-        of_adapted = [torch.cat(of_tasks) for of_tasks in zip(*(gradients for *_, gradients in queries), strict=True)]
+        own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x), num_queried_together)
+        images = (torch.split(values, num_queried_together) for values in (support_x, query_x, query_y))
+        queried = [_known(query_losses, *some) for some in zip(own, *images, strict=True)]
+        of_adapted = [torch.cat(parts) for parts in zip(*(gradients for _, gradients in queried), strict=True)]
         gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
-        return [(loss, outputs) for loss, outputs, _ in queries], gradients
+        return [task for found, _ in queried for task in found], gradients
 
     groups = zip(*(torch.split(values, num_together) for values in tasks), strict=True)
     loss, outputs = mean_with_known_gradient(learned, starmap(of_group, groups))
     return loss, outputs
 
 
-def _known(query_loss: QueryLoss, parameters: Parameters, *task: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """A task's loss and outputs, and the loss's gradients by the parameters that the task adapted."""
+def _known(
+    query_losses: QueryLosses, parameters: Parameters, *images: Tensor
+) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """The loss and outputs of each of some tasks, and the losses' gradients by the parameters that they adapted."""
     leaves = {name: value.requires_grad_() for name, value in parameters.items()}
-    loss, outputs = query_loss(leaves, *task)
-    gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-    return loss.detach(), outputs.detach(), gradients
+    losses, outputs = query_losses(leaves, *images)
+    gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+    return list(zip(losses.detach(), outputs.detach(), strict=True)), gradients

@@ -18,8 +18,8 @@ def build(algorithm=MAML, image_shape=IMAGE_SHAPE, **arguments):
     return algorithm(image_shape=image_shape, **{**defaults, **arguments}).double()
 
 
-def tasks(image_shape=IMAGE_SHAPE, num_shots=1):
-    episode = random_episode(NUM_TASKS, NUM_WAYS, num_shots, image_shape=image_shape, dtype=torch.float64)
+def tasks(image_shape=IMAGE_SHAPE, num_shots=1, num_queries=3):
+    episode = random_episode(NUM_TASKS, NUM_WAYS, num_shots, num_queries, image_shape, torch.float64)
     return episode._replace(known_ways=NUM_WAYS)
 
 
@@ -34,6 +34,20 @@ def group_sizes(monkeypatch):
         return adapted(model, support_x, support_y)
 
     monkeypatch.setattr(MAML, "adapted_side_by_side", noted)
+    return sizes
+
+
+@pytest.fixture
+def query_passes(monkeypatch):
+    """The numbers of tasks whose queries passed at once."""
+    sizes = []
+    logits_at = MAML.logits_at
+
+    def noted(model, parameters, support_x, query_x):
+        sizes.append(query_x.shape[1] // IMAGE_SHAPE[0])
+        return logits_at(model, parameters, support_x, query_x)
+
+    monkeypatch.setattr(MAML, "logits_at", noted)
     return sizes
 
 
@@ -54,6 +68,17 @@ def test_it_equals_a_loop(backbone, image_shape, first_order, norm, group_sizes)
     assert group_sizes == [2, 2, 1]
     looped = loss_outputs_gradient(build(task_parallel="loop", **arguments), episode)
     assert group_sizes == [2, 2, 1]
+    for value, expected in zip(together, looped, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["transductive", "support"])
+@pytest.mark.parametrize(("num_queries", "sizes"), [(1, [2, 2, 1]), (5, [1] * NUM_TASKS)])
+def test_queries_pass_together_where_they_are_few(num_queries, sizes, norm, query_passes):
+    episode = tasks(num_queries=num_queries)
+    together = loss_outputs_gradient(build(task_chunk=2, norm=norm), episode)
+    assert query_passes == sizes
+    looped = loss_outputs_gradient(build(task_parallel="loop", norm=norm), episode)
     for value, expected in zip(together, looped, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
 
@@ -106,9 +131,15 @@ def test_a_learner_with_the_parameters_of_tasks_is_all_their_learners():
     parameters = {name: value.detach() + 0.1 * torch.randn_like(value) for name, value in parameters.items()}
     images = torch.randn(3, 4, *IMAGE_SHAPE, dtype=torch.float64)
     logits = torch.func.functional_call(learner, parameters, images_side_by_side(images))
-    for own, own_parameters, own_images in zip(logits.chunk(3, 1), parted(parameters, 3), images, strict=True):
+    for own, own_parameters, own_images in zip(logits.chunk(3, 1), parted(parameters, 3, 1), images, strict=True):
         expected = torch.func.functional_call(learner, own_parameters, own_images)
         torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_side_by_side_are_innermost_in_memory(channels):
+    images = images_side_by_side(torch.randn(4, 5, channels, 6, 6))
+    assert images.stride() == torch.empty(5, 4 * channels, 6, 6, memory_format=torch.channels_last).stride()
 
 
 def test_images_of_a_multiple_of_the_channels_are_still_refused():
