@@ -62,7 +62,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
     def objective(trial: optuna.Trial) -> float:
         varied = [word for name, value in suggested(trial).items() for word in (f"--{name}", str(value))]
-        return best_validation([*flags, *varied], own.study.with_suffix("") / str(trial.number))
+        try:
+            return best_validation([*flags, *varied], own.study.with_suffix("") / str(trial.number))
+        except SystemExit:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # else it would count as running for ever
+            raise
 
     study.optimize(objective, n_trials=own.trials)
     print(f"Best of {len(study.trials)} trials: {study.best_value:.4f} with {study.best_params}")

@@ -119,6 +119,8 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a run is resumed
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")  # twice that is refused
     warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer` in `LightningModule`")
+    # Figures that are logged are of all devices as they are.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\(.*sync_dist=True")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
 
 

@@ -112,6 +112,14 @@ def test_two_workers_share_a_sweep(short, tmp_path):
         assert trial.value == float(best["callbacks"][key]["best_model_score"])
 
 
+def test_a_trial_that_cannot_be_made_counts_as_failed(short, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        sweep().main([*short, "--data.num_ways", "99"])
+    assert stop.value.code == 2
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'sweep.db'}")
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
 def test_without_optuna_a_sweep_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SystemExit, match="pip install optuna"):
