@@ -19,6 +19,7 @@ from throughput.memory import memory_of_steps
 from throughput.our_way import bare_step, episodes, maml
 from throughput.process_per_core import process_per_core_rate
 from throughput.report import circumstances, write
+from throughput.sections import work_of
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, compared, rate
 
@@ -90,12 +91,23 @@ def test_their_tasks_are_split_as_ours():
     assert query.tolist() == [3, 7, 5, 6, 4, 8] and query_y.tolist() == [0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--sections", "nothing"]])
+@pytest.mark.parametrize("flags", [["--help"], ["--sections", "nothing"], ["--sections", "data_path", "--only", "x"]])
 def test_the_command_tells_its_flags(flags):
     command = [sys.executable, "-m", "throughput", *flags]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert run.returncode == (0 if flags == ["--help"] else 2)
-    assert "data_path" in run.stdout + run.stderr
+    assert ("Data path, Omniglot 5-way" if "--only" in flags else "data_path") in run.stdout + run.stderr
+
+
+def test_only_what_is_asked_for_is_worked_on(tmp_path):
+    setting = Setting(
+        torch.device("cpu"), tmp_path, tmp_path, repeats=1, quick=False, only=("Omniglot", "second order")
+    )
+    assert [work.name for work in work_of(["maml", "scaling"], setting)] == [
+        f"MAML, Omniglot 5-way {shots}-shot 15-query, {steps} inner steps, second order"
+        for steps in (1, 5)
+        for shots in (1, 5)
+    ]
 
 
 def test_processes_that_fail_say_why(tmp_path):

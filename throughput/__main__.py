@@ -1,6 +1,9 @@
 """``python -m throughput``: ours and theirs in turns, in one run, with the circumstances printed."""
 
 import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import torch
 from fewshot_pl.freed_memory import keep_freed_memory
 from throughput.apart import with_peer
 from throughput.report import circumstances, table, write
-from throughput.sections import SECTIONS, comparisons_of, run_as_peer
+from throughput.sections import SECTIONS, comparisons_of, run_as_peer, work_of
 from throughput.setting import Setting
 from throughput.timing import Comparison
 
@@ -18,7 +21,9 @@ def main() -> None:
     flags = _flags()
     keep_freed_memory()  # as our commands do
     repeats = 2 if flags.quick else flags.repeats
-    setting = Setting(torch.device(flags.device), Path(flags.root), Path(flags.work), repeats, flags.quick)
+    only = tuple(flags.only)
+    setting = Setting(torch.device(flags.device), Path(flags.root), Path(flags.work), repeats, flags.quick, only)
+    _check_work(flags.sections, setting)
     about = circumstances(setting.device) | ({"quick": True} if flags.quick else {})
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
     found: list[Comparison] = []
@@ -40,7 +45,15 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--work", default="throughput_work", help="folder for image files, caches and logs")
     parser.add_argument("--repeats", type=int, default=5, help="rates taken of each side, in turns")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="which to run")
+    parser.add_argument("--only", nargs="+", default=[], help="only work whose name holds each of these")
     return parser.parse_args()
+
+
+def _check_work(sections: Sequence[str], setting: Setting) -> None:
+    if not work_of(sections, setting):
+        every = "\n".join(work.name for work in work_of(sections, replace(setting, only=())))
+        print(f"error: --only names no work of these sections, which are\n{every}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,18 +14,20 @@ from throughput.image_files import image_dataset
 from throughput.learn2learn_way import samples, taskset
 from throughput.our_way import episodes
 from throughput.setting import Setting, Task
-from throughput.timing import Comparison, Rate, rate
+from throughput.timing import Comparison, Rate, Work, rate
 
 TASKS = (Task("Omniglot", 5, 1, 15), Task("Omniglot", 20, 1, 15), Task("CIFARFS", 5, 1, 15))
 _TASKS_PER_BATCH = 32
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     for task in TASKS:
-        for name, peer in _peers(setting, task):
-            yield compared_apart(
-                setting, f"Data path, {task}, against {name}", "episodes/s", _ours(setting, task), peer
-            )
+        yield Work(f"Data path, {task}", partial(_of, setting, task))
+
+
+def _of(setting: Setting, task: Task) -> Iterator[Comparison]:
+    for name, peer in _peers(setting, task):
+        yield compared_apart(setting, f"Data path, {task}, against {name}", "episodes/s", _ours(setting, task), peer)
 
 
 def _ours(setting: Setting, task: Task) -> Rate:

@@ -1,6 +1,7 @@
 """Evaluating on many episodes of test classes."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from pytorch_lightning import Trainer
@@ -13,25 +14,26 @@ from throughput.learn2learn_way import batches_of, maml_network, maml_test, prot
 from throughput.our_way import maml, protonet
 from throughput.protonet import network
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison, Rate, rate
+from throughput.timing import Comparison, Rate, Work, rate
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     for task in (Task("CIFARFS", 5, shots, 15) for shots in (1, 5)):
-        yield _protonet(setting, task, setting.amount(10_000, 1000))
+        yield Work(f"ProtoNet's evaluation, {task}", partial(_protonet, setting, task, setting.amount(10_000, 1000)))
     for task in (Task(benchmark, 5, 1, 15) for benchmark in ("Omniglot", "CIFARFS")):
-        yield _maml(setting, task, Adaptation(5, first_order=False), setting.amount(400, 20))
+        adaptation = Adaptation(5, first_order=False)
+        yield Work(f"MAML's evaluation, {task}", partial(_maml, setting, task, adaptation, setting.amount(400, 20)))
 
 
-def _protonet(setting: Setting, task: Task, num_episodes: int) -> Comparison:
+def _protonet(setting: Setting, task: Task, num_episodes: int) -> Iterator[Comparison]:
     name = f"ProtoNet's evaluation, {task}, {num_episodes} episodes, against images embedded for each episode"
     data = setting.data(task, num_test_episodes=num_episodes, eval_tasks_per_batch=64)
     part = data.fixed_episodes("test", 0, setting.amount(100, 10))
     ours = _tested(setting, protonet(task), data)
-    return compared_apart(setting, name, "episodes/s", ours, _embedded_for_each(setting, task, part))
+    yield compared_apart(setting, name, "episodes/s", ours, _embedded_for_each(setting, task, part))
 
 
-def _maml(setting: Setting, task: Task, adaptation: Adaptation, num_episodes: int) -> Comparison:
+def _maml(setting: Setting, task: Task, adaptation: Adaptation, num_episodes: int) -> Iterator[Comparison]:
     name = f"MAML's evaluation, {task}, {adaptation.num_steps} inner steps, {num_episodes} episodes"
     data = setting.data(task, num_test_episodes=num_episodes)
     batches = batches_of(data.fixed_episodes("test", 0, setting.amount(100, 10)))
@@ -40,7 +42,7 @@ def _maml(setting: Setting, task: Task, adaptation: Adaptation, num_episodes: in
     def theirs() -> float:
         return rate(lambda: accuracies(batches), len(batches), setting.device)
 
-    return compared_apart(setting, name, "episodes/s", _tested(setting, maml(task, adaptation), data), theirs)
+    yield compared_apart(setting, name, "episodes/s", _tested(setting, maml(task, adaptation), data), theirs)
 
 
 def _tested(setting: Setting, model: FewShotAlgorithm, data: ImageDataModule) -> Rate:

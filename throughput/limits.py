@@ -1,6 +1,7 @@
 """How close training comes to its limits: the bare step, and the network on the same images in one batch."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,22 +10,24 @@ from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.backbones import build_backbone
 from throughput.our_way import bare_step, episodes, maml, protonet, trained_rate
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison, compared, rate
+from throughput.timing import Comparison, Work, compared, rate
 
 _PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations a second, from the vendor's data sheets
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     omniglot, colour = Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)
-    adapted = Task("Omniglot", 5, 1, 15)
-    yield from _trainer(setting, "ProtoNet", omniglot, protonet(omniglot), 1)
-    yield from _trainer(setting, "ProtoNet", colour, protonet(colour), 1)
-    one_step = maml(adapted, Adaptation(1, first_order=False))
-    yield from _trainer(setting, "MAML, 1 inner step", adapted, one_step, setting.meta_batch)
     for task in (omniglot, colour):
-        yield _network(setting, task)
+        trainer = partial(_trainer, setting, "ProtoNet", task, protonet(task), 1)
+        yield Work(f"Trainer, ProtoNet, {task}", trainer)
+    adapted = Task("Omniglot", 5, 1, 15)
+    one_step = maml(adapted, Adaptation(1, first_order=False))
+    trainer = partial(_trainer, setting, "MAML, 1 inner step", adapted, one_step, setting.meta_batch)
+    yield Work(f"Trainer, MAML, {adapted}", trainer)
+    for task in (omniglot, colour):
+        yield Work(f"Bare network, ProtoNet, {task}", partial(_network, setting, task))
     if setting.device.type == "cuda":
-        yield _peak(setting, colour)
+        yield Work(f"Peak, ProtoNet, {colour}", partial(_peak, setting, colour))
 
 
 def _trainer(
@@ -45,7 +48,7 @@ def _trainer(
     yield compared(f"{name}, {task}, Trainer against the bare loop", "tasks/s", ours, bare, setting.repeats)
 
 
-def _network(setting: Setting, task: Task) -> Comparison:
+def _network(setting: Setting, task: Task) -> Iterator[Comparison]:
     """ProtoNet's step beside forward and backward of its network on as many random images."""
     count = setting.amount(max(4, 1600 // task.num_images), 2)
     data = setting.data(task)
@@ -65,10 +68,10 @@ def _network(setting: Setting, task: Task) -> Comparison:
     def limit() -> float:
         return rate(bare, count * task.num_images, setting.device)
 
-    return compared(f"ProtoNet, {task}, against its bare network", "images/s", ours, limit, setting.repeats)
+    yield compared(f"ProtoNet, {task}, against its bare network", "images/s", ours, limit, setting.repeats)
 
 
-def _peak(setting: Setting, task: Task) -> Comparison:
+def _peak(setting: Setting, task: Task) -> Iterator[Comparison]:
     """ProtoNet's operations a second beside the most that the GPU is said to do in float32."""
     name = torch.cuda.get_device_name(setting.device)
     peak = next((most for part, most in _PEAK.items() if part in name), float("nan"))
@@ -81,4 +84,4 @@ def _peak(setting: Setting, task: Task) -> Comparison:
     def ours() -> float:
         return rate(lambda: [step(episode) for _ in range(count)], count * operations, setting.device)
 
-    return compared(f"ProtoNet, {task}, against the peak of {name}", "FLOP/s", ours, lambda: peak, setting.repeats)
+    yield compared(f"ProtoNet, {task}, against the peak of {name}", "FLOP/s", ours, lambda: peak, setting.repeats)

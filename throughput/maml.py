@@ -1,6 +1,7 @@
 """MAML's training tasks a second."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice, product
 
 from fewshot_pl.algorithms import FewShotAlgorithm
@@ -11,18 +12,22 @@ from throughput.learn2learn_way import batches_of, maml_network, maml_step, samp
 from throughput.our_way import bare_step, episodes, maml, trained_rate
 from throughput.process_per_core import process_per_core_rate
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison, Rate, rate
+from throughput.timing import Comparison, Rate, Work, rate
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     tasks = [Task(benchmark, 5, shots, 15) for benchmark in ("Omniglot", "CIFARFS") for shots in (1, 5)]
     for num_steps, first_order, task in product((1, 5), (False, True), tasks):
         if setting.quick and (task.num_shots, num_steps) != (1, 1):
             continue
         adaptation = Adaptation(num_steps, first_order)
-        data = setting.data(task, tasks_per_batch=setting.meta_batch)
-        yield from _end_to_end(setting, task, adaptation, data)
-        yield from _given_tensors(setting, task, adaptation, data)
+        yield Work(f"MAML, {task}, {adaptation}", partial(_of, setting, task, adaptation))
+
+
+def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
+    data = setting.data(task, tasks_per_batch=setting.meta_batch)
+    yield from _end_to_end(setting, task, adaptation, data)
+    yield from _given_tensors(setting, task, adaptation, data)
 
 
 def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,26 @@ from fewshot_pl.freed_memory import keep_freed_memory
 from throughput.learn2learn_way import batches_of, maml_network, maml_step
 from throughput.our_way import bare_step, episodes, maml
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison
+from throughput.timing import Comparison, Work
 
 _TASK = Task("CIFARFS", 5, 5, 15)
 _TASKS_PER_STEP = 4
 _STEPS = 3  # the memory of the first is not all there yet when the second asks for more
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     """Rates are steps that would fit a GiB, so that more is better as everywhere."""
     for num_steps in (1, 5, 20)[: setting.amount(3, 2)]:
-        kept = [_peak(setting, _ours, num_steps, False) for _ in range(setting.repeats)]
-        again = [_peak(setting, _ours, num_steps, True) for _ in range(setting.repeats)]
-        theirs = [_peak(setting, _theirs, num_steps, False) for _ in range(setting.repeats)]
-        what = f"Memory of MAML, {_TASK}, {num_steps} inner steps, {_TASKS_PER_STEP} tasks"
-        yield _compared(f"{what}, against learn2learn", kept, theirs)
-        yield _compared(f"{what}, steps made again, against steps kept", again, kept)
+        name = f"Memory of MAML, {_TASK}, {num_steps} inner steps, {_TASKS_PER_STEP} tasks"
+        yield Work(name, partial(_of, setting, name, num_steps))
+
+
+def _of(setting: Setting, name: str, num_steps: int) -> Iterator[Comparison]:
+    kept = [_peak(setting, _ours, num_steps, False) for _ in range(setting.repeats)]
+    again = [_peak(setting, _ours, num_steps, True) for _ in range(setting.repeats)]
+    theirs = [_peak(setting, _theirs, num_steps, False) for _ in range(setting.repeats)]
+    yield _compared(f"{name}, against learn2learn", kept, theirs)
+    yield _compared(f"{name}, steps made again, against steps kept", again, kept)
 
 
 def _compared(name: str, ours: list[float], peer: list[float]) -> Comparison:

@@ -1,6 +1,7 @@
 """ProtoNet's training episodes a second."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 from torch import nn
@@ -9,14 +10,14 @@ from throughput.apart import compared_apart
 from throughput.learn2learn_way import batches_of, learn2learn, protonet_step, samples, taskset
 from throughput.our_way import bare_step, episodes, protonet, trained_rate
 from throughput.setting import Setting, Task
-from throughput.timing import Comparison, rate
+from throughput.timing import Comparison, Work, rate
 
 TASKS = (Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15), Task("Omniglot", 5, 1, 15), Task("CIFARFS", 5, 1, 15))
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     for task in TASKS:
-        yield from _of(setting, task)
+        yield Work(f"ProtoNet, {task}", partial(_of, setting, task))
 
 
 def network(task: Task) -> nn.Module:

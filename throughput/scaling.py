@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,19 +12,23 @@ from fewshot_pl.algorithms import MAML
 from fewshot_pl.episode import Episode
 from throughput.our_way import bare_step
 from throughput.setting import Setting
-from throughput.timing import Comparison, stopwatch, synchronise
+from throughput.timing import Comparison, Work, stopwatch, synchronise
 
 _WARMING_SECONDS = 3.0
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     batches = (1, 4, 16, 64, 256)[: setting.amount(5, 3)]
     steps = (1, 2, 5, 10, 20)[: setting.amount(5, 3)]
     sides = (28, 42, 56, 84)[: setting.amount(4, 3)]
-    yield from _line(setting, "tasks of a step", batches, batches, lambda tasks: _step(setting, tasks, 1, 28))
-    yield from _line(setting, "inner steps", steps, steps, lambda number: _step(setting, 4, number, 28))
     pixels = [side * side for side in sides]
-    yield from _line(setting, "pixels of an image's side", sides, pixels, lambda side: _step(setting, 4, 1, side))
+    lines = {
+        "tasks of a step": (batches, batches, lambda tasks: _step(setting, tasks, 1, 28)),
+        "inner steps": (steps, steps, lambda number: _step(setting, 4, number, 28)),
+        "pixels of an image's side": (sides, pixels, lambda side: _step(setting, 4, 1, side)),
+    }
+    for name, line in lines.items():
+        yield Work(f"MAML's cost by {name}", partial(_line, setting, name, *line))
 
 
 def _step(setting: Setting, num_tasks: int, num_steps: int, side: int) -> Callable[[], None]:

@@ -8,29 +8,35 @@ from contextlib import suppress
 from throughput import data_path, evaluation, limits, maml, memory, precision, protonet, scaling, task_engine
 from throughput.learn2learn_way import seed
 from throughput.setting import Setting
-from throughput.timing import Comparison
+from throughput.timing import Comparison, Work
 
 SECTIONS = {
-    "data_path": data_path.comparisons,
-    "maml": maml.comparisons,
-    "protonet": protonet.comparisons,
-    "evaluation": evaluation.comparisons,
-    "limits": limits.comparisons,
-    "precision": precision.comparisons,
-    "task_engine": task_engine.comparisons,
-    "scaling": scaling.comparisons,
-    "memory": memory.comparisons,
+    "data_path": data_path.work,
+    "maml": maml.work,
+    "protonet": protonet.work,
+    "evaluation": evaluation.work,
+    "limits": limits.work,
+    "precision": precision.work,
+    "task_engine": task_engine.work,
+    "scaling": scaling.work,
+    "memory": memory.work,
 }
 _OF_OURS_ALONE = ("limits", "precision", "task_engine", "scaling", "memory")  # or with processes of their own
 
 
+def work_of(sections: Sequence[str], setting: Setting) -> list[Work]:
+    """The work of some sections that the flags ask for."""
+    return [work for section in sections for work in SECTIONS[section](setting) if setting.asks_for(work.name)]
+
+
 def comparisons_of(sections: Sequence[str], setting: Setting) -> Iterator[Comparison]:
-    """The comparisons of some sections, made one by one."""
+    """Their comparisons, made one by one; those of a work do not depend on which others are asked for."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|learn2learn")
-    for section in sections:
+    seed(0)
+    for work in work_of(sections, setting):
         seed(0)
-        yield from SECTIONS[section](setting)
+        yield from work.comparisons()
 
 
 def run_as_peer(sections: Sequence[str], setting: Setting) -> None:

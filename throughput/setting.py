@@ -58,6 +58,7 @@ class Setting:
         work: folder for image files, caches and logs; kept for the next run.
         repeats: rates taken of each side.
         quick: a few seconds of each kind of work, to see that all of it runs; the figures mean little.
+        only: parts of names, all of which the name of a work must hold.
         other_side: the way to the process of the other side, see ``throughput.apart``.
         is_peer: whether this process is the peer's.
     """
@@ -67,6 +68,7 @@ class Setting:
     work: Path
     repeats: int
     quick: bool
+    only: tuple[str, ...] = ()
     other_side: Any = None
     is_peer: bool = False
 
@@ -78,6 +80,10 @@ class Setting:
     def meta_batch(self) -> int:
         """MAML's training tasks to a step."""
         return self.amount(32, 4)
+
+    def asks_for(self, work: str) -> bool:
+        """Whether the work of this name is to be done."""
+        return all(part in work for part in self.only)
 
     def amount(self, full: int, quick: int = 1) -> int:
         """How much work a rate is taken from: so much, or less of it on a ``quick`` run."""

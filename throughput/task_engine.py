@@ -1,21 +1,23 @@
 """MAML's training steps by the ways there are to go through tasks."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
 from throughput.maml import bare_rate
 from throughput.our_way import episodes, maml
 from throughput.setting import Adaptation, Setting, Task
-from throughput.timing import Comparison, Rate, compared
+from throughput.timing import Comparison, Rate, Work, compared
 
 
-def comparisons(setting: Setting) -> Iterator[Comparison]:
+def work(setting: Setting) -> Iterator[Work]:
     """What ours is here is training as it comes, or compiled, and the peer is ours in a loop, or as it comes."""
     for benchmark, num_steps, first_order in product(("Omniglot", "CIFARFS"), (1, 5), (False, True)):
         if setting.quick and (num_steps, first_order) != (1, False):
             continue
-        yield from _of(setting, Task(benchmark, 5, 1, 15), Adaptation(num_steps, first_order))
+        task, adaptation = Task(benchmark, 5, 1, 15), Adaptation(num_steps, first_order)
+        yield Work(f"Task engine, MAML, {task}, {adaptation}", partial(_of, setting, task, adaptation))
 
 
 def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:

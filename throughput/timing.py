@@ -2,10 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,6 +36,13 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class Work(NamedTuple):
+    """Comparisons that are made together, once they are asked for."""
+
+    name: str
+    comparisons: Callable[[], Iterable[Comparison]]
 
 
 def compared(name: str, unit: str, ours: Rate, peer: Rate, repeats: int) -> Comparison:
