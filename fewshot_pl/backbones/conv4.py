@@ -10,7 +10,7 @@ from fewshot_pl.backbones.normalization import Norm
 
 # Tasks pass side by side to save calls. Groups of more tasks, or of more images, make the convolutions slower.
 _MOST_SIDE_BY_SIDE = 8
-_FEW_IMAGES = 12
+_FEW_IMAGES = 25
 
 
 class Conv4(nn.Module):

@@ -9,7 +9,7 @@ from fewshot_pl.backbones.convolution import Convolution
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm, norm_layer
 from fewshot_pl.backbones.patches import patch_moments
 
-_CACHED_BYTES = 2 * 2**20  # of maps that a core keeps at hand from one layer to the next
+_CACHED_BYTES = 5 * 2**19  # of maps that a core keeps at hand from one layer to the next
 
 
 class ConvBlock(nn.Sequential):
