@@ -1,7 +1,7 @@
 """MetaGAN (Zhang, Che, Ghahramani, Bengio, Song 2018)."""
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -15,10 +15,11 @@ from fewshot_pl.algorithms.discriminators import (
     SupportSet,
     Weights,
 )
+from fewshot_pl.algorithms.game import Part, QuerySet, Round, by_labels, mean_over_tasks
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
-from fewshot_pl.episode import Episode, rows
+from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
 from fewshot_pl.functional.inner_loop import Parameters
@@ -131,48 +132,55 @@ class MetaGAN(FewShotAlgorithm):
             return super().training_losses(batch)
         noise = self.task_noise(batch.num_tasks, batch.support_x.shape[1] + batch.query_x.shape[1], _NUM_NOISE)
         noise = noise.to(batch.support_x)
-        parts = _by_labels(batch, noise)
-        rounds = [self._round(*part) for part in parts]
-        real = torch.cat([real_losses(played.on_real) for played in rounds]).mean()
-        fake = torch.cat([fake_losses(played.on_fakes) for played in rounds]).mean()
-        generator = torch.cat([generator_losses(played.to_generator) for played in rounds]).mean()
-        figures: dict[str, Tensor] = {}
+        parts = by_labels(batch, noise)
+        rounds = [self._round(part, self._takes_one_by_one(batch)) for part in parts]
+        names = "loss", "discriminator_loss", "generator_loss", "real_loss", "fake_loss"
+        figures = {name: mean_over_tasks(name, parts, rounds) for name in names}
         if parts[0].has_labels:
-            queries, query_y = rounds[0].on_queries, parts[0].tasks.query_y
-            figures = {"supervised_loss": self.query_loss(queries, query_y), **training_accuracy(queries, query_y)}
-        discriminator = self.weights.total(figures.get("supervised_loss"), real, fake)
-        # Each loss is a constant to the other player: one step on the sum is a step of both.
-        figures |= {"loss": discriminator + generator, "discriminator_loss": discriminator}
-        return {**figures, "generator_loss": generator, "real_loss": real, "fake_loss": fake}
+            figures["supervised_loss"] = rounds[0].supervised_loss.mean()
+            figures |= training_accuracy(rounds[0].on_queries, parts[0].tasks.query_y)
+        return figures
 
-    def _round(self, tasks: Episode, noise: Tensor, has_labels: bool) -> "_Round":
-        """What D says of the images of tasks that all have labels, or all have none."""
+    def _round(self, part: Part, one_by_one: bool) -> Round:
+        """How tasks that all have labels, or all have none, were played."""
+        tasks, noise, has_labels, share = part
         num_ways = self.checked_ways(tasks) if has_labels else 0
         unlabelled = [images for images in (tasks.support_u, tasks.query_u) if images is not None]
 
-        def played(model: MetaGAN, x: Tensor, y: Tensor, query_x: Tensor, z: Tensor, *unlabelled: Tensor) -> "_Round":
+        def played(
+            model: MetaGAN, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor, z: Tensor, *unlabelled: Tensor
+        ) -> Round:
             support_u, query_u = unlabelled or (None, None)
             code = model.task_encoder(x)
             z_support, z_query = z[: len(x)], z[len(x) :]
             support_fakes = model.generator(z_support, code).detach()
             support = SupportSet(x, y if has_labels else None, num_ways, support_u, support_fakes)
-            fakes = model.generator(z_query, code)
-            phi = model.discriminator.adapted(support, model.num_steps)
-            return model._answers(phi, support, query_x, query_u, fakes)
+            queries = QuerySet(query_x, query_y if has_labels else None, query_u, model.generator(z_query, code))
+            return model._played(support, queries, share)
 
-        return _Round(*self.map_tasks(played, tasks.support_x, tasks.support_y, tasks.query_x, noise, *unlabelled))
+        return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=one_by_one))
 
-    def _answers(
-        self, phi: Parameters, support: SupportSet, query_x: Tensor, query_u: Tensor | None, fakes: Tensor
-    ) -> "_Round":
+    def _played(self, support: SupportSet, queries: QuerySet, share: float) -> Round:
+        """How one task was played; so large a share of the tasks has labels."""
+        phi = self.discriminator.adapted(support, self.num_steps)
+
         def said(parameters: Parameters, images: Tensor) -> Tensor:
             return self.discriminator.logits_at(parameters, support, images)
 
         constant = {name: value.detach() for name, value in phi.items()}
-        on_fakes, to_generator = said(phi, fakes.detach()), said(constant, fakes)
-        on_unlabelled = None if query_u is None else said(phi, query_u)
-        on_queries = said(phi, query_x)  # the last pass, whose statistics norm ``running`` keeps
-        return _Round(on_queries, on_queries if on_unlabelled is None else on_unlabelled, on_fakes, to_generator)
+        fake_loss = fake_losses(said(phi, queries.fakes.detach())).mean()
+        generator_loss = generator_losses(said(constant, queries.fakes)).mean()
+        on_unlabelled = None if queries.unlabelled is None else said(phi, queries.unlabelled)
+        on_queries = said(phi, queries.x)  # the last pass, whose statistics norm ``running`` keeps
+        real_loss = real_losses(on_queries if on_unlabelled is None else on_unlabelled).mean()
+        supervised_loss = None if queries.y is None else self.query_loss(on_queries[None], queries.y[None])
+        # A mean over tasks with labels, which is to be one over all tasks.
+        weighed = None if supervised_loss is None else supervised_loss / share
+        discriminator_loss = self.weights.total(weighed, real_loss, fake_loss)
+        # Each loss is a constant to the other player: one step on the sum is a step of both.
+        loss = discriminator_loss + generator_loss
+        told = torch.zeros_like(loss) if supervised_loss is None else supervised_loss
+        return Round(loss, discriminator_loss, generator_loss, real_loss, fake_loss, told, on_queries)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         players = [
@@ -217,32 +225,3 @@ class MetaGAN(FewShotAlgorithm):
             fixed_normal_noise("MetaGAN", len(support_x), _NUM_NOISE).to(support_x), self.task_encoder(support_x)
         )
         return images
-
-
-class _Part(NamedTuple):
-    """Tasks that all have labels, or all have none."""
-
-    tasks: Episode
-    noise: Tensor  # [T, N*K + N*Q, Z]
-    has_labels: bool
-
-
-def _by_labels(batch: Episode, noise: Tensor) -> list[_Part]:
-    """The tasks of a batch that have labels, if any, and then those that have none, if any."""
-    parts = []
-    for has_labels in (True, False):
-        some = [task for task, is_labelled in enumerate(batch.is_labelled) if is_labelled == has_labels]
-        if len(some) == batch.num_tasks:
-            return [_Part(batch, noise, has_labels)]
-        if some:
-            parts.append(_Part(batch.tasks(some), rows(noise, some), has_labels))
-    return parts
-
-
-class _Round(NamedTuple):
-    """D's logits for the images of a task, or with a leading T of several."""
-
-    on_queries: Tensor  # [N*Q, N]
-    on_real: Tensor  # [U, N]; the queries where nothing is unlabelled
-    on_fakes: Tensor  # [N*Q, N], of D; generated images are constants
-    to_generator: Tensor  # [N*Q, N], of G; D is a constant

@@ -294,6 +294,28 @@ def test_tasks_without_labels_add_to_all_but_the_supervised_loss(classifier, tas
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("norm", ["transductive", "running"])
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("without", [slice(0), slice(1, 2), slice(3)])
+def test_tasks_one_by_one_are_those_at_once(without, classifier, norm):
+    episode = without_labels(with_unlabelled(random_episode(dtype=FLOAT64, num_tasks=3)), without)
+    known = episode._replace(known_ways=NUM_WAYS, labelled_tasks=episode.is_labelled)
+    models = [build(classifier, norm=norm) for _ in range(2)]
+    assert models[0]._takes_one_by_one(known) and not models[1]._takes_one_by_one(episode)
+    one_by_one, at_once = losses_of(models[0], known), losses_of(models[1], episode)
+    assert one_by_one.keys() == at_once.keys()
+    for name, value in one_by_one.items():
+        torch.testing.assert_close(value.detach(), at_once[name].detach(), rtol=0, atol=1e-12)
+    assert not one_by_one["discriminator_loss"].requires_grad  # its graph is gone
+    ours, theirs = (
+        gradients(losses["loss"], model.parameters())
+        for losses, model in zip((one_by_one, at_once), models, strict=True)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    for ours, theirs in zip(models[0].buffers(), models[1].buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
 def test_a_task_without_labels_adapts_to_its_images_being_real(episode):
     model, task = build(norm="group", fake_weight=0, num_inner_steps=1), without_labels(episode).tasks(slice(1))
     learner = model.discriminator.learner
