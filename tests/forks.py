@@ -6,8 +6,9 @@ import time
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import distributed
 from torch.multiprocessing import start_processes
+
+from fewshot_pl.process_group import leave_process_group
 
 _PATIENCE = 240  # seconds
 
@@ -44,8 +45,7 @@ def _run(rank, places, work, arguments):
     rank_zero_only.rank = rank  # which Lightning reads from the environment when it is imported
     torch.set_num_threads(1)  # threads do not survive a fork
     work(*arguments)
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    leave_process_group()
 
 
 def free_port():

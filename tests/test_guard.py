@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import numpy as np
-
 import pytest
 import torch
 from pytorch_lightning import Trainer

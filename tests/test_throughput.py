@@ -91,12 +91,19 @@ def test_their_tasks_are_split_as_ours():
     assert query.tolist() == [3, 7, 5, 6, 4, 8] and query_y.tolist() == [0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--sections", "nothing"], ["--sections", "data_path", "--only", "x"]])
-def test_the_command_tells_its_flags(flags):
+@pytest.mark.parametrize(
+    ("flags", "exit_code", "told"),
+    [
+        (["--help"], 0, "data_path"),
+        (["--sections", "nothing"], 2, "data_path"),
+        (["--sections", "data_path", "--only", "nothing"], 2, "Data path, Omniglot 5-way"),
+    ],
+)
+def test_the_command_tells_its_flags_and_its_work(flags, exit_code, told):
     command = [sys.executable, "-m", "throughput", *flags]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert run.returncode == (0 if flags == ["--help"] else 2)
-    assert ("Data path, Omniglot 5-way" if "--only" in flags else "data_path") in run.stdout + run.stderr
+    assert run.returncode == exit_code
+    assert told in run.stdout + run.stderr
 
 
 def test_only_what_is_asked_for_is_worked_on(tmp_path):

@@ -6,9 +6,8 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.backbones import build_backbone
-from throughput.our_way import bare_step, episodes, maml, protonet, trained_rate
+from throughput.our_way import Build, bare_step, episodes, maml, protonet, trained_rate
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Work, compared, rate
 
@@ -18,10 +17,10 @@ _PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations a 
 def work(setting: Setting) -> Iterator[Work]:
     omniglot, colour = Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)
     for task in (omniglot, colour):
-        trainer = partial(_trainer, setting, "ProtoNet", task, protonet(task), 1)
+        trainer = partial(_trainer, setting, "ProtoNet", task, partial(protonet, task), 1)
         yield Work(f"Trainer, ProtoNet, {task}", trainer)
     adapted = Task("Omniglot", 5, 1, 15)
-    one_step = maml(adapted, Adaptation(1, first_order=False))
+    one_step = partial(maml, adapted, Adaptation(1, first_order=False))
     trainer = partial(_trainer, setting, "MAML, 1 inner step", adapted, one_step, setting.meta_batch)
     yield Work(f"Trainer, MAML, {adapted}", trainer)
     for task in (omniglot, colour):
@@ -30,10 +29,9 @@ def work(setting: Setting) -> Iterator[Work]:
         yield Work(f"Peak, ProtoNet, {colour}", partial(_peak, setting, colour))
 
 
-def _trainer(
-    setting: Setting, name: str, task: Task, model: FewShotAlgorithm, tasks_per_step: int
-) -> Iterator[Comparison]:
+def _trainer(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: int) -> Iterator[Comparison]:
     """A step under the Trainer beside the same step in a bare loop over the same data module."""
+    model = build()
     count = setting.amount(max(4, 4000 // (task.num_images * tasks_per_step)), 2)
     data = setting.data(task, tasks_per_batch=tasks_per_step)
     batches, step = episodes(data, setting.device), bare_step(model.to(setting.device))

@@ -15,6 +15,7 @@ from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import synchronise
 
 Precision = Literal["32-true", "bf16-mixed"]
+Build = Callable[[], FewShotAlgorithm]  # a model as it starts
 
 
 def maml(task: Task, adaptation: Adaptation, **settings: Any) -> MAML:

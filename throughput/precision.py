@@ -5,9 +5,8 @@ from functools import partial
 
 import torch
 
-from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.tf32 import allow_tf32
-from throughput.our_way import Precision, maml, protonet, trained_rate
+from throughput.our_way import Build, Precision, maml, protonet, trained_rate
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Work, compared
 
@@ -15,21 +14,20 @@ from throughput.timing import Comparison, Work, compared
 def work(setting: Setting) -> Iterator[Work]:
     """What ours is here is the faster precision, and the peer is ours in float32."""
     for task in (Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)):
-        yield _of(setting, f"ProtoNet, {task}", task, protonet(task), 1)
+        yield _of(setting, f"ProtoNet, {task}", task, partial(protonet, task), 1)
     for benchmark in ("Omniglot", "CIFARFS"):
         task = Task(benchmark, 5, 1, 15)
         for num_steps in (1, 5)[: setting.amount(2)]:
             adaptation = Adaptation(num_steps, first_order=False)
-            yield _of(setting, f"MAML, {task}, {adaptation}", task, maml(task, adaptation), setting.meta_batch)
+            yield _of(setting, f"MAML, {task}, {adaptation}", task, partial(maml, task, adaptation), setting.meta_batch)
 
 
-def _of(setting: Setting, name: str, task: Task, model: FewShotAlgorithm, tasks_per_step: int) -> Work:
-    return Work(f"Precision, {name}", partial(_compared, setting, name, task, model, tasks_per_step))
+def _of(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: int) -> Work:
+    return Work(f"Precision, {name}", partial(_compared, setting, name, task, build, tasks_per_step))
 
 
-def _compared(
-    setting: Setting, name: str, task: Task, model: FewShotAlgorithm, tasks_per_step: int
-) -> Iterator[Comparison]:
+def _compared(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: int) -> Iterator[Comparison]:
+    model = build()
     data = setting.data(task, tasks_per_batch=tasks_per_step)
     count = setting.amount(max(2, 1600 // (task.num_images * tasks_per_step)), 2)
 

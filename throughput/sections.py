@@ -33,7 +33,6 @@ def comparisons_of(sections: Sequence[str], setting: Setting) -> Iterator[Compar
     """Their comparisons, made one by one; those of a work do not depend on which others are asked for."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|learn2learn")
-    seed(0)
     for work in work_of(sections, setting):
         seed(0)
         yield from work.comparisons()

@@ -73,6 +73,7 @@ class MAML(GradientAlgorithm):
 
     def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
         """As ``adapted`` for supports [G, N*K, C, H, W], [G, N*K]: the parameters of all tasks, side by side."""
+        # Laid out once and then repeated, and not the other way round.
         parameters = repeated(channels_last(dict(self.learner.named_parameters())), len(support_x))
         images = images_side_by_side(support_x)
         return self._descended(summed(self.inner_loss), parameters, images, support_y, self.num_steps)

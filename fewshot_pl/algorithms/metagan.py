@@ -133,7 +133,8 @@ class MetaGAN(FewShotAlgorithm):
         noise = self.task_noise(batch.num_tasks, batch.support_x.shape[1] + batch.query_x.shape[1], _NUM_NOISE)
         noise = noise.to(batch.support_x)
         parts = by_labels(batch, noise)
-        rounds = [self._round(part, self._takes_one_by_one(batch)) for part in parts]
+        one_by_one = self._takes_one_by_one(batch)
+        rounds = [self._round(part, one_by_one) for part in parts]
         names = "loss", "discriminator_loss", "generator_loss", "real_loss", "fake_loss"
         figures = {name: mean_over_tasks(name, parts, rounds) for name in names}
         if parts[0].has_labels:

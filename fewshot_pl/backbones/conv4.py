@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewshot_pl.backbones.conv_block import ConvBlock
 from fewshot_pl.backbones.normalization import Norm
 
-# Tasks pass side by side to save calls. Groups of more tasks, or of more images, make the convolutions slower.
+# Tasks pass side by side to save calls: so many of so many images at most. Large maps in groups are convolved slower.
 _MOST_SIDE_BY_SIDE = 8
 _FEW_IMAGES = 25
 

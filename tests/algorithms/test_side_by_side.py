@@ -115,6 +115,11 @@ def test_others_train_as_before(arguments, group_sizes):
     assert not group_sizes
 
 
+def test_supports_of_up_to_25_images_adapt_together(group_sizes):
+    build(backbone="conv4-strided", task_chunk=2).training_losses(tasks(num_shots=8))["loss"].backward()
+    assert group_sizes == [2, 2, 1]
+
+
 def test_large_supports_adapt_one_by_one(group_sizes):
     build().training_losses(tasks(num_shots=9))["loss"].backward()
     assert not group_sizes
