@@ -10,6 +10,7 @@ from random_images import ONE_SMALL_BATCH, give_random_images
 from fewshot_pl import algorithms
 from fewshot_pl.cli import TrainCLI, train
 from fewshot_pl.registries import concrete_classes
+from fewshot_pl.resuming.best_checkpoint import BestCheckpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,12 +119,21 @@ def test_a_reproduction_says_what_it_reproduces(path, made):
 @pytest.mark.parametrize("path", PAPER, ids=stem)
 def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
     config = content(path)
-    assert config.keys() == {"seed_everything", "trainer", "model", "data"}
+    assert config.keys() - {"checkpoint"} == {"seed_everything", "trainer", "model", "data"}
     assert config["trainer"].keys() >= {"max_epochs"}
     assert config["model"]["init_args"].keys() >= {"backbone", "norm", "learning_rate", "lr_halve_every"}
     sizes = {"num_shots", "num_queries", "tasks_per_batch", "batches_per_epoch"}
     sizes |= {"lines", "noise"} if config["data"]["class_path"] == "Sinusoid" else {"num_ways"}
     assert config["data"]["init_args"].keys() >= {*sizes, "num_val_episodes", "num_test_episodes"}
+
+
+@pytest.mark.parametrize("shots", ["1shot", "5shot"])
+def test_prototypical_networks_on_omniglot_stop_and_choose_by_validation_loss(shots, made):
+    trainer = made(f"--config=configs/paper/protonet_omniglot_{shots}.yaml").trainer
+    (stopping,) = trainer.early_stopping_callbacks
+    assert (stopping.monitor, stopping.mode, stopping.patience) == ("val/nll", "min", 200)
+    (choosing,) = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)]
+    assert (choosing.monitor, choosing.mode) == ("val/nll", "min")
 
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)
