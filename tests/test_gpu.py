@@ -1,0 +1,146 @@
+"""A GPU gives a CPU's figures, and no step waits for it; skipped where torch has none."""
+
+import copy
+
+import pytest
+import torch
+from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
+from lightning_fabric.utilities import move_data_to_device
+from own_images import ALGORITHMS
+from pytorch_lightning import Trainer
+
+from fewshot_pl import algorithms
+from fewshot_pl.benchmarks import Glyphs
+from fewshot_pl.cli import train
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use"),
+    pytest.mark.xdist_group("gpu"),  # one process's memory
+    pytest.mark.filterwarnings("ignore:.*num_workers"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter"),
+    pytest.mark.filterwarnings("ignore:(?s).*Jsonargparse"),
+    pytest.mark.filterwarnings("ignore:(?s).*instantiate_classes"),
+    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
+]
+GPU = torch.device("cuda")
+MAPS = {"backbone": "conv4-maps"}
+ROWS = {
+    **{name: (name, MAPS if name == "RelationNet" else {}) for name in ALGORITHMS},
+    "ProtoNet-cosine": ("ProtoNet", {"distance": "cosine"}),
+    "MatchingNet-FCE": ("MatchingNet", {"full_context": True, "norm": "support"}),
+    "MAML-running": ("MAML", {"norm": "running", "num_inner_steps": 3}),
+    "MAML-recomputed": ("MAML", {"num_inner_steps": 3, "recompute_inner_steps": True}),
+    "MAML-first-order": ("MAML", {"num_inner_steps": 3, "first_order": True, "backbone": "conv4-32-strided"}),
+    "Reptile-sequential": ("Reptile", {"sequential": True}),
+    "MetaGAN-relation": ("MetaGAN", {**MAPS, "classifier": "relation_net"}),
+}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Where images, once packed, are found by all tests."""
+    return tmp_path_factory.mktemp("packed")
+
+
+def build(row, **arguments):
+    """The row's algorithm with the same weights at every call."""
+    name, settings = ROWS[row]
+    torch.manual_seed(0)
+    return getattr(algorithms, name)(**{"image_shape": IMAGE_SHAPE, **ALGORITHMS[name], **settings, **arguments})
+
+
+def a_step(model, episode):
+    """The losses, gradients and buffers of a training step, and the logits behind it, all on the CPU."""
+    torch.manual_seed(1)  # of what the algorithm draws for tasks
+    losses = model.train().training_losses(episode)
+    losses["loss"].backward()
+    gradients = {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}
+    buffers = {name: buffer.cpu() for name, buffer in model.named_buffers()}
+    logits = model.eval()(episode).detach().cpu()
+    return {name: loss.detach().cpu() for name, loss in losses.items()}, gradients, buffers, logits
+
+
+def quiet_trainer(**arguments):
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(**{**off, **arguments})
+
+
+@pytest.mark.parametrize("task_parallel", ["auto", "loop"])
+@pytest.mark.parametrize("row", ROWS)
+def test_a_step_is_that_of_a_cpu(row, task_parallel):
+    episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+    expected = a_step(build(row, task_parallel="loop").double(), episode)
+    found = a_step(build(row, task_parallel=task_parallel).double().to(GPU), move_data_to_device(episode, GPU))
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("row", ["ProtoNet", "MAML"])
+def test_a_compiled_step_is_that_of_a_cpu(row, recwarn):
+    torch.compiler.reset()
+    episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+    model = build(row, compile=True).double().to(GPU)
+    found = a_step(model, move_data_to_device(episode, GPU))
+    assert model.compiles_tasks, [str(warning.message) for warning in recwarn]
+    torch.testing.assert_close(found, a_step(build(row).double(), episode), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_no_step_waits(row):
+    model = build(row).to(GPU)
+    optimizer = torch.optim.Adam(model.parameters())
+    episode = move_data_to_device(random_episode(num_tasks=3)._replace(known_ways=NUM_WAYS), GPU)
+
+    def step():
+        optimizer.zero_grad()
+        model.training_losses(episode)["loss"].backward()
+        optimizer.step()
+
+    step()  # what is made at first may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("store", ["device", "host"])
+@pytest.mark.parametrize("num_episodes", [20, 2000])  # of images, and, where that is less work, of features
+@pytest.mark.parametrize("row", ["ProtoNet", "MatchingNet", "MAML"])
+def test_an_evaluation_gives_the_figures_of_a_cpu(row, num_episodes, store, packed):
+    def evaluated(accelerator):
+        data = Glyphs(num_ways=NUM_WAYS, num_queries=3, num_test_episodes=num_episodes, store=store, cache_dir=packed)
+        model = build(row, image_shape=data.image_shape)
+        trainer = quiet_trainer(accelerator=accelerator, devices=1, precision="64-true")
+        return trainer.test(model, datamodule=data, verbose=False)[0]
+
+    assert evaluated("gpu") == pytest.approx(evaluated("cpu"), abs=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithm_trains_and_is_tested_by_its_command(name, precision, packed, tmp_path, capsys):
+    command = [
+        *(f"--model={name}", "--data=Glyphs", f"--data.cache_dir={packed}", f"--runs={tmp_path}"),
+        *("--trainer.accelerator=gpu", "--trainer.devices=1", f"--trainer.precision={precision}"),
+        *("--trainer.max_epochs=1", "--data.batches_per_epoch=3", "--data.tasks_per_batch=2"),
+        *("--data.num_ways=3", "--data.num_queries=2", "--data.num_val_episodes=4", "--data.num_test_episodes=4"),
+        *(f"--model.{key}={value}" for key, value in ALGORITHMS[name].items() if key != "num_ways"),
+    ]
+    assert train(command) == 0
+    assert "test split" in capsys.readouterr().out
+
+
+def test_a_training_goes_on_as_if_never_stopped(packed, tmp_path):
+    def fitted(num_epochs, ckpt_path=None):
+        data = Glyphs(num_ways=NUM_WAYS, batches_per_epoch=3, num_val_episodes=2, cache_dir=packed)
+        model = build("MAML", image_shape=data.image_shape)
+        trainer = quiet_trainer(accelerator="gpu", devices=1, max_epochs=num_epochs, deterministic=True)
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+        return trainer, copy.deepcopy(model.state_dict())
+
+    first_half, _ = fitted(1)
+    first_half.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = fitted(2, tmp_path / "half.ckpt")
+    _, in_one_go = fitted(2)
+    torch.testing.assert_close(resumed, in_one_go, rtol=0, atol=0)
