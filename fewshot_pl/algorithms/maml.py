@@ -15,12 +15,11 @@ from fewshot_pl.algorithms.side_by_side import (
     repeated,
     summed,
 )
-from fewshot_pl.backbones.learner import channels_last, draws_random_numbers
+from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.objectives import prediction_loss
-from fewshot_pl.metrics import episode_losses
 
 
 class MAML(GradientAlgorithm):
@@ -73,8 +72,7 @@ class MAML(GradientAlgorithm):
 
     def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
         """As ``adapted`` for supports [G, N*K, C, H, W], [G, N*K]: the parameters of all tasks, side by side."""
-        # Laid out once and then repeated, and not the other way round.
-        parameters = repeated(channels_last(dict(self.learner.named_parameters())), len(support_x))
+        parameters = repeated(dict(self.learner.named_parameters()), len(support_x))
         images = images_side_by_side(support_x)
         return self._descended(summed(self.inner_loss), parameters, images, support_y, self.num_steps)
 
@@ -107,16 +105,16 @@ class MAML(GradientAlgorithm):
             return super()._losses_one_by_one(batch)
         self.checked_ways(batch)
 
-        def query_losses(
+        def query_loss(
             parameters: Parameters, support_x: Tensor, query_x: Tensor, query_y: Tensor
         ) -> tuple[Tensor, Tensor]:
             images = images_side_by_side(support_x), images_side_by_side(query_x)
             outputs = outputs_of_each(self.logits_at(parameters, *images), len(query_x))
-            return episode_losses(self.query_loss, outputs, query_y), outputs
+            return self.query_loss(outputs, query_y), outputs
 
         learned = list(self.learner.parameters())
         num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
-        return losses_in_groups(learned, self.adapted_side_by_side, query_losses, batch[:4], num_together, num_queried)
+        return losses_in_groups(learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried)
 
     def _num_together(self, batch: Episode) -> int:
         """How many tasks take their inner steps side by side."""

@@ -15,8 +15,8 @@ from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [n, N] and targets [n] of a task to a scalar
-# The parameters that G tasks adapted, their support_x, query_x and query_y to losses [G] and outputs [G, N*Q, N].
-QueryLosses = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+# The parameters that G tasks adapted, their support_x, query_x and query_y to the mean loss [] and outputs [G, N*Q, N].
+QueryLoss = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def images_side_by_side(images: Tensor) -> Tensor:
@@ -31,8 +31,15 @@ def outputs_of_each(outputs: Tensor, num_tasks: int) -> Tensor:
 
 
 def repeated(parameters: Parameters, num_tasks: int) -> Parameters:
-    """The parameters of so many tasks side by side, all the same."""
-    return {name: torch.cat([value] * num_tasks) for name, value in parameters.items()}
+    """The parameters of so many tasks side by side, all the same; channels of convolutions are innermost in memory."""
+    return {name: _repeated(value, num_tasks) for name, value in parameters.items()}
+
+
+def _repeated(values: Tensor, num_tasks: int) -> Tensor:
+    innermost = values.permute(0, 2, 3, 1) if values.ndim == 4 else values
+    # Expanded, and not concatenated: the gradient is one sum.
+    copies = innermost.expand(num_tasks, *innermost.shape).flatten(0, 1)
+    return copies.permute(0, 3, 1, 2) if values.ndim == 4 else copies
 
 
 def parted(parameters: Parameters, num_tasks: int, num_together: int) -> list[Parameters]:
@@ -42,11 +49,15 @@ def parted(parameters: Parameters, num_tasks: int, num_together: int) -> list[Pa
 
 
 def summed(loss: TaskLoss) -> TaskLoss:
-    """The sum of the losses of G tasks, of outputs [n, G*N] and targets [G, n]: no task's depends on another's."""
+    """The sum of the losses of G tasks, of outputs [n, G*N] and targets [G, n]: no task's depends on another's.
+
+    Args:
+        loss: a mean over images.
+    """
 
     def sum_of_losses(outputs: Tensor, targets: Tensor) -> Tensor:
-        of_each = outputs_of_each(outputs, len(targets))
-        return torch.stack([loss(*task) for task in zip(of_each, targets, strict=True)]).sum()
+        num_tasks = len(targets)
+        return num_tasks * loss(outputs_of_each(outputs, num_tasks).flatten(0, 1), targets.flatten())
 
     return sum_of_losses
 
@@ -54,7 +65,7 @@ def summed(loss: TaskLoss) -> TaskLoss:
 def losses_in_groups(
     learned: Sequence[Tensor],
     adapted: Callable[[Tensor, Tensor], Parameters],
-    query_losses: QueryLosses,
+    query_loss: QueryLoss,
     tasks: Sequence[Tensor],
     num_together: int,
     num_queried_together: int,
@@ -66,7 +77,7 @@ def losses_in_groups(
     Args:
         learned: parameters.
         adapted: from the support of a group, [G, N*K, C, H, W] and [G, N*K], to its parameters side by side.
-        query_losses: of some tasks of a group.
+        query_loss: of some tasks of a group.
         tasks: support_x, support_y, query_x and query_y of an Episode.
         num_together: the number of tasks G of a group, but of the last.
         num_queried_together: of how many of them the queries pass at once.
@@ -76,7 +87,7 @@ def losses_in_groups(
         parameters = adapted(support_x, support_y)
         own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x), num_queried_together)
         images = (torch.split(values, num_queried_together) for values in (support_x, query_x, query_y))
-        queried = [_known(query_losses, *some) for some in zip(own, *images, strict=True)]
+        queried = [_known(query_loss, *some) for some in zip(own, *images, strict=True)]
         of_adapted = [torch.cat(parts) for parts in zip(*(gradients for _, gradients in queried), strict=True)]
         gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
         return [task for found, _ in queried for task in found], gradients
@@ -87,10 +98,10 @@ def losses_in_groups(
 
 
 def _known(
-    query_losses: QueryLosses, parameters: Parameters, *images: Tensor
+    query_loss: QueryLoss, parameters: Parameters, *images: Tensor
 ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    """The loss and outputs of each of some tasks, and the losses' gradients by the parameters that they adapted."""
+    """The mean loss of some tasks and the outputs of each, and the gradients of their losses by what they adapted."""
     leaves = {name: value.requires_grad_() for name, value in parameters.items()}
-    losses, outputs = query_losses(leaves, *images)
-    gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-    return list(zip(losses.detach(), outputs.detach(), strict=True)), gradients
+    loss, outputs = query_loss(leaves, *images)
+    gradients = torch.autograd.grad(len(outputs) * loss, list(leaves.values()), materialize_grads=True)
+    return [(loss.detach(), of_task) for of_task in outputs.detach()], gradients
