@@ -75,6 +75,17 @@ def test_a_step_is_that_of_a_cpu(row, task_parallel):
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("norm", ["transductive", "support"])
+@pytest.mark.parametrize("task_chunk", [None, 2])
+def test_a_step_side_by_side_is_that_of_a_cpu(task_chunk, norm):
+    episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+    settings = {"num_inner_steps": 2, "norm": norm}
+    together = build("MAML", task_parallel="side_by_side", task_chunk=task_chunk, **settings)
+    found = a_step(together.double().to(GPU), move_data_to_device(episode, GPU))
+    expected = a_step(build("MAML", task_parallel="loop", **settings).double(), episode)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("row", ["ProtoNet", "MAML"])
 def test_a_compiled_step_is_that_of_a_cpu(row, recwarn):
     torch.compiler.reset()
@@ -85,9 +96,9 @@ def test_a_compiled_step_is_that_of_a_cpu(row, recwarn):
     torch.testing.assert_close(found, a_step(build(row).double(), episode), rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_no_step_waits(row):
-    model = build(row).to(GPU)
+@pytest.mark.parametrize(("row", "task_parallel"), [*((row, "auto") for row in ROWS), ("MAML", "side_by_side")])
+def test_no_step_waits(row, task_parallel):
+    model = build(row, task_parallel=task_parallel).to(GPU)
     optimizer = torch.optim.Adam(model.parameters())
     episode = move_data_to_device(random_episode(num_tasks=3)._replace(known_ways=NUM_WAYS), GPU)
 

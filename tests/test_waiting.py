@@ -24,6 +24,7 @@ ROWS = {
     "ProtoNet-running": ("ProtoNet", {"norm": "running"}),
     "MatchingNet-FCE": ("MatchingNet", {"full_context": True, "norm": "support"}),
     "MAML-halved": ("MAML", {"norm": "running", "task_chunk": 2, "lr_halve_every": 1}),
+    "MAML-side-by-side": ("MAML", {"num_inner_steps": 2, "task_parallel": "side_by_side"}),
     "MAML-recomputed": ("MAML", {"num_inner_steps": 3, "recompute_inner_steps": True}),
     "MAML-first-order": ("MAML", {"num_inner_steps": 3, "first_order": True, "backbone": "conv4-32-strided"}),
     "Reptile-sequential": ("Reptile", {"sequential": True}),

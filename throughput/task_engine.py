@@ -12,7 +12,7 @@ from throughput.timing import Comparison, Rate, Work, compared
 
 
 def work(setting: Setting) -> Iterator[Work]:
-    """What ours is here is training as it comes, or compiled, and the peer is ours in a loop, or as it comes."""
+    """Ours here is training as it comes, side by side or compiled, and the peer is ours in a loop, or as it comes."""
     for benchmark, num_steps, first_order in product(("Omniglot", "CIFARFS"), (1, 5), (False, True)):
         if setting.quick and (num_steps, first_order) != (1, False):
             continue
@@ -30,6 +30,9 @@ def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Compar
     name, as_it_comes = f"MAML, {task}, {adaptation}", trained()
     in_a_loop = trained(task_parallel="loop")
     yield compared(f"{name}, as it comes against a loop", "tasks/s", as_it_comes, in_a_loop, setting.repeats)
+    if setting.device.type != "cpu":  # there it is what comes
+        together = trained(task_parallel="side_by_side")
+        yield compared(f"{name}, side by side against as it comes", "tasks/s", together, as_it_comes, setting.repeats)
     if (adaptation.num_steps, adaptation.first_order) != (1, False):  # compiling takes a minute
         return
     compiled = trained(compile=True)

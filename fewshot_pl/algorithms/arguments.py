@@ -7,15 +7,18 @@ from typing import Any
 from fewshot_pl.errors import InputError
 
 
-def check_arguments(given: Mapping[str, Any], carries_statistics: bool) -> None:
+def check_arguments(algorithm: str, given: Mapping[str, Any], carries_statistics: bool) -> None:
     """Raise InputError if an argument of an algorithm is out of its range.
 
     Args:
+        algorithm: its name.
         given: the arguments by name.
         carries_statistics: whether norm ``episode`` is possible.
     """
     if given.get("norm") == "episode" and not carries_statistics:
         raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
+    if given["task_parallel"] == "side_by_side" and algorithm != "MAML":
+        raise InputError(f"{algorithm} takes no tasks side by side: leave out --model.task_parallel side_by_side")
     if not 0 <= given["learning_rate"] < math.inf:
         raise InputError(f"--model.learning_rate must be a number from 0, not {given['learning_rate']}")
     for name in ("num_inner_steps", "num_inner_steps_test"):

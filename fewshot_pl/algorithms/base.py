@@ -24,8 +24,8 @@ class FewShotAlgorithm(TaskMapping, ABC):
     Args:
         learning_rate: of Adam, which trains all learned parameters.
         lr_halve_every: halve the learning rate every so many training steps; 0 keeps it.
-        task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
-            vmap on CUDA and of most features, on threads in evaluations of larger images, and else by a loop.
+        task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, ``side_by_side``
+            (MAML's alone: groups of the channels of one network), or ``auto``, as the base states.
         task_chunk: how many tasks vmap, threads or steps side by side take at once, to bound memory; default all, and
             of the others up to 8, as torch has threads or the caches hold maps.
         compile: let torch.compile make one program of what training does with a task; this takes minutes at first,
@@ -47,7 +47,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
     ) -> None:
         super().__init__(task_parallel, task_chunk, compile)
         self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
-        check_arguments(self.hparams, self.carries_statistics)
+        check_arguments(type(self).__name__, self.hparams, self.carries_statistics)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self.measures = nn.ModuleDict({"val": EpisodeMeasures(), "test": EpisodeMeasures()})

@@ -32,7 +32,8 @@ class MAML(GradientAlgorithm):
     Differs from the paper's code: batch norm's scale and shift are adapted too (the code has no scale and does not
     adapt the shift), and the head starts from Xavier's distribution on every benchmark.
 
-    In training on a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side.
+    In training on a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side; with
+    ``side_by_side`` all tasks of a step do, or ``task_chunk``, and on a GPU their queries pass so too.
 
     Args:
         inner_lr: alpha.
@@ -57,6 +58,12 @@ class MAML(GradientAlgorithm):
         self.first_order = first_order
         self.inner_loss_reduction = inner_loss_reduction
         self.recompute_inner_steps = recompute_inner_steps
+        takes_one = self.compiles_tasks or recompute_inner_steps or not self.learner.passes_side_by_side
+        if self.task_parallel == "side_by_side" and takes_one:
+            raise InputError(
+                "tasks are taken side by side through Conv4 with norm transductive or support, without --model.compile "
+                "and --model.recompute_inner_steps: leave out --model.task_parallel side_by_side"
+            )
         if recompute_inner_steps and draws_random_numbers(self.learner):
             raise InputError(
                 f"{self.hparams['backbone']} drops parts of itself at random and cannot be computed again: "
@@ -113,11 +120,14 @@ class MAML(GradientAlgorithm):
             return self.query_loss(outputs, query_y), outputs
 
         learned = list(self.learner.parameters())
-        num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
+        on_cpu = batch.query_x.device.type == "cpu"  # whose caches keep the maps of so many
+        num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0])) if on_cpu else num_together
         return losses_in_groups(learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried)
 
     def _num_together(self, batch: Episode) -> int:
         """How many tasks take their inner steps side by side."""
+        if self.task_parallel == "side_by_side":
+            return self.task_chunk or batch.num_tasks
         one = self.task_parallel != "auto" or self.compiles_tasks or self.recompute_inner_steps
         if one or type(self) is not MAML or batch.support_x.device.type != "cpu":  # a subclass may adapt otherwise
             return 1

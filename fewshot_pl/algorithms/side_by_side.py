@@ -20,7 +20,9 @@ QueryLoss = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]
 
 
 def images_side_by_side(images: Tensor) -> Tensor:
-    """The images of G tasks [G, n, C, H, W] as channels of n images [n, G*C, H, W], in memory innermost."""
+    """The images of G tasks [G, n, C, H, W] as channels of n images [n, G*C, H, W], on a CPU innermost in memory."""
+    if not images.is_cpu:
+        return images.movedim(1, 0).flatten(1, 2)
     # Of one channel, they are not so by themselves, and all that a convolution makes of them would not be either.
     return images.permute(1, 3, 4, 0, 2).flatten(3).contiguous().permute(0, 3, 1, 2)
 
@@ -31,15 +33,16 @@ def outputs_of_each(outputs: Tensor, num_tasks: int) -> Tensor:
 
 
 def repeated(parameters: Parameters, num_tasks: int) -> Parameters:
-    """The parameters of so many tasks side by side, all the same; channels of convolutions are innermost in memory."""
+    """The parameters of so many tasks side by side, all the same, on a CPU with channels innermost in memory."""
     return {name: _repeated(value, num_tasks) for name, value in parameters.items()}
 
 
 def _repeated(values: Tensor, num_tasks: int) -> Tensor:
-    innermost = values.permute(0, 2, 3, 1) if values.ndim == 4 else values
+    innermost = values.ndim == 4 and values.is_cpu
+    in_memory = values.permute(0, 2, 3, 1) if innermost else values
     # Expanded, and not concatenated: the gradient is one sum.
-    copies = innermost.expand(num_tasks, *innermost.shape).flatten(0, 1)
-    return copies.permute(0, 3, 1, 2) if values.ndim == 4 else copies
+    copies = in_memory.expand(num_tasks, *in_memory.shape).flatten(0, 1)
+    return copies.permute(0, 3, 1, 2) if innermost else copies
 
 
 def parted(parameters: Parameters, num_tasks: int, num_together: int) -> list[Parameters]:

@@ -15,7 +15,7 @@ from fewshot_pl.backbones.normalization import running_statistics
 from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.sent import sent
 
-TaskParallel = Literal["auto", "loop", "threads", "vmap"]
+TaskParallel = Literal["auto", "loop", "threads", "vmap", "side_by_side"]
 _NDIM_OF_FEATURES = 3  # [T, n, D]
 _MOST_THREADS = 8  # of a loop over tasks, each of which holds the activations of one
 
@@ -26,7 +26,8 @@ class TaskMapping(LightningModule):
     Args:
         task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
             vmap on CUDA and of most features, on threads in evaluations of images of more than one pixel, and else
-            by a loop, in which an algorithm may take what it can of several tasks side by side.
+            by a loop, in which an algorithm may take what it can of several tasks side by side; ``side_by_side``: of
+            all tasks of a training step, where it can, and in evaluations as ``auto``.
         task_chunk: how many tasks vmap, threads or a loop take at once, to bound memory; default all, and of threads
             as many as torch has, up to 8.
         compile: in training, by torch.compile.
@@ -42,7 +43,12 @@ class TaskMapping(LightningModule):
     @property
     def vectorises(self) -> bool:
         """Whether tasks are mapped by vmap."""
-        return self.task_parallel == "vmap" or (self.task_parallel == "auto" and self.device.type == "cuda")
+        return self.task_parallel == "vmap" or (self._chooses and self.device.type == "cuda")
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether no flag says how tasks are mapped now."""
+        return self.task_parallel == "auto" or (self.task_parallel == "side_by_side" and not self.training)
 
     @property
     def vectorises_features(self) -> bool:
@@ -57,7 +63,7 @@ class TaskMapping(LightningModule):
         """
         # Features take so little work that tasks one by one would cost more in calls.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
-        vmap = self.vectorises or (self.task_parallel == "auto" and of_features)
+        vmap = self.vectorises or (self._chooses and of_features)
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:
@@ -74,7 +80,7 @@ class TaskMapping(LightningModule):
         of_pixels = inputs[0].ndim == 5 and inputs[0][0, 0, 0].numel() > 1
         # In training, threads wait for each other: most operations of two derivatives are called from Python.
         pays = of_pixels and not torch.is_grad_enabled()
-        wanted = self.task_parallel == "threads" or (self.task_parallel == "auto" and pays)
+        wanted = self.task_parallel == "threads" or (self._chooses and pays)
         # In a graph built by several threads, a sum of gradients has no fixed order; nor have random draws.
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":

@@ -49,16 +49,25 @@ class Conv4(nn.Module):
         maps: Tensor = self.blocks(_channel_innermost(images))
         return torch.flatten(maps, 1) if self.flat else maps.mean((2, 3))
 
-    def num_side_by_side(self, images: Tensor) -> int:
+    @property
+    def passes_side_by_side(self) -> bool:
         """See ``Learner``: tasks are groups of channels, which norms across channels would mix.
 
         Norms that note their statistics do so for one task.
         """
+        return getattr(self._first.norm, "mode", None) in ("transductive", "support")
+
+    def num_side_by_side(self, images: Tensor) -> int:
+        """See ``Learner``."""
+        if not self.passes_side_by_side or len(images) > _FEW_IMAGES:
+            return 1
+        return max(1, min(_MOST_SIDE_BY_SIDE, self._first.num_cached(images) // max(1, len(images))))
+
+    @property
+    def _first(self) -> ConvBlock:
         first = self.blocks[0]
         assert isinstance(first, ConvBlock)
-        if getattr(first.norm, "mode", None) not in ("transductive", "support") or len(images) > _FEW_IMAGES:
-            return 1
-        return max(1, min(_MOST_SIDE_BY_SIDE, first.num_cached(images) // max(1, len(images))))
+        return first
 
 
 class Conv4Maps(nn.Module):

@@ -15,8 +15,8 @@ from fewshot_pl.backbones.passes import support_rows
 class Learner(nn.Module):
     """Images [n, C, H, W] to logits [n, N]; its P parameters, in one row, are a point [P].
 
-    Tasks side by side: with the parameters of G tasks, each concatenated along its first dimension, a learner whose
-    ``num_side_by_side`` is not 1 takes images [n, G*C, H, W] to logits [n, G*N], those of each task by its own.
+    Tasks side by side: with the parameters of G tasks, each concatenated along its first dimension, a learner that
+    ``passes_side_by_side`` takes images [n, G*C, H, W] to logits [n, G*N], those of each task by its own.
     """
 
     def __init__(self, backbone: nn.Module, image_shape: ImageShape, num_ways: int) -> None:
@@ -33,6 +33,11 @@ class Learner(nn.Module):
         num_tasks = len(self.head.weight) // self.head.out_features
         logits: Tensor = self.head(features) if num_tasks == 1 else _grouped_linear(features, self.head, num_tasks)
         return logits
+
+    @property
+    def passes_side_by_side(self) -> bool:
+        """Whether several tasks may pass side by side."""
+        return type(self.backbone) is Conv4 and self.backbone.passes_side_by_side
 
     def num_side_by_side(self, images: Tensor) -> int:
         """How many tasks it pays on a CPU to pass side by side, so that its caches keep their maps; or else 1.
@@ -94,9 +99,12 @@ def query_logits_at(
 
 
 def channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same parameters with the channels of convolutions innermost: they run faster so, tasks in a batch do not."""
+    """The same parameters, on a CPU with the channels of convolutions innermost: they run faster so.
+
+    Tasks in a batch do not.
+    """
     return {
-        name: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+        name: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 and value.is_cpu else value
         for name, value in parameters.items()
     }
 

@@ -83,6 +83,42 @@ def test_queries_pass_together_where_they_are_few(num_queries, sizes, norm, quer
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("norm", ["transductive", "support"])
+@pytest.mark.parametrize(("task_chunk", "sizes"), [(None, [NUM_TASKS]), (3, [3, 2])])
+def test_told_so_all_tasks_adapt_side_by_side_however_large(task_chunk, sizes, norm, group_sizes):
+    episode = tasks(num_shots=9)
+    arguments = {"norm": norm, "inner_loss_reduction": "mean"}
+    model = build(task_parallel="side_by_side", task_chunk=task_chunk, **arguments)
+    together = loss_outputs_gradient(model, episode)
+    assert group_sizes == sizes
+    looped_model = build(task_parallel="loop", **arguments)
+    looped = loss_outputs_gradient(looped_model, episode)
+    for value, expected in zip(together, looped, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(episode), looped_model.eval()(episode), rtol=1e-9, atol=1e-12)
+    assert group_sizes == sizes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"norm": "running"},
+        {"backbone": "resnet12", "image_shape": (3, 16, 16)},
+        {"recompute_inner_steps": True},
+        {"compile": True},
+    ],
+)
+def test_what_cannot_be_taken_side_by_side_is_refused(arguments):
+    with pytest.raises(InputError, match=r"leave out --model\.task_parallel"):
+        build(task_parallel="side_by_side", **arguments)
+
+
+def test_other_algorithms_refuse_tasks_side_by_side():
+    with pytest.raises(InputError, match="PLATIPUS takes no tasks side by side"):
+        build(PLATIPUS, task_parallel="side_by_side")
+
+
 def test_so_do_means_over_the_support(group_sizes):
     episode = tasks()
     losses = [

@@ -49,6 +49,12 @@ FLAGS = {
     "an unknown backbone": Bad("train --model.backbone conv5", "no backbone is called 'conv5'"),
     "an unknown norm": Bad("train --model.norm batch", "--model.norm takes one of"),
     "a negative learning rate": Bad("train --model.learning_rate -1", "--model.learning_rate must be"),
+    "tasks side by side of another": Bad(
+        "train --model.task_parallel side_by_side", "ProtoNet takes no tasks side by side"
+    ),
+    "tasks side by side one by one": Bad(
+        "train --model MAML --model.task_parallel side_by_side --model.norm running", "leave out --model.task_parallel"
+    ),
     "weights that are not there": Bad("train --model PLATIPUS --model.init_from no.ckpt", "there is no checkpoint no"),
     "a negative seed": Bad("train --seed_everything -1", "-1 is not in bounds"),
     "an unknown device": Bad("train --trainer.accelerator abacus", "abacus"),
