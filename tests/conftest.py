@@ -29,6 +29,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Where images, once packed, are found by all tests of a file."""
+    return tmp_path_factory.mktemp("packed")
+
+
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """Writes a checkpoint of an algorithm on a benchmark, after a step of training."""

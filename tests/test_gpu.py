@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
+from kinds_of_steps import KINDS, build
 from lightning_fabric.utilities import move_data_to_device
 from own_images import ALGORITHMS
 from pytorch_lightning import Trainer
 
-from fewshot_pl import algorithms
 from fewshot_pl.benchmarks import Glyphs
 from fewshot_pl.cli import train
 
@@ -24,30 +24,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
 ]
 GPU = torch.device("cuda")
-MAPS = {"backbone": "conv4-maps"}
-ROWS = {
-    **{name: (name, MAPS if name == "RelationNet" else {}) for name in ALGORITHMS},
-    "ProtoNet-cosine": ("ProtoNet", {"distance": "cosine"}),
-    "MatchingNet-FCE": ("MatchingNet", {"full_context": True, "norm": "support"}),
-    "MAML-running": ("MAML", {"norm": "running", "num_inner_steps": 3}),
-    "MAML-recomputed": ("MAML", {"num_inner_steps": 3, "recompute_inner_steps": True}),
-    "MAML-first-order": ("MAML", {"num_inner_steps": 3, "first_order": True, "backbone": "conv4-32-strided"}),
-    "Reptile-sequential": ("Reptile", {"sequential": True}),
-    "MetaGAN-relation": ("MetaGAN", {**MAPS, "classifier": "relation_net"}),
-}
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    """Where images, once packed, are found by all tests."""
-    return tmp_path_factory.mktemp("packed")
-
-
-def build(row, **arguments):
-    """The row's algorithm with the same weights at every call."""
-    name, settings = ROWS[row]
+def seeded(kind, image_shape=IMAGE_SHAPE, **arguments):
+    """An algorithm of a kind of steps, with the same weights at every call."""
     torch.manual_seed(0)
-    return getattr(algorithms, name)(**{"image_shape": IMAGE_SHAPE, **ALGORITHMS[name], **settings, **arguments})
+    return build(kind, image_shape, **arguments)
 
 
 def a_step(model, episode):
@@ -67,11 +49,11 @@ def quiet_trainer(**arguments):
 
 
 @pytest.mark.parametrize("task_parallel", ["auto", "loop"])
-@pytest.mark.parametrize("row", ROWS)
-def test_a_step_is_that_of_a_cpu(row, task_parallel):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_that_of_a_cpu(kind, task_parallel):
     episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
-    expected = a_step(build(row, task_parallel="loop").double(), episode)
-    found = a_step(build(row, task_parallel=task_parallel).double().to(GPU), move_data_to_device(episode, GPU))
+    expected = a_step(seeded(kind, task_parallel="loop").double(), episode)
+    found = a_step(seeded(kind, task_parallel=task_parallel).double().to(GPU), move_data_to_device(episode, GPU))
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
 
 
@@ -80,25 +62,25 @@ def test_a_step_is_that_of_a_cpu(row, task_parallel):
 def test_a_step_side_by_side_is_that_of_a_cpu(task_chunk, norm):
     episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
     settings = {"num_inner_steps": 2, "norm": norm}
-    together = build("MAML", task_parallel="side_by_side", task_chunk=task_chunk, **settings)
+    together = seeded("MAML", task_parallel="side_by_side", task_chunk=task_chunk, **settings)
     found = a_step(together.double().to(GPU), move_data_to_device(episode, GPU))
-    expected = a_step(build("MAML", task_parallel="loop", **settings).double(), episode)
+    expected = a_step(seeded("MAML", task_parallel="loop", **settings).double(), episode)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("row", ["ProtoNet", "MAML"])
-def test_a_compiled_step_is_that_of_a_cpu(row, recwarn):
+@pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
+def test_a_compiled_step_is_that_of_a_cpu(kind, recwarn):
     torch.compiler.reset()
     episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
-    model = build(row, compile=True).double().to(GPU)
+    model = seeded(kind, compile=True).double().to(GPU)
     found = a_step(model, move_data_to_device(episode, GPU))
     assert model.compiles_tasks, [str(warning.message) for warning in recwarn]
-    torch.testing.assert_close(found, a_step(build(row).double(), episode), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(found, a_step(seeded(kind).double(), episode), rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize(("row", "task_parallel"), [*((row, "auto") for row in ROWS), ("MAML", "side_by_side")])
-def test_no_step_waits(row, task_parallel):
-    model = build(row, task_parallel=task_parallel).to(GPU)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_step_waits(kind):
+    model = seeded(kind).to(GPU)
     optimizer = torch.optim.Adam(model.parameters())
     episode = move_data_to_device(random_episode(num_tasks=3)._replace(known_ways=NUM_WAYS), GPU)
 
@@ -117,11 +99,11 @@ def test_no_step_waits(row, task_parallel):
 
 @pytest.mark.parametrize("store", ["device", "host"])
 @pytest.mark.parametrize("num_episodes", [20, 2000])  # of images, and, where that is less work, of features
-@pytest.mark.parametrize("row", ["ProtoNet", "MatchingNet", "MAML"])
-def test_an_evaluation_gives_the_figures_of_a_cpu(row, num_episodes, store, packed):
+@pytest.mark.parametrize("kind", ["ProtoNet", "MatchingNet", "MAML"])
+def test_an_evaluation_gives_the_figures_of_a_cpu(kind, num_episodes, store, packed):
     def evaluated(accelerator):
         data = Glyphs(num_ways=NUM_WAYS, num_queries=3, num_test_episodes=num_episodes, store=store, cache_dir=packed)
-        model = build(row, image_shape=data.image_shape)
+        model = seeded(kind, data.image_shape)
         trainer = quiet_trainer(accelerator=accelerator, devices=1, precision="64-true")
         return trainer.test(model, datamodule=data, verbose=False)[0]
 
@@ -145,7 +127,7 @@ def test_an_algorithm_trains_and_is_tested_by_its_command(name, precision, packe
 def test_a_training_goes_on_as_if_never_stopped(packed, tmp_path):
     def fitted(num_epochs, ckpt_path=None):
         data = Glyphs(num_ways=NUM_WAYS, batches_per_epoch=3, num_val_episodes=2, cache_dir=packed)
-        model = build("MAML", image_shape=data.image_shape)
+        model = seeded("MAML", data.image_shape)
         trainer = quiet_trainer(accelerator="gpu", devices=1, max_epochs=num_epochs, deterministic=True)
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
         return trainer, copy.deepcopy(model.state_dict())

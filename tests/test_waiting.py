@@ -3,6 +3,7 @@
 import pytest
 import torch
 import valueless
+from kinds_of_steps import KINDS, build
 from own_images import ALGORITHMS
 
 from fewshot_pl import algorithms
@@ -17,32 +18,11 @@ pytestmark = [
 ]
 SIZES = {"num_ways": 3, "num_queries": 2, "tasks_per_batch": 3, "eval_tasks_per_batch": 3}
 NUM_STEPS = 3
-MAPS = {"backbone": "conv4-maps"}
 CURVES = {"num_ways": 1, "backbone": "mlp-40-40", "norm": "none"}
-ROWS = {
-    **{name: (name, {}) for name in ALGORITHMS},
-    "ProtoNet-running": ("ProtoNet", {"norm": "running"}),
-    "MatchingNet-FCE": ("MatchingNet", {"full_context": True, "norm": "support"}),
-    "MAML-halved": ("MAML", {"norm": "running", "task_chunk": 2, "lr_halve_every": 1}),
-    "MAML-side-by-side": ("MAML", {"num_inner_steps": 2, "task_parallel": "side_by_side"}),
-    "MAML-recomputed": ("MAML", {"num_inner_steps": 3, "recompute_inner_steps": True}),
-    "MAML-first-order": ("MAML", {"num_inner_steps": 3, "first_order": True, "backbone": "conv4-32-strided"}),
-    "Reptile-sequential": ("Reptile", {"sequential": True}),
-    "MetaGAN-relation": ("MetaGAN", {**MAPS, "classifier": "relation_net"}),
-}
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    """Where images, once packed, are found by all tests."""
-    return tmp_path_factory.mktemp("packed")
-
-
-def build(row, data, task_parallel="vmap"):
-    name, settings = ROWS[row]
-    maps = MAPS if name == "RelationNet" else {}
-    arguments = {**ALGORITHMS[name], **maps, "task_parallel": task_parallel, **settings}
-    return getattr(algorithms, name)(image_shape=data.image_shape, **arguments)
+def vectorised(kind, data):
+    return build(kind, data.image_shape, task_parallel="vmap")
 
 
 def glyphs(packed, **settings):
@@ -59,21 +39,21 @@ def train(model, data, monkeypatch, **arguments):
 
 
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
-@pytest.mark.parametrize("row", ROWS)
-def test_no_training_step_waits(row, task_parallel, packed, monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_training_step_waits(kind, task_parallel, packed, monkeypatch):
     data = glyphs(packed)
-    train(build(row, data, task_parallel), data, monkeypatch, gradient_clip_val=0.5)
+    train(build(kind, data.image_shape, task_parallel=task_parallel), data, monkeypatch, gradient_clip_val=0.5)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_an_evaluation_takes_no_tensors_of_two_places(row, packed, monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_evaluation_takes_no_tensors_of_two_places(kind, packed, monkeypatch):
     data = glyphs(packed)
-    valueless.run("test", build(row, data), data, 2, monkeypatch, enable_progress_bar=False)
+    valueless.run("test", vectorised(kind, data), data, 2, monkeypatch, enable_progress_bar=False)
 
 
 def test_an_evaluation_on_features_takes_no_tensors_of_two_places(packed, monkeypatch):
     data = glyphs(packed, num_test_episodes=10_000)
-    model = build("ProtoNet-running", data)
+    model = vectorised("ProtoNet-running", data)
     valueless.run("test", model, data, 2, monkeypatch, enable_progress_bar=False)
     assert data._features
 
@@ -87,7 +67,7 @@ def test_no_step_of_a_regression_waits(name, monkeypatch):
 
 def test_no_step_on_tasks_without_labels_waits(packed, monkeypatch):
     data = glyphs(packed, num_unlabelled=2, unlabelled_tasks=0.5)
-    train(build("MetaGAN-relation", data), data, monkeypatch)
+    train(vectorised("MetaGAN-relation", data), data, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +75,12 @@ def test_no_step_on_tasks_without_labels_waits(packed, monkeypatch):
 )
 def test_no_step_waits_for_its_images(settings, packed, monkeypatch):
     data = glyphs(packed, **settings)
-    train(build("ProtoNet", data), data, monkeypatch)
+    train(vectorised("ProtoNet", data), data, monkeypatch)
 
 
 def test_no_step_on_several_benchmarks_waits(packed, monkeypatch):
     data = MultiSource(sources=["Glyphs", "Glyphs"], cache_dir=packed, **SIZES)
-    train(build("ProtoNet", data), data, monkeypatch)
+    train(vectorised("ProtoNet", data), data, monkeypatch)
 
 
 # The stand-in itself ---------------------------------------------------------------------------------
@@ -121,7 +101,7 @@ def test_no_step_on_several_benchmarks_waits(packed, monkeypatch):
 )
 def test_a_step_that_waits_is_seen(waits, message, packed, monkeypatch):
     data = glyphs(packed)
-    model = build("ProtoNet", data)
+    model = vectorised("ProtoNet", data)
     losses = model.training_losses
     steps = []
 
