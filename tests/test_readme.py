@@ -146,10 +146,10 @@ def with_small_checkpoints(text):
 
     Those of the results table took up to an hour each: what is done with them is tried on such ones.
     """
-    named = list(re.finditer(r"runs/(\w+)/(\w+)/0/checkpoints/best\.ckpt", text))
+    named = list(re.finditer(r"runs/(\w+)/(\w+)/0/checkpoints/(best|last)\.ckpt", text))
     for match in named:
         data, algorithm = match[1] if match[1] in OF_THEIR_OWN else "Glyphs", match[2]
-        checkpoint = Path("runs", data, algorithm, "0", "checkpoints", "best.ckpt")
+        checkpoint = Path("runs", data, algorithm, "0", "checkpoints", f"{match[3]}.ckpt")
         if not checkpoint.is_file():
             flags = [*OF_THEIR_OWN.get(data, []), *SMALLEST.get(algorithm, [])]
             assert trained(data, f"--model={algorithm}", *flags) == 0
@@ -159,7 +159,7 @@ def with_small_checkpoints(text):
 
 def small_run(arguments):
     """The arguments of a command, on small checkpoints; it has to name one."""
-    assert "/0/checkpoints/best.ckpt" in arguments
+    assert re.search(r"/0/checkpoints/(best|last)\.ckpt", arguments)
     return shlex.split(with_small_checkpoints(arguments))
 
 
