@@ -58,8 +58,7 @@ class MAML(GradientAlgorithm):
         self.first_order = first_order
         self.inner_loss_reduction = inner_loss_reduction
         self.recompute_inner_steps = recompute_inner_steps
-        takes_one = self.compiles_tasks or recompute_inner_steps or not self.learner.passes_side_by_side
-        if self.task_parallel == "side_by_side" and takes_one:
+        if self.task_parallel == "side_by_side" and not self._may_adapt_side_by_side:
             raise InputError(
                 "tasks are taken side by side through Conv4 with norm transductive or support, without --model.compile "
                 "and --model.recompute_inner_steps: leave out --model.task_parallel side_by_side"
@@ -120,15 +119,21 @@ class MAML(GradientAlgorithm):
             return self.query_loss(outputs, query_y), outputs
 
         learned = list(self.learner.parameters())
-        on_cpu = batch.query_x.device.type == "cpu"  # whose caches keep the maps of so many
-        num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0])) if on_cpu else num_together
+        num_queried = num_together
+        if batch.query_x.is_cpu:  # whose caches keep the maps of so many
+            num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
         return losses_in_groups(learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried)
 
     def _num_together(self, batch: Episode) -> int:
         """How many tasks take their inner steps side by side."""
+        most = self.task_chunk or batch.num_tasks
         if self.task_parallel == "side_by_side":
-            return self.task_chunk or batch.num_tasks
-        one = self.task_parallel != "auto" or self.compiles_tasks or self.recompute_inner_steps
-        if one or type(self) is not MAML or batch.support_x.device.type != "cpu":  # a subclass may adapt otherwise
-            return 1
-        return min(self.learner.num_side_by_side(batch.support_x[0]), self.task_chunk or batch.num_tasks)
+            return most
+        may = self.task_parallel == "auto" and self._may_adapt_side_by_side and batch.support_x.is_cpu
+        return min(most, self.learner.num_side_by_side(batch.support_x[0])) if may else 1
+
+    @property
+    def _may_adapt_side_by_side(self) -> bool:
+        one_by_one = self.compiles_tasks or self.recompute_inner_steps
+        # A subclass may adapt otherwise.
+        return type(self) is MAML and self.learner.passes_side_by_side and not one_by_one

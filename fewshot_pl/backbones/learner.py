@@ -99,10 +99,7 @@ def query_logits_at(
 
 
 def channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same parameters, on a CPU with the channels of convolutions innermost: they run faster so.
-
-    Tasks in a batch do not.
-    """
+    """The same parameters, on a CPU with the channels of convolutions innermost: they run faster so, but under vmap."""
     return {
         name: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 and value.is_cpu else value
         for name, value in parameters.items()
