@@ -14,6 +14,7 @@ KINDS = {
     "MAML-side-by-side": ("MAML", {"num_inner_steps": 2, "task_parallel": "side_by_side"}),
     "MAML-recomputed": ("MAML", {"num_inner_steps": 3, "recompute_inner_steps": True}),
     "MAML-first-order": ("MAML", {"num_inner_steps": 3, "first_order": True, "backbone": "conv4-32-strided"}),
+    "Reptile-side-by-side": ("Reptile", {"task_parallel": "side_by_side"}),
     "Reptile-sequential": ("Reptile", {"sequential": True}),
     "MetaGAN-relation": ("MetaGAN", {**_MAPS, "classifier": "relation_net"}),
 }

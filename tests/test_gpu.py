@@ -59,12 +59,13 @@ def test_a_step_is_that_of_a_cpu(kind, task_parallel):
 
 @pytest.mark.parametrize("norm", ["transductive", "support"])
 @pytest.mark.parametrize("task_chunk", [None, 2])
-def test_a_step_side_by_side_is_that_of_a_cpu(task_chunk, norm):
+@pytest.mark.parametrize("kind", ["MAML", "Reptile"])
+def test_a_step_side_by_side_is_that_of_a_cpu(kind, task_chunk, norm):
     episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
     settings = {"num_inner_steps": 2, "norm": norm}
-    together = seeded("MAML", task_parallel="side_by_side", task_chunk=task_chunk, **settings)
+    together = seeded(kind, task_parallel="side_by_side", task_chunk=task_chunk, **settings)
     found = a_step(together.double().to(GPU), move_data_to_device(episode, GPU))
-    expected = a_step(seeded("MAML", task_parallel="loop", **settings).double(), episode)
+    expected = a_step(seeded(kind, task_parallel="loop", **settings).double(), episode)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
 
 

@@ -17,7 +17,7 @@ def check_arguments(algorithm: str, given: Mapping[str, Any], carries_statistics
     """
     if given.get("norm") == "episode" and not carries_statistics:
         raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
-    if given["task_parallel"] == "side_by_side" and algorithm != "MAML":
+    if given["task_parallel"] == "side_by_side" and algorithm not in ("MAML", "Reptile"):
         raise InputError(f"{algorithm} takes no tasks side by side: leave out --model.task_parallel side_by_side")
     if not 0 <= given["learning_rate"] < math.inf:
         raise InputError(f"--model.learning_rate must be a number from 0, not {given['learning_rate']}")

@@ -11,6 +11,7 @@ from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.learner import query_logits_at
+from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
 
 
@@ -65,6 +66,31 @@ class GradientAlgorithm(FewShotAlgorithm):
     def num_steps(self) -> int:
         """How many steps a task is given now: in training, or else in validation and test."""
         return self.num_inner_steps if self.training else self.num_inner_steps_test
+
+    # Training tasks side by side ------------------------------------------------------------------------
+
+    @property
+    def adapts_side_by_side(self) -> bool:
+        """Whether several training tasks may adapt side by side, in the algorithms that know how."""
+        return self.learner.passes_side_by_side and not self.compiles_tasks
+
+    def num_side_by_side(self, images: Tensor, num_tasks: int) -> int:
+        """How many of so many training tasks are to adapt side by side, each by steps on images [n, C, H, W]."""
+        most = self.task_chunk or num_tasks
+        if self.task_parallel == "side_by_side":
+            return most
+        may = self.task_parallel == "auto" and self.adapts_side_by_side and images.is_cpu
+        return min(most, self.learner.num_side_by_side(images)) if may else 1
+
+    def check_side_by_side(self) -> None:
+        """Raise InputError if tasks are to adapt side by side and cannot."""
+        if self.task_parallel == "side_by_side" and not self.adapts_side_by_side:
+            raise InputError(
+                "tasks are taken side by side through Conv4 with norm transductive or support, and without compile, "
+                "recompute_inner_steps and sequential: leave out --model.task_parallel side_by_side"
+            )
+
+    # Adaptation and prediction --------------------------------------------------------------------------
 
     def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
         return partial(self.logits_at, self.adapted(support_x, support_y, self.num_steps), support_x)

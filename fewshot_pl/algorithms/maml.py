@@ -58,11 +58,7 @@ class MAML(GradientAlgorithm):
         self.first_order = first_order
         self.inner_loss_reduction = inner_loss_reduction
         self.recompute_inner_steps = recompute_inner_steps
-        if self.task_parallel == "side_by_side" and not self._may_adapt_side_by_side:
-            raise InputError(
-                "tasks are taken side by side through Conv4 with norm transductive or support, without --model.compile "
-                "and --model.recompute_inner_steps: leave out --model.task_parallel side_by_side"
-            )
+        self.check_side_by_side()
         if recompute_inner_steps and draws_random_numbers(self.learner):
             raise InputError(
                 f"{self.hparams['backbone']} drops parts of itself at random and cannot be computed again: "
@@ -107,7 +103,7 @@ class MAML(GradientAlgorithm):
     # Tasks whose inner steps are taken side by side ----------------------------------------------------
 
     def _losses_one_by_one(self, batch: Episode) -> tuple[Tensor, Tensor]:
-        if (num_together := self._num_together(batch)) == 1:
+        if (num_together := self.num_side_by_side(batch.support_x[0], batch.num_tasks)) == 1:
             return super()._losses_one_by_one(batch)
         self.checked_ways(batch)
 
@@ -124,16 +120,7 @@ class MAML(GradientAlgorithm):
             num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
         return losses_in_groups(learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried)
 
-    def _num_together(self, batch: Episode) -> int:
-        """How many tasks take their inner steps side by side."""
-        most = self.task_chunk or batch.num_tasks
-        if self.task_parallel == "side_by_side":
-            return most
-        may = self.task_parallel == "auto" and self._may_adapt_side_by_side and batch.support_x.is_cpu
-        return min(most, self.learner.num_side_by_side(batch.support_x[0])) if may else 1
-
     @property
-    def _may_adapt_side_by_side(self) -> bool:
-        one_by_one = self.compiles_tasks or self.recompute_inner_steps
+    def adapts_side_by_side(self) -> bool:
         # A subclass may adapt otherwise.
-        return type(self) is MAML and self.learner.passes_side_by_side and not one_by_one
+        return type(self) is MAML and super().adapts_side_by_side and not self.recompute_inner_steps

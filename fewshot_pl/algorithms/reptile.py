@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fewshot_pl.algorithms.adaptation import learner_gradient
-from fewshot_pl.algorithms.base import training_accuracy
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.algorithms.side_by_side import in_groups, pass_side_by_side
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_adam import AdamState, adam_step, sgd_step
 from fewshot_pl.functional.inner_loop import Parameters
-from fewshot_pl.functional.mini_batches import descended, mini_batches
+from fewshot_pl.functional.mini_batches import descended, items_at, mini_batches
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.sent import sent
+from fewshot_pl.metrics import episode_accuracy
 
 _STEPS = {"adam": adam_step, "sgd": sgd_step}
 
@@ -40,6 +41,8 @@ class Reptile(GradientAlgorithm):
     the same second moment and leave the mean of theirs (``sequential`` is the code's way); batch norm's epsilon is
     1e-5, not 1e-3; Adam's epsilon is added as in the Adam paper.
 
+    In training tasks take their steps side by side as those of ``MAML`` do.
+
     Args:
         per_query: classify each query in a batch of its own with the whole support, the paper's results without
             transduction; matters to norm ``transductive`` alone, elsewhere queries never influence each other.
@@ -49,7 +52,7 @@ class Reptile(GradientAlgorithm):
         inner_batch_size_test: images to an inner step in validation and test.
         inner_loss_reduction: the inner loss is the cross-entropy's ``sum`` over a mini-batch, as in the authors' code,
             or its ``mean``; Adam sees a difference where the two batch sizes differ.
-        sequential: the tasks of a device take turns with Adam's second moment; they are then not mapped by vmap.
+        sequential: the tasks of a device take turns with Adam's second moment; they are then not mapped together.
         learning_rate: eps of the first outer step; it falls linearly to 0 over all training steps, or is halved now
             and then where ``lr_halve_every`` is not 0.
     """
@@ -92,6 +95,7 @@ class Reptile(GradientAlgorithm):
         self.register_buffer("inner_second_moment", torch.zeros_like(self.learner.point().detach()))
         self._left: AdamState | None = None  # where the tasks since the last outer step left Adam, their mean
         self._num_left = 0  # how many tasks that is
+        self.check_side_by_side()
 
     # Training: theta towards phi ---------------------------------------------------------------------
 
@@ -109,7 +113,7 @@ class Reptile(GradientAlgorithm):
         # Of regression there is no second figure.
         return {"loss": loss, **dict(zip(("inner_loss", "accuracy"), figures.mean(0), strict=False))}
 
-    def _trained_on(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _trained_on(self, images: Tensor, labels: Tensor, batches: Tensor) -> tuple[Tensor, Tensor]:
         """Where tasks lead: phi [T, P], and the mean loss and accuracy [T, 2] on mini-batches before their steps.
 
         Regression has no accuracy: [T, 1].
@@ -121,9 +125,16 @@ class Reptile(GradientAlgorithm):
             if model.norm == "running":  # a plain pass, as what is observed within torch.func.grad stays there
                 with torch.no_grad():
                     functional_call(model.learner, model.learner.parameters_at(phi), (images[batches[-1]],))
-            return phi, state.num_steps.expand(1), state.second_moment, torch.stack(figures).mean(0)
+            group = phi.shape[:-1]  # [G], or [] of one task
+            mean_figures = torch.stack(figures).mean(0).expand(*group, -1)
+            return phi, state.num_steps.expand(*group, 1), state.second_moment.expand_as(phi), mean_figures
 
-        phi, num_steps, second_moments, figures = self.map_tasks(trained, *inputs)
+        inputs = images, labels, batches
+        if (num_together := self.num_side_by_side(images[0, : batches.shape[-1]], len(images))) == 1:
+            found = self.map_tasks(trained, *inputs)
+        else:
+            found = in_groups(partial(trained, self), inputs, num_together)
+        phi, num_steps, second_moments, figures = found
         self._leave(num_steps[0, 0], second_moments)
         return phi, figures
 
@@ -169,6 +180,10 @@ class Reptile(GradientAlgorithm):
         falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
 
+    @property
+    def adapts_side_by_side(self) -> bool:
+        return type(self) is Reptile and super().adapts_side_by_side and not self.sequential
+
     # Evaluation ----------------------------------------------------------------------------------------
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
@@ -203,16 +218,22 @@ class Reptile(GradientAlgorithm):
     ) -> tuple[Tensor, AdamState, list[Tensor]]:
         """phi [P] after steps on mini-batches [S, B] of a task, Adam's last state, loss and accuracy [2] of each.
 
-        They start from theta, or from another point [P].
+        They start from theta, or from another point [P]. G tasks side by side, of images [G, n, C, H, W], mini-batches
+        [G, S, B] and so on, go to phi [G, P], and their figures [2] are means over tasks.
         """
         start = self.learner.point().detach() if start is None else start
+        start = start.expand(*batches.shape[:-2], -1)
+        passed = functional_call if start.ndim == 1 else pass_side_by_side
 
         def batch_loss(parameters: Parameters, batch: Tensor) -> tuple[Tensor, Tensor]:
-            logits: Tensor = functional_call(self.learner, parameters, (images[batch],))
-            mean = prediction_loss(logits, labels[batch])
-            loss = mean * len(batch) if self.inner_loss_reduction == "sum" else mean
-            accuracy = training_accuracy(logits[None], labels[batch][None]).values()
-            return loss, torch.stack([mean, *(value.to(mean.dtype) for value in accuracy)])
+            targets = items_at(labels, batch)
+            outputs = passed(self.learner, parameters, (items_at(images, batch),))
+            mean = prediction_loss(outputs, targets)
+            num_summed = batch.numel() if self.inner_loss_reduction == "sum" else batch[..., 0].numel()
+            figures = [mean]
+            if not targets.is_floating_point():
+                figures.append(episode_accuracy(outputs.detach(), targets).to(mean.dtype).mean())
+            return mean * num_summed, torch.stack(figures)
 
         def gradient_at(point: Tensor, batch: Tensor) -> tuple[Tensor, ...]:
             return learner_gradient(self.learner, partial(batch_loss, batch=batch), point)
@@ -220,7 +241,7 @@ class Reptile(GradientAlgorithm):
         def step(point: Tensor, gradient: Tensor, state: AdamState) -> tuple[Tensor, AdamState]:
             return self.inner_step(point, gradient, state, self.inner_lr)
 
-        return descended(gradient_at, start, batches, step, state)
+        return descended(gradient_at, start, batches.movedim(-2, 0), step, state)
 
     def _inner_state(self) -> AdamState:
         return AdamState(self.inner_num_steps, self.inner_second_moment)

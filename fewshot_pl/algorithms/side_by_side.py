@@ -5,12 +5,14 @@ several tasks is one with as many groups of channels (see ``Learner``), and is c
 queries are many, they pass task by task, so that the caches keep their maps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
+from fewshot_pl.backbones.learner import side_by_side
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 
@@ -32,17 +34,22 @@ def outputs_of_each(outputs: Tensor, num_tasks: int) -> Tensor:
     return outputs.reshape(len(outputs), num_tasks, -1).movedim(1, 0)
 
 
+def pass_side_by_side(learner: nn.Module, parameters: Parameters, images: tuple[Tensor]) -> Tensor:
+    """As ``functional_call`` of each of G tasks: the outputs [G, n, N] of images [G, n, C, H, W].
+
+    Args:
+        learner: one that ``passes_side_by_side``.
+        parameters: of all tasks.
+        images: alone in a tuple.
+    """
+    outputs = functional_call(learner, parameters, (images_side_by_side(images[0]),))
+    return outputs_of_each(outputs, len(images[0]))
+
+
 def repeated(parameters: Parameters, num_tasks: int) -> Parameters:
-    """The parameters of so many tasks side by side, all the same, on a CPU with channels innermost in memory."""
-    return {name: _repeated(value, num_tasks) for name, value in parameters.items()}
-
-
-def _repeated(values: Tensor, num_tasks: int) -> Tensor:
-    innermost = values.ndim == 4 and values.is_cpu
-    in_memory = values.permute(0, 2, 3, 1) if innermost else values
+    """The parameters of so many tasks side by side, all the same."""
     # Expanded, and not concatenated: the gradient is one sum.
-    copies = in_memory.expand(num_tasks, *in_memory.shape).flatten(0, 1)
-    return copies.permute(0, 3, 1, 2) if innermost else copies
+    return {name: side_by_side(value.expand(num_tasks, *value.shape)) for name, value in parameters.items()}
 
 
 def parted(parameters: Parameters, num_tasks: int, num_together: int) -> list[Parameters]:
@@ -95,9 +102,20 @@ def losses_in_groups(
         gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
         return [task for found, _ in queried for task in found], gradients
 
-    groups = zip(*(torch.split(values, num_together) for values in tasks), strict=True)
-    loss, outputs = mean_with_known_gradient(learned, starmap(of_group, groups))
+    loss, outputs = mean_with_known_gradient(learned, starmap(of_group, _groups(tasks, num_together)))
     return loss, outputs
+
+
+def in_groups(
+    function: Callable[..., tuple[Tensor, ...]], tasks: Sequence[Tensor], num_together: int
+) -> tuple[Tensor, ...]:
+    """The outputs [T, ...] of a function of the inputs [G, ...] of a group, to whose outputs [G, ...] it takes them."""
+    found = starmap(function, _groups(tasks, num_together))
+    return tuple(torch.cat(outputs) for outputs in zip(*found, strict=True))
+
+
+def _groups(tasks: Sequence[Tensor], num_together: int) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(torch.split(values, num_together) for values in tasks), strict=True)
 
 
 def _known(

@@ -52,10 +52,15 @@ class Learner(nn.Module):
         return torch.cat([parameter.flatten() for parameter in self.parameters()])
 
     def parameters_at(self, point: Tensor) -> dict[str, Tensor]:
-        """The parameters that make up a vector [P], by name."""
+        """The parameters that make up a vector [P], by name; of G tasks side by side [G, P]."""
         parameters = dict(self.named_parameters())
-        pieces = torch.split(point, [parameter.numel() for parameter in parameters.values()])
-        found = {name: piece.view_as(parameters[name]) for piece, name in zip(pieces, parameters, strict=True)}
+        pieces = torch.split(point, [parameter.numel() for parameter in parameters.values()], -1)
+        found = {
+            name: piece.view(*point.shape[:-1], *parameters[name].shape)
+            for name, piece in zip(parameters, pieces, strict=True)
+        }
+        if point.ndim == 2:
+            return {name: side_by_side(values) for name, values in found.items()}
         return found if self.vectorised else channels_last(found)
 
 
@@ -96,6 +101,13 @@ def query_logits_at(
     with support_rows(learner, num_support):
         logits = functional_call(learner, parameters, (torch.cat([support_x, query_x]),))
     return logits[num_support:]
+
+
+def side_by_side(values: Tensor) -> Tensor:
+    """A parameter [G, ...] of G tasks, concatenated along its first dimension, in memory as ``channels_last`` says."""
+    if values.ndim != 5 or not values.is_cpu:
+        return values.flatten(0, 1)
+    return values.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

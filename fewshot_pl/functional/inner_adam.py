@@ -22,11 +22,11 @@ def adam_step(
     As ``torch.optim.Adam(betas=(0, beta2))``: the step is lr * g / (sqrt(v / (1 - beta2^t)) + eps).
     """
     num_steps = state.num_steps + 1
-    second_moment = beta2 * state.second_moment + (1 - beta2) * gradient.square()
+    second_moment = torch.addcmul(beta2 * state.second_moment, gradient, gradient, value=1 - beta2)
     # 1 - beta2^t, which float32 would round off at small t.
     correction = -torch.expm1(num_steps.to(second_moment.dtype) * math.log(beta2))
-    step = gradient / ((second_moment / correction).sqrt() + eps)
-    return point - lr * step, AdamState(num_steps, second_moment)
+    scale = (second_moment / correction).sqrt() + eps
+    return torch.addcdiv(point, gradient, scale, value=-lr), AdamState(num_steps, second_moment)
 
 
 def sgd_step(point: Tensor, gradient: Tensor, state: AdamState, lr: float) -> tuple[Tensor, AdamState]:

@@ -24,6 +24,11 @@ def mini_batches(num_items: int, batch_size: int, num_batches: int, random: Rand
     return torch.tensor(order[: num_batches * batch_size], dtype=torch.long).reshape(num_batches, batch_size)
 
 
+def items_at(items: Tensor, batch: Tensor) -> Tensor:
+    """The items [B, ...] of a mini-batch [B] of [n, ...]; of one [G, B] of each of G tasks [G, n, ...], [G, B, ...]."""
+    return items[batch] if batch.ndim == 1 else items[torch.arange(len(batch), device=batch.device)[:, None], batch]
+
+
 def descended(
     gradient_at: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
     point: Tensor,
