@@ -65,9 +65,9 @@ def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation, data: I
     yield compared_apart(setting, f"{name}, given the same tensors", "tasks/s", ours, theirs)
 
 
-def bare_rate(setting: Setting, model: FewShotAlgorithm, episode: Episode) -> Rate:
-    """The training tasks a second of a model given an Episode, without the Trainer."""
-    step, count = bare_step(model.to(setting.device)), _steps(setting)
+def bare_rate(setting: Setting, model: FewShotAlgorithm, episode: Episode, num_steps: int | None = None) -> Rate:
+    """The training tasks a second of a model given an Episode, without the Trainer, in so many steps."""
+    step, count = bare_step(model.to(setting.device)), num_steps or _steps(setting)
     return lambda: rate(lambda: [step(episode) for _ in range(count)], count * episode.num_tasks, setting.device)
 
 

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from fewshot_pl.algorithms import MAML, FewShotAlgorithm, ProtoNet
+from fewshot_pl.algorithms import MAML, FewShotAlgorithm, ProtoNet, Reptile
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
 from throughput.setting import Adaptation, Setting, Task
@@ -35,6 +35,12 @@ def maml(task: Task, adaptation: Adaptation, **settings: Any) -> MAML:
 def protonet(task: Task) -> ProtoNet:
     """Our ProtoNet with the pooled Conv4-64 on every benchmark."""
     return ProtoNet(image_shape=task.image_shape, backbone="conv4")
+
+
+def reptile(task: Task, **settings: Any) -> Reptile:
+    """Our Reptile as it comes, with the networks of its paper."""
+    backbone = "conv4-strided-flat" if task.benchmark == "Omniglot" else "conv4-32"
+    return Reptile(num_ways=task.num_ways, image_shape=task.image_shape, backbone=backbone, **settings)
 
 
 def conv4(task: Task) -> str:
@@ -76,6 +82,8 @@ def bare_step(model: FewShotAlgorithm) -> Callable[[Episode], None]:
     def step(episode: Episode) -> None:
         optimizer.zero_grad()
         torch.autograd.backward(model.training_losses(episode)["loss"])
+        if isinstance(model, Reptile):
+            model.update_inner_state()
         optimizer.step()
 
     return step

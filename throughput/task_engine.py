@@ -1,14 +1,16 @@
-"""MAML's training steps by the ways there are to go through tasks."""
+"""MAML's and Reptile's training steps by the ways there are to go through tasks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from typing import Any
 
 from throughput.maml import bare_rate
-from throughput.our_way import episodes, maml
+from throughput.our_way import episodes, maml, reptile
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Rate, Work, compared
+
+_TASKS_OF_REPTILE = 5  # to a step, as in the paper
 
 
 def work(setting: Setting) -> Iterator[Work]:
@@ -17,23 +19,40 @@ def work(setting: Setting) -> Iterator[Work]:
         if setting.quick and (num_steps, first_order) != (1, False):
             continue
         task, adaptation = Task(benchmark, 5, 1, 15), Adaptation(num_steps, first_order)
-        yield Work(f"Task engine, MAML, {task}, {adaptation}", partial(_of, setting, task, adaptation))
+        yield Work(f"Task engine, MAML, {task}, {adaptation}", partial(_maml, setting, task, adaptation))
+    for benchmark in ("Omniglot", "CIFARFS"):
+        task = Task(benchmark, 5, 5, 5)  # all of whose images it is trained on, as many as in the paper
+        yield Work(f"Task engine, Reptile, {task}", partial(_reptile, setting, task))
 
 
-def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
+def _maml(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
     data = setting.data(task, tasks_per_batch=setting.meta_batch)
     episode = next(episodes(data, setting.device))
 
     def trained(**settings: Any) -> Rate:
         return bare_rate(setting, maml(task, adaptation, **settings), episode)
 
-    name, as_it_comes = f"MAML, {task}, {adaptation}", trained()
-    in_a_loop = trained(task_parallel="loop")
+    name = f"MAML, {task}, {adaptation}"
+    yield from _mapped(setting, name, trained)
+    if (adaptation.num_steps, adaptation.first_order) != (1, False):  # compiling takes a minute
+        return
+    compiled = trained(compile=True)
+    yield compared(f"{name}, --model.compile true against without", "tasks/s", compiled, trained(), setting.repeats)
+
+
+def _reptile(setting: Setting, task: Task) -> Iterator[Comparison]:
+    data = setting.data(task, tasks_per_batch=_TASKS_OF_REPTILE)
+    episode = next(episodes(data, setting.device))
+
+    def trained(**settings: Any) -> Rate:
+        return bare_rate(setting, reptile(task, **settings), episode, num_steps=setting.amount(10))
+
+    yield from _mapped(setting, f"Reptile, {task}", trained)
+
+
+def _mapped(setting: Setting, name: str, trained: Callable[..., Rate]) -> Iterator[Comparison]:
+    as_it_comes, in_a_loop = trained(), trained(task_parallel="loop")
     yield compared(f"{name}, as it comes against a loop", "tasks/s", as_it_comes, in_a_loop, setting.repeats)
     if setting.device.type != "cpu":  # there it is what comes
         together = trained(task_parallel="side_by_side")
         yield compared(f"{name}, side by side against as it comes", "tasks/s", together, as_it_comes, setting.repeats)
-    if (adaptation.num_steps, adaptation.first_order) != (1, False):  # compiling takes a minute
-        return
-    compiled = trained(compile=True)
-    yield compared(f"{name}, --model.compile true against without", "tasks/s", compiled, as_it_comes, setting.repeats)
