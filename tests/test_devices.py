@@ -134,6 +134,9 @@ def all_figures(folder, devices=1, eval_tasks_per_batch=1, names=tuple(ALGORITHM
         found[name] = figures(model, ImageFolder(**own, **few), devices)
     for norm in ("running", "transductive"):
         found[norm] = figures(build("ProtoNet", **{**SMALL, "norm": norm}), ImageFolder(**own, **few), devices)
+    for name in ("MAML", "Reptile"):  # side by side
+        model = build(name, **{**SMALL, "norm": "transductive"})
+        found[f"{name} transductive"] = figures(model, ImageFolder(**own, **few), devices)
     validating = quiet_trainer(devices)
     found["validated"] = validating.validate(
         build("MAML", **SMALL), datamodule=ImageFolder(**own, **few), verbose=False

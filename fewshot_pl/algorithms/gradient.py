@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.side_by_side import full_groups, parted
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.learner import query_logits_at
+from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
+
+# Groups are all as large, and a task of a group of 4 is rounded alike wherever it stands, of 8 not: seen on one CPU.
+_EVALUATED_TOGETHER = 4
 
 
 class GradientAlgorithm(FewShotAlgorithm):
@@ -67,19 +72,32 @@ class GradientAlgorithm(FewShotAlgorithm):
         """How many steps a task is given now: in training, or else in validation and test."""
         return self.num_inner_steps if self.training else self.num_inner_steps_test
 
-    # Training tasks side by side ------------------------------------------------------------------------
+    # Tasks side by side ----------------------------------------------------------------------------------
 
     @property
     def adapts_side_by_side(self) -> bool:
-        """Whether several training tasks may adapt side by side, in the algorithms that know how."""
+        """Whether several tasks may adapt side by side: of algorithms that know how, those say so."""
+        return False
+
+    @property
+    def passes_side_by_side(self) -> bool:
+        """Whether tasks may pass through the learner side by side."""
         return self.learner.passes_side_by_side and not self.compiles_tasks
+
+    def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
+        """As ``adapted`` for supports [G, N*K, C, H, W], [G, N*K]: the parameters of all tasks, side by side."""
+        raise NotImplementedError
+
+    def images_of_a_step(self, support_x: Tensor) -> Tensor:
+        """Those images of one task's support, or as many, that an inner step of an evaluation takes."""
+        return support_x
 
     def num_side_by_side(self, images: Tensor, num_tasks: int) -> int:
         """How many of so many training tasks are to adapt side by side, each by steps on images [n, C, H, W]."""
         most = self.task_chunk or num_tasks
         if self.task_parallel == "side_by_side":
             return most
-        may = self.task_parallel == "auto" and self.adapts_side_by_side and images.is_cpu
+        may = self.chooses and self.adapts_side_by_side and images.is_cpu
         return min(most, self.learner.num_side_by_side(images)) if may else 1
 
     def check_side_by_side(self) -> None:
@@ -89,6 +107,26 @@ class GradientAlgorithm(FewShotAlgorithm):
                 "tasks are taken side by side through Conv4 with norm transductive or support, and without compile, "
                 "recompute_inner_steps and sequential: leave out --model.task_parallel side_by_side"
             )
+
+    def forward(self, episode: Episode) -> Tensor:
+        if not self._evaluates_side_by_side(episode):
+            return super().forward(episode)
+        self.checked_ways(episode)
+
+        def logits_of_each(
+            model: GradientAlgorithm, support_x: Tensor, support_y: Tensor, query_x: Tensor
+        ) -> tuple[Tensor]:
+            parameters = parted(model.adapted_side_by_side(support_x, support_y), len(support_x), 1)
+            return (torch.stack([model.logits_at(*task) for task in zip(parameters, support_x, query_x, strict=True)]),)
+
+        groups = full_groups(episode[:3], _EVALUATED_TOGETHER)
+        return self.map_tasks(logits_of_each, *groups)[0].flatten(0, 1)[: episode.num_tasks]
+
+    def _evaluates_side_by_side(self, episode: Episode) -> bool:
+        if not (self.evaluates_a_list and self.chooses and self.adapts_side_by_side and episode.support_x.is_cpu):
+            return False
+        # Of one thread, as figures must not depend on their number.
+        return self.learner.num_side_by_side(self.images_of_a_step(episode.support_x[0]), num_threads=1) > 1
 
     # Adaptation and prediction --------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ class MAML(GradientAlgorithm):
     Differs from the paper's code: batch norm's scale and shift are adapted too (the code has no scale and does not
     adapt the shift), and the head starts from Xavier's distribution on every benchmark.
 
-    In training on a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side; with
-    ``side_by_side`` all tasks of a step do, or ``task_chunk``, and on a GPU their queries pass so too.
+    On a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side, in training and evaluation; with
+    ``side_by_side`` all tasks of a training step do, or ``task_chunk``, and on a GPU their queries pass so too.
 
     Args:
         inner_lr: alpha.
@@ -73,7 +73,6 @@ class MAML(GradientAlgorithm):
         return self._descended(self.inner_loss, parameters, support_x, support_y, num_steps)
 
     def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
-        """As ``adapted`` for supports [G, N*K, C, H, W], [G, N*K]: the parameters of all tasks, side by side."""
         parameters = repeated(dict(self.learner.named_parameters()), len(support_x))
         images = images_side_by_side(support_x)
         return self._descended(summed(self.inner_loss), parameters, images, support_y, self.num_steps)
@@ -123,4 +122,4 @@ class MAML(GradientAlgorithm):
     @property
     def adapts_side_by_side(self) -> bool:
         # A subclass may adapt otherwise.
-        return type(self) is MAML and super().adapts_side_by_side and not self.recompute_inner_steps
+        return type(self) is MAML and self.passes_side_by_side and not self.recompute_inner_steps

@@ -14,7 +14,7 @@ from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.side_by_side import in_groups, pass_side_by_side
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
-from fewshot_pl.functional.inner_adam import AdamState, adam_step, sgd_step
+from fewshot_pl.functional.inner_adam import AdamState, MeanState, adam_step, sgd_step
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.mini_batches import descended, items_at, mini_batches
 from fewshot_pl.functional.objectives import prediction_loss
@@ -41,7 +41,7 @@ class Reptile(GradientAlgorithm):
     the same second moment and leave the mean of theirs (``sequential`` is the code's way); batch norm's epsilon is
     1e-5, not 1e-3; Adam's epsilon is added as in the Adam paper.
 
-    In training tasks take their steps side by side as those of ``MAML`` do.
+    Tasks take their steps side by side as those of ``MAML`` do.
 
     Args:
         per_query: classify each query in a batch of its own with the whole support, the paper's results without
@@ -93,8 +93,7 @@ class Reptile(GradientAlgorithm):
         self.sequential = sequential
         self.register_buffer("inner_num_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("inner_second_moment", torch.zeros_like(self.learner.point().detach()))
-        self._left: AdamState | None = None  # where the tasks since the last outer step left Adam, their mean
-        self._num_left = 0  # how many tasks that is
+        self._left = MeanState()  # of the tasks since the last outer step
         self.check_side_by_side()
 
     # Training: theta towards phi ---------------------------------------------------------------------
@@ -104,11 +103,7 @@ class Reptile(GradientAlgorithm):
         images = torch.cat([batch.support_x, batch.query_x], 1)  # [T, N*(K+Q), C, H, W]
         labels = torch.cat([batch.support_y, batch.query_y], 1)
         inputs = images, labels, sent(self._shuffled(*labels.shape[:2]), labels.device)
-        if self.sequential:
-            parts = [self._trained_on(*(tensor[i : i + 1] for tensor in inputs)) for i in range(batch.num_tasks)]
-            phi, figures = (torch.cat(values) for values in zip(*parts, strict=True))
-        else:
-            phi, figures = self._trained_on(*inputs)
+        phi, figures = in_groups(self._trained_on, inputs, 1 if self.sequential else batch.num_tasks)
         loss = (self.learner.point() - phi).square().sum(1).mean() / 2
         # Of regression there is no second figure.
         return {"loss": loss, **dict(zip(("inner_loss", "accuracy"), figures.mean(0), strict=False))}
@@ -118,7 +113,7 @@ class Reptile(GradientAlgorithm):
 
         Regression has no accuracy: [T, 1].
         """
-        start = self._left if self.sequential and self._left is not None else self._inner_state()
+        start = (self.sequential and self._left.state) or self._inner_state()
 
         def trained(model: Reptile, images: Tensor, labels: Tensor, batches: Tensor) -> tuple[Tensor, ...]:
             phi, state, figures = model._descended(images, labels, batches, start)
@@ -135,16 +130,10 @@ class Reptile(GradientAlgorithm):
         else:
             found = in_groups(partial(trained, self), inputs, num_together)
         phi, num_steps, second_moments, figures = found
-        self._leave(num_steps[0, 0], second_moments)
+        if self.sequential:
+            self._left = MeanState()  # of the last task alone
+        self._left.add(num_steps[0, 0], second_moments)
         return phi, figures
-
-    def _leave(self, num_steps: Tensor, second_moments: Tensor) -> None:
-        """Note that tasks left Adam after ``num_steps`` with these second moments [T, P]."""
-        num_tasks, moment = len(second_moments), second_moments.mean(0)
-        if self._left is not None and not self.sequential:
-            moment = self._left.second_moment.lerp(moment, num_tasks / (self._num_left + num_tasks))
-        self._left = AdamState(num_steps, moment)
-        self._num_left += num_tasks
 
     def _shuffled(self, num_tasks: int, num_images: int) -> Tensor:
         """The mini-batches [T, S, B] of training tasks."""
@@ -152,7 +141,7 @@ class Reptile(GradientAlgorithm):
         return torch.stack([mini_batches(num_images, *size, Random(seed)) for seed in self.task_seeds(num_tasks)])
 
     def on_train_start(self) -> None:
-        self._left, self._num_left = None, 0
+        self._left = MeanState()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         super().on_before_optimizer_step(optimizer)
@@ -163,14 +152,14 @@ class Reptile(GradientAlgorithm):
 
         Lightning calls this before each outer step, through a hook; a training loop of one's own must.
         """
-        if self._left is None:
+        if self._left.state is None:
             return
-        num_steps, second_moment = self._left
+        num_steps, second_moment = self._left.state
         if self._trainer is not None:
             second_moment = self.trainer.strategy.reduce(second_moment, reduce_op="mean")
         self.inner_num_steps.copy_(num_steps)
         self.inner_second_moment.copy_(second_moment)
-        self._left, self._num_left = None, 0
+        self._left = MeanState()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.SGD(self.parameters(), lr=self.learning_rate)
@@ -182,20 +171,30 @@ class Reptile(GradientAlgorithm):
 
     @property
     def adapts_side_by_side(self) -> bool:
-        return type(self) is Reptile and super().adapts_side_by_side and not self.sequential
+        return type(self) is Reptile and self.passes_side_by_side and not self.sequential
 
     # Evaluation ----------------------------------------------------------------------------------------
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
-        # The same numbers for every task: its images come in random order, and no other task can change them.
-        batches = mini_batches(support_x.shape[0], self.inner_batch_size_test, num_steps, Random(0))
-        batches = batches.to(support_x.device)
+        batches = self._mini_batches(support_x, num_steps)
         return self.learner.parameters_at(self._descended(support_x, support_y, batches, self._inner_state())[0])
 
+    def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
+        return self.adapted(support_x, support_y, self.num_steps)
+
+    def images_of_a_step(self, support_x: Tensor) -> Tensor:
+        return support_x[: self.inner_batch_size_test]
+
+    def _mini_batches(self, images: Tensor, num_steps: int) -> Tensor:
+        """The mini-batches [..., S, B] of images [..., n, C, H, W] in validation and test."""
+        *group, num_images = images.shape[:-3]
+        # The same numbers for every task: its images come in random order, and no other task can change them.
+        batches = mini_batches(num_images, self.inner_batch_size_test, num_steps, Random(0))
+        return batches.to(images.device).expand(*group, -1, -1)
+
     def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        batches = mini_batches(support_x.shape[0], self.inner_batch_size_test, self.num_steps, Random(0))
         points, state = [self.learner.point().detach()], self._inner_state()
-        for batch in batches.to(support_x.device):
+        for batch in self._mini_batches(support_x, self.num_steps):
             point, state, _ = self._descended(support_x, support_y, batch[None], state, points[-1])
             points.append(point)
         path = [self.learner.parameters_at(point) for point in points]

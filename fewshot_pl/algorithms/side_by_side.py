@@ -106,6 +106,14 @@ def losses_in_groups(
     return loss, outputs
 
 
+def full_groups(tasks: Sequence[Tensor], num_together: int) -> list[Tensor]:
+    """Tensors [T, ...] of tasks as [T / G, G, ...], the last group filled up with the last task."""
+    num_tasks = len(tasks[0])
+    num_groups = -(-num_tasks // num_together)
+    filled = torch.arange(num_groups * num_together, device=tasks[0].device).clamp(max=num_tasks - 1)
+    return [values[filled].view(num_groups, num_together, *values.shape[1:]) for values in tasks]
+
+
 def in_groups(
     function: Callable[..., tuple[Tensor, ...]], tasks: Sequence[Tensor], num_together: int
 ) -> tuple[Tensor, ...]:

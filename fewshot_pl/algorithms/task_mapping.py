@@ -17,6 +17,7 @@ from fewshot_pl.functional.sent import sent
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap", "side_by_side"]
 _NDIM_OF_FEATURES = 3  # [T, n, D]
+_NDIM_OF_IMAGES = 5  # [T, n, C, H, W], or more of groups of tasks
 _MOST_THREADS = 8  # of a loop over tasks, each of which holds the activations of one
 
 
@@ -43,10 +44,10 @@ class TaskMapping(LightningModule):
     @property
     def vectorises(self) -> bool:
         """Whether tasks are mapped by vmap."""
-        return self.task_parallel == "vmap" or (self._chooses and self.device.type == "cuda")
+        return self.task_parallel == "vmap" or (self.chooses and self.device.type == "cuda")
 
     @property
-    def _chooses(self) -> bool:
+    def chooses(self) -> bool:
         """Whether no flag says how tasks are mapped now."""
         return self.task_parallel == "auto" or (self.task_parallel == "side_by_side" and not self.training)
 
@@ -63,7 +64,7 @@ class TaskMapping(LightningModule):
         """
         # Features take so little work that tasks one by one would cost more in calls.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
-        vmap = self.vectorises or (self._chooses and of_features)
+        vmap = self.vectorises or (self.chooses and of_features)
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:
@@ -77,19 +78,19 @@ class TaskMapping(LightningModule):
 
     def _num_threads(self, inputs: tuple[Tensor, ...], loss_first: bool) -> int:
         """How many tasks a loop takes at a time."""
-        of_pixels = inputs[0].ndim == 5 and inputs[0][0, 0, 0].numel() > 1
+        of_pixels = inputs[0].ndim >= _NDIM_OF_IMAGES and inputs[0][0, 0, 0].numel() > 1
         # In training, threads wait for each other: most operations of two derivatives are called from Python.
         pays = of_pixels and not torch.is_grad_enabled()
-        wanted = self.task_parallel == "threads" or (self._chooses and pays)
+        wanted = self.task_parallel == "threads" or (self.chooses and pays)
         # In a graph built by several threads, a sum of gradients has no fixed order; nor have random draws.
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":
             return 1
         at_once = min(torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
-        return at_once if self._evaluates_a_list else min(len(inputs[0]), at_once)
+        return at_once if self.evaluates_a_list else min(len(inputs[0]), at_once)
 
     @property
-    def _evaluates_a_list(self) -> bool:
+    def evaluates_a_list(self) -> bool:
         """Whether this is validation or test on tasks of one size.
 
         As many threads then share the cores in every batch, however few its tasks: with more to a task its sums would

@@ -57,11 +57,11 @@ class Conv4(nn.Module):
         """
         return getattr(self._first.norm, "mode", None) in ("transductive", "support")
 
-    def num_side_by_side(self, images: Tensor) -> int:
+    def num_side_by_side(self, images: Tensor, num_threads: int | None = None) -> int:
         """See ``Learner``."""
         if not self.passes_side_by_side or len(images) > _FEW_IMAGES:
             return 1
-        return max(1, min(_MOST_SIDE_BY_SIDE, self._first.num_cached(images) // max(1, len(images))))
+        return max(1, min(_MOST_SIDE_BY_SIDE, self._first.num_cached(images, num_threads) // max(1, len(images))))
 
     @property
     def _first(self) -> ConvBlock:

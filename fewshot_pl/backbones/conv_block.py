@@ -40,10 +40,13 @@ class ConvBlock(nn.Sequential):
             return torch.cat([self._folded_pass(part, weight, bias) for part in torch.split(maps, num_cached)])
         return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
 
-    def num_cached(self, maps: Tensor) -> int:
-        """Of how many images, at least one, the caches keep what the convolution makes of them."""
+    def num_cached(self, maps: Tensor, num_threads: int | None = None) -> int:
+        """Of how many images, at least one, the caches keep what the convolution makes of them.
+
+        Those of so many threads' cores, by default of as many as torch has.
+        """
         image_bytes = len(self.conv.weight) * maps.shape[2:].numel() // self.conv.stride[0] ** 2 * maps.itemsize
-        return max(1, torch.get_num_threads() * _CACHED_BYTES // max(1, image_bytes))
+        return max(1, (num_threads or torch.get_num_threads()) * _CACHED_BYTES // max(1, image_bytes))
 
     def _is_foldable(self, maps: Tensor) -> bool:
         return (

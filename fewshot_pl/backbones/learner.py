@@ -39,13 +39,14 @@ class Learner(nn.Module):
         """Whether several tasks may pass side by side."""
         return type(self.backbone) is Conv4 and self.backbone.passes_side_by_side
 
-    def num_side_by_side(self, images: Tensor) -> int:
+    def num_side_by_side(self, images: Tensor, num_threads: int | None = None) -> int:
         """How many tasks it pays on a CPU to pass side by side, so that its caches keep their maps; or else 1.
 
         Args:
             images: [n, C, H, W] of one task.
+            num_threads: by so many threads; default as many as torch has.
         """
-        return self.backbone.num_side_by_side(images) if type(self.backbone) is Conv4 else 1
+        return self.backbone.num_side_by_side(images, num_threads) if type(self.backbone) is Conv4 else 1
 
     def point(self) -> Tensor:
         """The parameters as one vector [P]."""

@@ -14,6 +14,22 @@ class AdamState(NamedTuple):
     second_moment: Tensor  # [P] running mean of squared gradients, biased towards its start at 0
 
 
+class MeanState:
+    """The mean of the states in which tasks left Adam, all behind as many steps."""
+
+    def __init__(self) -> None:
+        self.state: AdamState | None = None
+        self._num_tasks = 0
+
+    def add(self, num_steps: Tensor, second_moments: Tensor) -> None:
+        """Count in tasks that left Adam behind ``num_steps`` with these second moments [T, P]."""
+        moment = second_moments.mean(0)
+        self._num_tasks += len(second_moments)
+        if self.state is not None:
+            moment = self.state.second_moment.lerp(moment, len(second_moments) / self._num_tasks)
+        self.state = AdamState(num_steps, moment)
+
+
 def adam_step(
     point: Tensor, gradient: Tensor, state: AdamState, lr: float, beta2: float = 0.999, eps: float = 1e-8
 ) -> tuple[Tensor, AdamState]:

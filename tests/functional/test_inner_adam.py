@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewshot_pl.functional.inner_adam import AdamState, adam_step, sgd_step
+from fewshot_pl.functional.inner_adam import AdamState, MeanState, adam_step, sgd_step
 
 
 @pytest.fixture
@@ -61,3 +61,11 @@ def test_sgd_is_torchs_and_leaves_the_state(gradients):
     point, after = states_of(sgd_step, gradients, state)
     assert after is state
     torch.testing.assert_close(point, reached_by(torch.optim.SGD, gradients)[0], rtol=1e-12, atol=0)
+
+
+def test_the_mean_state_is_the_mean_over_tasks_however_they_come(gradients):
+    mean = MeanState()
+    assert mean.state is None
+    for part in torch.split(gradients, [1, 20, 39]):
+        mean.add(torch.tensor(5), part)
+    torch.testing.assert_close(mean.state, AdamState(torch.tensor(5), gradients.mean(0)), rtol=1e-12, atol=0)
