@@ -123,7 +123,8 @@ class GradientAlgorithm(FewShotAlgorithm):
         return self.map_tasks(logits_of_each, *groups)[0].flatten(0, 1)[: episode.num_tasks]
 
     def _evaluates_side_by_side(self, episode: Episode) -> bool:
-        if not (self.evaluates_a_list and self.chooses and self.adapts_side_by_side and episode.support_x.is_cpu):
+        may = self.chooses and self.adapts_side_by_side and episode.support_x.is_cpu
+        if not (may and self.evaluates_a_list) or (self.task_chunk or _EVALUATED_TOGETHER) < _EVALUATED_TOGETHER:
             return False
         # Of one thread, as figures must not depend on their number.
         return self.learner.num_side_by_side(self.images_of_a_step(episode.support_x[0]), num_threads=1) > 1

@@ -107,6 +107,7 @@ def test_batches_and_threads_change_no_figure(algorithm, image_shape, group_size
     [
         (MAML, 6, {}),
         (MAML, 1, {"task_parallel": "loop"}),
+        (MAML, 1, {"task_chunk": 3}),
         (MAML, 1, {"norm": "running"}),
         (MAML, 1, {"image_shape": (3, 84, 84), "backbone": "conv4"}),
         (Reptile, 1, {"inner_batch_size_test": 30, "num_inner_steps_test": 1, "image_shape": (3, 84, 84)}),
