@@ -16,7 +16,7 @@ from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
 
-# Groups are all as large, and a task of a group of 4 is rounded alike wherever it stands, of 8 not: seen on one CPU.
+# All groups are as large, and wherever in one a task stands, it is rounded alike: tested on one CPU.
 _EVALUATED_TOGETHER = 4
 
 
@@ -113,11 +113,9 @@ class GradientAlgorithm(FewShotAlgorithm):
             return super().forward(episode)
         self.checked_ways(episode)
 
-        def logits_of_each(
-            model: GradientAlgorithm, support_x: Tensor, support_y: Tensor, query_x: Tensor
-        ) -> tuple[Tensor]:
+        def logits_of_each(model: GradientAlgorithm, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
             parameters = parted(model.adapted_side_by_side(support_x, support_y), len(support_x), 1)
-            return (torch.stack([model.logits_at(*task) for task in zip(parameters, support_x, query_x, strict=True)]),)
+            return torch.stack([model.logits_at(*task) for task in zip(parameters, support_x, query_x, strict=True)])
 
         groups = full_groups(episode[:3], _EVALUATED_TOGETHER)
         return self.map_tasks(logits_of_each, *groups)[0].flatten(0, 1)[: episode.num_tasks]

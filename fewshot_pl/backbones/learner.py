@@ -69,7 +69,9 @@ def _grouped_linear(features: Tensor, layer: nn.Linear, num_tasks: int) -> Tenso
     """Features [n, G*D] of tasks side by side to what a layer with the parameters of all makes of them, [n, G*N]."""
     of_each = features.view(len(features), num_tasks, -1).movedim(1, 0)
     weight, bias = layer.weight.view(num_tasks, layer.out_features, -1), layer.bias.view(num_tasks, 1, -1)
-    return torch.baddbmm(bias, of_each, weight.mT).movedim(0, 1).flatten(1)
+    # Not broadcast: how the gradient's sum is rounded would depend on a task's place among the others.
+    biases = torch.bmm(bias.new_ones(num_tasks, len(features), 1), bias)
+    return torch.baddbmm(biases, of_each, weight.mT).movedim(0, 1).flatten(1)
 
 
 def build_learner(

@@ -86,12 +86,14 @@ def test_the_outputs_are_those_of_each_task_by_itself(algorithm, arguments, grou
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("image_shape", [OMNIGLOT, COLOUR])
+@pytest.mark.parametrize(
+    ("backbone", "image_shape", "num_ways"),
+    [("conv4-strided", OMNIGLOT, 5), ("conv4-strided", OMNIGLOT, 20), ("conv4", COLOUR, 5)],
+)
 @pytest.mark.parametrize("algorithm", [MAML, Reptile])
-def test_batches_and_threads_change_no_figure(algorithm, image_shape, group_sizes, two_threads):
-    episode = random_episode(7, num_ways=5, num_shots=1, num_queries=15, image_shape=image_shape)
-    backbone = "conv4" if image_shape == COLOUR else "conv4-strided"
-    model = build(algorithm, image_shape=image_shape, backbone=backbone)
+def test_batches_and_threads_change_no_figure(algorithm, backbone, image_shape, num_ways, group_sizes, two_threads):
+    episode = random_episode(7, num_ways=num_ways, num_shots=1, num_queries=5, image_shape=image_shape)
+    model = build(algorithm, image_shape=image_shape, backbone=backbone, num_ways=num_ways)
     figures, logits = evaluated(model, episode, [7])
     for sizes in ([4, 3], [3, 3, 1], [1] * 7):
         others, other_logits = evaluated(model, episode, sizes)
