@@ -41,7 +41,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     made = parser.instantiate(config)
     recorder = EpisodeRecorder() if config.compare or config.report else None
     trainer = Trainer(**_with_callback(made.trainer, recorder))
-    models = contestants(checkpoints, config.num_inner_steps)
+    models = contestants(checkpoints, config.num_inner_steps, config.per_query)
     cells = grid(made.data, config.ways, config.shots)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
     if config.compare and trainer.is_global_zero:

@@ -9,7 +9,7 @@ from fewshot_pl.checkpoints import algorithm_of
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 
-_STEPS = "num_inner_steps_test"
+_STEPS, _PER_QUERY = "num_inner_steps_test", "per_query"
 
 
 class Contestant(NamedTuple):
@@ -21,23 +21,37 @@ class Contestant(NamedTuple):
     trained_on: str | None  # name of the benchmark
 
 
-def contestants(checkpoints: Mapping[str, dict[str, Any]], num_inner_steps: int | None) -> list[Contestant]:
-    """The models in checkpoints by path, those that take steps with ``num_inner_steps`` of them, where it is given.
+def contestants(
+    checkpoints: Mapping[str, dict[str, Any]], num_inner_steps: int | None = None, per_query: bool | None = None
+) -> list[Contestant]:
+    """The models in checkpoints by path, with other settings where they are given, those that have them.
+
+    Args:
+        checkpoints: opened.
+        num_inner_steps: of models that take steps.
+        per_query: of models that can pass each query in a batch of its own.
 
     Raises:
-        InputError: a number of steps is given and no model takes steps.
+        InputError: a setting is given that no model has.
     """
-    takes_steps = {path: _STEPS in checkpoint["hyper_parameters"] for path, checkpoint in checkpoints.items()}
-    if num_inner_steps is not None and not any(takes_steps.values()):
-        names = " and ".join(dict.fromkeys(checkpoint["algorithm"] for checkpoint in checkpoints.values()))
-        adapts = "adapts" if len(checkpoints) == 1 else "adapt"
-        raise InputError(f"{names} {adapts} to a task without steps: leave out --num_inner_steps")
+    given = {_STEPS: num_inner_steps, _PER_QUERY: per_query}
+    asked = {name: value for name, value in given.items() if value is not None}
+    for name in asked:
+        if not any(name in checkpoint["hyper_parameters"] for checkpoint in checkpoints.values()):
+            raise InputError(_refusal(name, [checkpoint["algorithm"] for checkpoint in checkpoints.values()]))
     labels = _labels(checkpoints)
     found = []
     for path, checkpoint in checkpoints.items():
-        changed = {_STEPS: num_inner_steps} if num_inner_steps is not None and takes_steps[path] else {}
+        changed = {name: value for name, value in asked.items() if name in checkpoint["hyper_parameters"]}
         found.append(Contestant(labels[path], path, algorithm_of(checkpoint, **changed), checkpoint.get("data")))
     return found
+
+
+def _refusal(name: str, algorithms: Sequence[str]) -> str:
+    if name == _PER_QUERY:
+        return "only Reptile passes each query in a batch of its own: leave out --per_query"
+    names, adapts = " and ".join(dict.fromkeys(algorithms)), "adapts" if len(algorithms) == 1 else "adapt"
+    return f"{names} {adapts} to a task without steps: leave out --num_inner_steps"
 
 
 def check_fit(

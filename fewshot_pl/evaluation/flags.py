@@ -66,6 +66,11 @@ def _parser() -> FewShotArgumentParser:
     parser.add_argument(
         "--num_inner_steps", type=int | None, help="steps of adaptation, of what takes steps; default as trained"
     )
+    parser.add_argument(
+        "--per_query",
+        type=bool | None,
+        help="each query in a batch of its own with the support, of Reptile with norm transductive; default as trained",
+    )
     parser.add_argument("--output", type=str | None, help="file.json or file.csv to write the results to")
     parser.add_argument("--report", type=str | None, help="folder for a page with pictures, report.html")
     parser.add_argument("--latex", action="store_true", help="print the results as rows of a LaTeX table, too")

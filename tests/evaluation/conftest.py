@@ -11,7 +11,7 @@ CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The paths of two ProtoNets, a MAML of 3 ways, and two methods of regression."""
+    """The paths of two ProtoNets, a MAML and a Reptile of 3 ways, and two methods of regression."""
     root = tmp_path_factory.mktemp("evaluation")
     write_image_folder(root / "images", num_classes=6, num_images=8, size=16)
     (root / "images" / "test" / "test0").rename(root / "images" / "test" / CLASS)
@@ -30,6 +30,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "first": trained("ProtoNet", "ImageFolder", 0, images, "--seed_everything=0"),
         "second": trained("ProtoNet", "ImageFolder", 1, images, "--seed_everything=1"),
         "maml": trained("MAML", "ImageFolder", 0, images, "--model.inner_lr=0.1"),
+        "reptile": trained("Reptile", "ImageFolder", 0, images, "--model.num_inner_steps_test=2"),
         "sinusoid": trained("MAML", "Sinusoid", 0, {"num_shots": 5}, *mlp),
         "other sinusoid": trained("Reptile", "Sinusoid", 0, {"num_shots": 5}, *mlp, "--model.num_inner_steps_test=1"),
     }

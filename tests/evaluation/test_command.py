@@ -189,6 +189,7 @@ MISTAKES = {
     f"{ONE} --shots 1 2 --data.num_shots=1": "leave out one of them",
     f"{ONE} --num_inner_steps 2": "ProtoNet adapts to a task without steps",
     "--compare {first} {second} --num_inner_steps 2": "ProtoNet adapt to a task without steps",
+    f"{ONE} --per_query true": "only Reptile passes each query in a batch of its own",
     f"{ONE} --output results.txt": "must end in one of .json, .csv",
     f"{ONE} --report {{first}}": "give --report another place",
 }
@@ -228,3 +229,13 @@ def test_steps_are_of_those_that_take_them(checkpoints: dict[str, str], run: Run
     compared = run("--compare", checkpoints["first"], checkpoints["maml"], *flags)
     assert compared[1]["accuracy"] == run("--ckpt_path", checkpoints["maml"], *flags)["accuracy"]
     assert compared[1]["model_parameters"]["num_inner_steps_test"] == 0
+
+
+def test_queries_pass_each_by_itself_where_asked(checkpoints: dict[str, str], run: Run) -> None:
+    together, alone = (
+        run("--ckpt_path", checkpoints["reptile"], "--per_query", per_query) for per_query in ("false", "true")
+    )
+    assert together == {**run("--ckpt_path", checkpoints["reptile"]), "wall_time_s": together["wall_time_s"]}
+    assert (together["norm"], alone["norm"]) == ("transductive", "transductive, per query")
+    assert alone["model_parameters"]["per_query"] is True
+    assert together["nll"] != alone["nll"]
