@@ -64,3 +64,12 @@ def checkpoint(tmp_path, monkeypatch):
         return path
 
     return written
+
+
+@pytest.fixture
+def two_threads():
+    """Torch has two threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

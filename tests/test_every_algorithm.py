@@ -129,14 +129,6 @@ def task_parallel(request):
     return request.param
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(row, **arguments):
     """The row's algorithm with the same weights at every call."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Training tasks whose inner steps are taken side by side.
+"""Tasks whose inner steps are taken side by side.
 
 On a CPU the operations on a small support take longer to call than to compute. A network with the parameters of
 several tasks is one with as many groups of channels (see ``Learner``), and is called once for all of them. Where

@@ -40,14 +40,6 @@ def group_sizes(monkeypatch):
     return sizes
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 class Logits(Callback):
     def __init__(self):
         self.seen = []
