@@ -165,15 +165,19 @@ def train(args: Sequence[str] | None) -> None:
         metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return
-    result = result_of(model, data, metrics, "test", time.monotonic() - started)
+    device = trainer.strategy.root_device
+    result = result_of(model, data, metrics, "test", time.monotonic() - started, device)
     result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
     print_result(result)
-    if best and (rates := calibrate(model, data, Path(best))):
-        print(told(rates))
-        result["unknown"] = rates
     if cli.run_folder:
         result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
-        save_result(result, cli.run_folder / "results.json")
+        save_result(result, cli.run_folder / "results.json")  # nothing of what follows can lose it
+    model.to(device)  # the Trainer has it back in main memory
+    if best and (rates := calibrate(model, data, Path(best))):
+        print(told(rates))
+        if cli.run_folder:
+            save_result(result | {"unknown": rates}, cli.run_folder / "results.json")
+    if cli.run_folder:
         print(f"Saved in {cli.run_folder}")
     if isinstance(trainer.logger, TensorBoardLogger):
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}

@@ -21,9 +21,23 @@ _FIGURES = ("accuracy", "mse", "ci95", "nll", "ece", "brier", "loss")
 
 
 def result_of(
-    model: FewShotAlgorithm, data: EpisodicDataModule, metrics: Mapping[str, float], split: str, wall_time: float
+    model: FewShotAlgorithm,
+    data: EpisodicDataModule,
+    metrics: Mapping[str, float],
+    split: str,
+    wall_time: float,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """The result of an evaluation as plain values; accuracies are fractions, NLL is in nats, times are seconds."""
+    """The result of an evaluation as plain values; accuracies are fractions, NLL is in nats, times are seconds.
+
+    Args:
+        model: what was evaluated.
+        data: on its episodes.
+        metrics: what Lightning's Trainer returned.
+        split: whose episodes.
+        wall_time: of all that the result took.
+        device: where, as a Trainer has the model back in main memory when it is done.
+    """
     return {
         "algorithm": type(model).__name__,
         "data": type(data).__name__,
@@ -35,7 +49,7 @@ def result_of(
         "episode_seed": data.seed,
         "wall_time_s": round(wall_time, 1),
         "versions": versions(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {_accelerator(model)}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {_name(device)}",
         "model_parameters": _plain(model.hparams),
         "data_parameters": _plain(data.hparams),
     }
@@ -107,8 +121,8 @@ def result_cells(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _accelerator(model: FewShotAlgorithm) -> str:
-    return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _plain(parameters: Any) -> dict[str, Any]:

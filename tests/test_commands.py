@@ -14,6 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fewshot_pl.cli import evaluate, train
+from fewshot_pl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
@@ -227,3 +228,14 @@ def test_a_full_disk_is_said_in_one_sentence(
     monkeypatch.setattr("fewshot_pl.cli.save_result", no_space)
     assert train(flags) == 2
     assert "no space left on disk to write last.ckpt" in capsys.readouterr().err
+
+
+def test_a_result_is_saved_before_it_is_calibrated_when_to_call_an_image_unknown(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise InputError("no memory")
+
+    monkeypatch.setattr("fewshot_pl.cli.calibrate", fails)
+    assert train(flags) == 2
+    assert 0 <= results(run_folder(flags))["accuracy"] <= 1

@@ -11,7 +11,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from fewshot_pl.algorithms import MAML, MatchingNet, ProtoNet, RelationNet
 from fewshot_pl.callbacks import EpisodePicture
+from fewshot_pl.callbacks.validation_picture import FirstBatchObserver
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.episode import Episode
 
 SHAPE = (1, 16, 16)
 METRIC = {
@@ -144,3 +146,20 @@ def test_training_is_as_before_and_its_pictures_show_images(data, tmp_path, monk
         assert torch.equal(with_features.support_x, with_images.support_x)
         assert torch.equal(with_features.query_y, with_images.query_y)
     assert not module.fixed_episodes("val").holds_features
+
+
+def test_a_picture_has_the_images_behind_features_where_the_model_is(data, tmp_path):
+    class Looks(FirstBatchObserver):
+        def look(self, trainer, pl_module, episode, logits):
+            seen.append(episode)
+
+    seen, fitting, module = [], trainer(logger=TensorBoardLogger(tmp_path)), data()
+    fitting.datamodule = module
+    module.prepare_data()
+    module.setup("fit")
+    model = ProtoNet(image_shape=SHAPE).to("meta")
+    features = Episode(torch.empty(2, 6, 8), torch.empty(2, 6), torch.empty(2, 9, 8), torch.empty(2, 9))
+    Looks().on_validation_batch_end(fitting, model, {"logits": torch.empty(2, 9, 3)}, features, 0)
+    (episode,) = seen
+    assert not episode.holds_features
+    assert {field.device.type for field in episode[:4]} == {"meta"}

@@ -334,25 +334,46 @@ def test_trains_and_tests_in_mixed_precision(row, two_threads):
 
 
 @pytest.mark.parametrize(
-    ("row", "task_parallel"),
-    [(row, "loop") for row in ROWS.values()] + [(row, "threads") for row in PLAIN_ROWS.values()],
-    ids=[f"{name}-loop" for name in ROWS] + [f"{name}-threads" for name in PLAIN_ROWS],
+    ("row", "task_parallel", "task_chunk"),
+    [(row, way, chunk) for row in ROWS.values() for way, chunk in (("loop", None), ("vmap", 1), ("vmap", 2))]
+    + [(row, "threads", None) for row in PLAIN_ROWS.values()],
+    ids=[f"{name}-{way}" for name in ROWS for way in ("loop", "vmap-1", "vmap-2")]
+    + [f"{name}-threads" for name in PLAIN_ROWS],
 )
-def test_gradients_taken_task_by_task_are_those_of_all_tasks_together(row, task_parallel, two_threads):
-    """Where it is known that all tasks have labels, a loop keeps no more than one task in memory, threads a few."""
+def test_gradients_taken_some_tasks_at_a_time_are_those_of_all_together(row, task_parallel, task_chunk, two_threads):
+    """Where it is known that all tasks have labels, a loop keeps no more than one task in memory, others a few."""
     episode = random_episode(num_tasks=3, dtype=torch.float64)
 
-    def step(batch, task_parallel):
-        model = build(row, task_parallel=task_parallel).double()
+    def step(batch, task_parallel, task_chunk=None):
+        model = build(row, task_parallel=task_parallel, task_chunk=task_chunk).double()
         torch.manual_seed(1)  # of generated images and of samples
         loss = model.training_losses(batch)["loss"]
         gradient = flat_gradient(loss, model)
         with torch.inference_mode():
             return [loss, gradient, *model.buffers(), model.eval()(batch)]
 
-    one_by_one = step(episode._replace(known_ways=NUM_WAYS), task_parallel)
-    for value, reference in zip(one_by_one, step(episode, "loop"), strict=True):
-        torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-12)
+    some_at_a_time = step(episode._replace(known_ways=NUM_WAYS), task_parallel, task_chunk)
+    rounding = row.rounding if task_parallel == "vmap" else 1e-12
+    for value, reference in zip(some_at_a_time, step(episode, "loop"), strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-9, atol=rounding)
+
+
+def test_vmap_takes_the_gradient_of_a_chunk_before_the_next_passes(monkeypatch):
+    model = ProtoNet(image_shape=IMAGE_SHAPE, task_parallel="vmap", task_chunk=2)
+    events, logits, gradient = [], model.query_logits, torch.autograd.grad
+    monkeypatch.setattr(model, "query_logits", lambda *task: events.append("pass") or logits(*task))
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kw: events.append("gradient") or gradient(*args, **kw))
+    model.training_losses(random_episode(num_tasks=5)._replace(known_ways=NUM_WAYS))
+    assert events == ["pass", "gradient"] * 3
+
+
+@pytest.mark.parametrize(("num_tasks", "expected"), [(1, []), (2, [1])])
+def test_a_task_by_itself_is_trained_without_vmap(num_tasks, expected, monkeypatch):
+    monkeypatch.setattr(ProtoNet, "vectorises", True)  # as on a GPU
+    calls, vmap = [], torch.func.vmap
+    monkeypatch.setattr(torch.func, "vmap", lambda *args, **kwargs: calls.append(1) or vmap(*args, **kwargs))
+    ProtoNet(image_shape=IMAGE_SHAPE).training_losses(random_episode(num_tasks=num_tasks))["loss"].backward()
+    assert calls == expected
 
 
 @pytest.mark.parametrize("row", PLAIN_ROWS.values(), ids=PLAIN_ROWS.keys())

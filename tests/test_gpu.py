@@ -1,6 +1,7 @@
 """A GPU gives a CPU's figures, and no step waits for it; skipped where torch has none."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def quiet_trainer(**arguments):
     return Trainer(**{**off, **arguments})
 
 
-@pytest.mark.parametrize("task_parallel", ["auto", "loop"])
+@pytest.mark.parametrize("task_parallel", ["auto", "loop", "vmap"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_is_that_of_a_cpu(kind, task_parallel):
     episode = random_episode(num_tasks=3, dtype=torch.float64)._replace(known_ways=NUM_WAYS)
@@ -123,6 +124,34 @@ def test_an_algorithm_trains_and_is_tested_by_its_command(name, precision, packe
     ]
     assert train(command) == 0
     assert "test split" in capsys.readouterr().out
+    (result,) = tmp_path.glob("*/*/*/results.json")
+    assert torch.cuda.get_device_name() in json.loads(result.read_text())["machine"]
+
+
+@pytest.mark.parametrize("name", ["ProtoNet", "MatchingNet"])
+def test_pictures_are_made_of_validations_on_features(name, packed, tmp_path):
+    command = [
+        *(f"--model={name}", "--data=Glyphs", f"--data.cache_dir={packed}", f"--runs={tmp_path}"),
+        *("--trainer.accelerator=gpu", "--trainer.devices=1", "--trainer.max_epochs=1", "--pictures=all"),
+        *("--data.batches_per_epoch=2", "--data.num_val_episodes=2000", "--data.num_test_episodes=4"),
+    ]
+    assert train(command) == 0
+
+
+@pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
+def test_a_chunk_of_tasks_bounds_the_memory_of_a_step(kind):
+    episode = move_data_to_device(random_episode(num_tasks=16, num_queries=20)._replace(known_ways=NUM_WAYS), GPU)
+
+    def peak(task_chunk):
+        model = seeded(kind, task_chunk=task_chunk).to(GPU)
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        model.training_losses(episode)["loss"].backward()
+        return torch.cuda.max_memory_allocated() - before
+
+    peak(None)  # what is made at first
+    assert peak(2) < peak(None) / 2
 
 
 def test_a_training_goes_on_as_if_never_stopped(packed, tmp_path):

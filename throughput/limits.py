@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_pl.backbones import build_backbone
 from throughput.our_way import Build, bare_step, episodes, maml, protonet, trained_rate
+from throughput.precision import tf32_allowed
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Work, compared, rate
 
@@ -32,7 +33,7 @@ def work(setting: Setting) -> Iterator[Work]:
 def _trainer(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: int) -> Iterator[Comparison]:
     """A step under the Trainer beside the same step in a bare loop over the same data module."""
     model = build()
-    count = setting.amount(max(4, 4000 // (task.num_images * tasks_per_step)), 2)
+    count = setting.steps(max(4, 4000 // (task.num_images * tasks_per_step)))
     data = setting.data(task, tasks_per_batch=tasks_per_step)
     batches, step = episodes(data, setting.device), bare_step(model.to(setting.device))
 
@@ -48,7 +49,7 @@ def _trainer(setting: Setting, name: str, task: Task, build: Build, tasks_per_st
 
 def _network(setting: Setting, task: Task) -> Iterator[Comparison]:
     """ProtoNet's step beside forward and backward of its network on as many random images."""
-    count = setting.amount(max(4, 1600 // task.num_images), 2)
+    count = setting.steps(max(4, 1600 // task.num_images))
     data = setting.data(task)
     episode, step = next(episodes(data, setting.device)), bare_step(protonet(task).to(setting.device))
     network = build_backbone("conv4", task.image_shape, "running").to(setting.device)
@@ -77,9 +78,10 @@ def _peak(setting: Setting, task: Task) -> Iterator[Comparison]:
     episode, step = next(episodes(data, setting.device)), bare_step(protonet(task).to(setting.device))
     with FlopCounterMode(display=False) as counter:
         step(episode)
-    operations, count = counter.get_total_flops(), setting.amount(20, 2)
+    operations, count = counter.get_total_flops(), setting.steps(20)
 
     def ours() -> float:
-        return rate(lambda: [step(episode) for _ in range(count)], count * operations, setting.device)
+        with tf32_allowed(False):
+            return rate(lambda: [step(episode) for _ in range(count)], count * operations, setting.device)
 
     yield compared(f"ProtoNet, {task}, against the peak of {name}", "FLOP/s", ours, lambda: peak, setting.repeats)

@@ -31,7 +31,7 @@ def _of(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Compar
 
 
 def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: ImageDataModule) -> Iterator[Comparison]:
-    tasks_per_step, count = data.tasks_per_batch, _steps(setting)
+    tasks_per_step, count = data.tasks_per_batch, setting.steps(1)
     step = maml_step(maml_network(task), adaptation, task, setting.device)
     sampled = samples(taskset(setting, task))
 
@@ -65,12 +65,7 @@ def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation, data: I
     yield compared_apart(setting, f"{name}, given the same tensors", "tasks/s", ours, theirs)
 
 
-def bare_rate(setting: Setting, model: FewShotAlgorithm, episode: Episode, num_steps: int | None = None) -> Rate:
-    """The training tasks a second of a model given an Episode, without the Trainer, in so many steps."""
-    step, count = bare_step(model.to(setting.device)), num_steps or _steps(setting)
+def bare_rate(setting: Setting, model: FewShotAlgorithm, episode: Episode, steps_on_cpu: int = 1) -> Rate:
+    """The training tasks a second of a model given an Episode, without the Trainer, in so many steps on a CPU."""
+    step, count = bare_step(model.to(setting.device)), setting.steps(steps_on_cpu)
     return lambda: rate(lambda: [step(episode) for _ in range(count)], count * episode.num_tasks, setting.device)
-
-
-def _steps(setting: Setting) -> int:
-    """Our optimisation steps to a rate; theirs, and ours on a CPU, take a second each."""
-    return 1 if setting.device.type == "cpu" else setting.amount(20)

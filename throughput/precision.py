@@ -1,6 +1,7 @@
 """Training in half precision, and on CUDA with TensorFloat-32, beside the same training in float32."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -29,15 +30,11 @@ def _of(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: i
 def _compared(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: int) -> Iterator[Comparison]:
     model = build()
     data = setting.data(task, tasks_per_batch=tasks_per_step)
-    count = setting.amount(max(2, 1600 // (task.num_images * tasks_per_step)), 2)
+    count = setting.steps(max(2, 1600 // (task.num_images * tasks_per_step)))
 
     def trained(precision: Precision, tf32: bool) -> float:
-        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        allow_tf32(tf32)
-        try:
+        with tf32_allowed(tf32):
             return trained_rate(model, data, count, setting, precision=precision)
-        finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
     ways = {"bf16-mixed": partial(trained, "bf16-mixed", False)}
     if setting.device.type == "cuda":
@@ -45,3 +42,14 @@ def _compared(setting: Setting, name: str, task: Task, build: Build, tasks_per_s
     float32 = partial(trained, "32-true", False)
     for way, ours in ways.items():
         yield compared(f"{name}, {way} against float32", "tasks/s", ours, float32, setting.repeats)
+
+
+@contextmanager
+def tf32_allowed(allowed: bool) -> Iterator[None]:
+    """Within, TensorFloat-32 is allowed everywhere, or nowhere."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -10,6 +10,7 @@ import torch
 from fewshot_pl.benchmarks import CIFARFS, Omniglot
 from fewshot_pl.data.image_datamodule import ImageDataModule
 
+_STEPS_ON_GPU = 50
 _ENDLESS = 1_000_000  # batches of an epoch, whose end no measurement reaches
 BENCHMARKS: dict[str, type[ImageDataModule]] = {"Omniglot": Omniglot, "CIFARFS": CIFARFS}
 
@@ -88,6 +89,10 @@ class Setting:
     def amount(self, full: int, quick: int = 1) -> int:
         """How much work a rate is taken from: so much, or less of it on a ``quick`` run."""
         return quick if self.quick else full
+
+    def steps(self, on_cpu: int) -> int:
+        """How many of our training steps a rate is taken from: on a GPU enough to outlast what is around them."""
+        return self.amount(on_cpu if self.device.type == "cpu" else max(on_cpu, _STEPS_ON_GPU), min(on_cpu, 2))
 
     def data(self, task: Task, **settings: Any) -> ImageDataModule:
         """The data module of a task's benchmark, set up, without augmentation."""

@@ -25,7 +25,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
         learning_rate: of Adam, which trains all learned parameters.
         lr_halve_every: halve the learning rate every so many training steps; 0 keeps it.
         task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, ``side_by_side``
-            (MAML's alone: groups of the channels of one network), or ``auto``, as the base states.
+            (MAML's and Reptile's alone: groups of the channels of one network), or ``auto``, as the base states.
         task_chunk: how many tasks vmap, threads or steps side by side take at once, to bound memory; default all, and
             of the others up to 8, as torch has threads or the caches hold maps.
         compile: let torch.compile make one program of what training does with a task; this takes minutes at first,
@@ -74,7 +74,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         """Scalars to log, ``loss`` among them: the one that is minimised."""
-        loss, outputs = self._losses_one_by_one(batch) if self._takes_one_by_one(batch) else self._losses_at_once(batch)
+        loss, outputs = self._losses_in_parts(batch) if self._takes_parts(batch) else self._losses_at_once(batch)
         return {"loss": loss, **training_accuracy(outputs, batch.query_y)}
 
     def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
@@ -147,18 +147,12 @@ class FewShotAlgorithm(TaskMapping, ABC):
         outputs = self(batch)
         return self.query_loss(outputs, batch.query_y), outputs
 
-    def _losses_one_by_one(self, batch: Episode) -> tuple[Tensor, Tensor]:
-        """The same, where each task's gradient is taken before the next task, so that memory holds one task."""
+    def _losses_in_parts(self, batch: Episode) -> tuple[Tensor, Tensor]:
+        """The same, where gradients of some tasks are taken before the next tasks, so that memory holds those alone."""
         num_ways = self.checked_ways(batch)
 
-        def task_loss(
-            model: FewShotAlgorithm,
-            support_x: Tensor,
-            support_y: Tensor,
-            query_x: Tensor,
-            query_y: Tensor,
-            *more: Tensor,
-        ) -> tuple[Tensor, Tensor]:
+        def task_loss(model: FewShotAlgorithm, *task: Tensor) -> tuple[Tensor, Tensor]:
+            support_x, support_y, query_x, query_y, *more = task
             outputs = model.query_logits(support_x, support_y, query_x, num_ways, *more)
             return model.query_loss(outputs[None], query_y[None]), outputs
 
@@ -166,11 +160,15 @@ class FewShotAlgorithm(TaskMapping, ABC):
         loss, outputs = self.map_tasks(task_loss, *inputs, loss_first=True)
         return loss, outputs
 
-    def _takes_one_by_one(self, batch: Episode) -> bool:
+    def _takes_parts(self, batch: Episode) -> bool:
+        num_together = (self.task_chunk or batch.num_tasks) if self.vectorises else 1
+        return batch.num_tasks > num_together and self._may_take_parts(batch)
+
+    def _may_take_parts(self, batch: Episode) -> bool:
         # Half precision with 5 bits of exponent needs the loss scaled before its gradient is taken.
         scaled = torch.is_autocast_enabled() and torch.get_autocast_dtype(self.device.type) == torch.float16
         known = batch.is_regression or batch.known_ways is not None  # else tasks may differ in their numbers of labels
-        return batch.num_tasks > 1 and known and torch.is_grad_enabled() and not (self.vectorises or scaled)
+        return known and torch.is_grad_enabled() and not scaled
 
     # Lightning's hooks -------------------------------------------------------------------------------
 

@@ -94,11 +94,14 @@ class GradientAlgorithm(FewShotAlgorithm):
 
     def num_side_by_side(self, images: Tensor, num_tasks: int) -> int:
         """How many of so many training tasks are to adapt side by side, each by steps on images [n, C, H, W]."""
-        most = self.task_chunk or num_tasks
+        most = min(self.task_chunk or num_tasks, num_tasks)
         if self.task_parallel == "side_by_side":
             return most
-        may = self.chooses and self.adapts_side_by_side and images.is_cpu
-        return min(most, self.learner.num_side_by_side(images)) if may else 1
+        if not (self.chooses and self.adapts_side_by_side):
+            return 1
+        if images.is_cpu:
+            return min(most, self.learner.num_side_by_side(images))
+        return most if images.is_cuda else 1
 
     def check_side_by_side(self) -> None:
         """Raise InputError if tasks are to adapt side by side and cannot."""

@@ -32,8 +32,9 @@ class MAML(GradientAlgorithm):
     Differs from the paper's code: batch norm's scale and shift are adapted too (the code has no scale and does not
     adapt the shift), and the head starts from Xavier's distribution on every benchmark.
 
-    On a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side, in training and evaluation; with
-    ``side_by_side`` all tasks of a training step do, or ``task_chunk``, and on a GPU their queries pass so too.
+    On a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side, in training and evaluation. On a
+    GPU, and with ``side_by_side``, all tasks of a training step do, or ``task_chunk`` of them; on a GPU their queries
+    pass so too.
 
     Args:
         inner_lr: alpha.
@@ -101,9 +102,13 @@ class MAML(GradientAlgorithm):
 
     # Tasks whose inner steps are taken side by side ----------------------------------------------------
 
-    def _losses_one_by_one(self, batch: Episode) -> tuple[Tensor, Tensor]:
+    def _takes_parts(self, batch: Episode) -> bool:
+        together = self.num_side_by_side(batch.support_x[0], batch.num_tasks) > 1
+        return super()._takes_parts(batch) or (together and self._may_take_parts(batch))
+
+    def _losses_in_parts(self, batch: Episode) -> tuple[Tensor, Tensor]:
         if (num_together := self.num_side_by_side(batch.support_x[0], batch.num_tasks)) == 1:
-            return super()._losses_one_by_one(batch)
+            return super()._losses_in_parts(batch)
         self.checked_ways(batch)
 
         def query_loss(

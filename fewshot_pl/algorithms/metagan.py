@@ -133,8 +133,8 @@ class MetaGAN(FewShotAlgorithm):
         noise = self.task_noise(batch.num_tasks, batch.support_x.shape[1] + batch.query_x.shape[1], _NUM_NOISE)
         noise = noise.to(batch.support_x)
         parts = by_labels(batch, noise)
-        one_by_one = self._takes_one_by_one(batch)
-        rounds = [self._round(part, one_by_one) for part in parts]
+        in_parts = self._takes_parts(batch)
+        rounds = [self._round(part, in_parts) for part in parts]
         names = "loss", "discriminator_loss", "generator_loss", "real_loss", "fake_loss"
         figures = {name: mean_over_tasks(name, parts, rounds) for name in names}
         if parts[0].has_labels:
@@ -142,7 +142,7 @@ class MetaGAN(FewShotAlgorithm):
             figures |= training_accuracy(rounds[0].on_queries, parts[0].tasks.query_y)
         return figures
 
-    def _round(self, part: Part, one_by_one: bool) -> Round:
+    def _round(self, part: Part, in_parts: bool) -> Round:
         """How tasks that all have labels, or all have none, were played."""
         tasks, noise, has_labels, share = part
         num_ways = self.checked_ways(tasks) if has_labels else 0
@@ -159,7 +159,7 @@ class MetaGAN(FewShotAlgorithm):
             queries = QuerySet(query_x, query_y if has_labels else None, query_u, model.generator(z_query, code))
             return model._played(support, queries, share)
 
-        return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=one_by_one))
+        return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=in_parts))
 
     def _played(self, support: SupportSet, queries: QuerySet, share: float) -> Round:
         """How one task was played; so large a share of the tasks has labels."""

@@ -1,6 +1,7 @@
 """One-task functions applied to many tasks, by a loop, on threads or by vmap."""
 
 from collections.abc import Callable
+from itertools import starmap
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,9 @@ def mapped(
         vmap: the tasks in one pass, or else a loop over them.
         at_once: how many tasks vmap takes together, None for all; or on how many threads the loop runs.
         compiled: by torch.compile, for the shapes at hand; a loop then has one thread.
-        loss_first: the first output is a loss, and nothing else is differentiated. A loop then takes the gradient of
-            each task at once, so that memory holds the results of one task; the losses' mean [] is in their place.
+        loss_first: the first output is a loss, and nothing else is differentiated. The gradient of what vmap takes
+            together, or of each task of a loop, is then taken at once, so that memory holds the results of those
+            alone; the losses' mean [] is in their place.
     """
 
     def with_statistics(network: nn.Module, *task: Tensor) -> tuple[Tensor, ...]:
@@ -49,15 +51,15 @@ def mapped(
         in_dims = None, *(0 for _ in inputs)
         run = torch.func.vmap(with_statistics, in_dims, randomness="different", chunk_size=at_once)
     if compiled:
-        run, at_once = torch.compile(run, dynamic=False), 1
+        run = torch.compile(run, dynamic=False)
     if vmap:
         with vectorised_pass(network):
-            stacked = tuple(run(network, *inputs))
+            stacked = _chunked_losses(network, run, inputs, at_once) if loss_first else tuple(run(network, *inputs))
     else:
         loop = _looped_losses if loss_first else _looped
         differentiated = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first alone would turn it on
-            stacked = loop(network, run, _tasks(inputs), at_once or 1)
+            stacked = loop(network, run, _tasks(inputs), 1 if compiled else at_once or 1)
     norms = _observing(network)
     num_outputs = len(stacked) - 2 * len(norms)
     for index, layer in enumerate(norms):
@@ -87,7 +89,7 @@ def _looped_losses(
     network: nn.Module, function: Callable[..., tuple[Tensor, ...]], tasks: list[tuple[Tensor, ...]], num_threads: int
 ) -> tuple[Tensor, ...]:
     """The mean of the tasks' losses, and their other outputs, stacked to [T, ...]."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = _trained(network)
 
     def with_gradients(network: nn.Module, *task: Tensor) -> TaskGradients:
         outputs = function(network, *task)
@@ -96,3 +98,22 @@ def _looped_losses(
 
     found = one_by_one(network, with_gradients, tasks, num_threads)
     return mean_with_known_gradient(parameters, found)
+
+
+def _chunked_losses(
+    network: nn.Module, vmapped: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], at_once: int | None
+) -> tuple[Tensor, ...]:
+    """The same, by a function of some tasks, [n, ...] each, to their outputs, [n, ...] each."""
+    parameters = _trained(network)
+
+    def with_gradients(*tasks: Tensor) -> TaskGradients:
+        outputs = vmapped(network, *tasks)
+        gradients = torch.autograd.grad(outputs[0].sum(), parameters, allow_unused=True)
+        return list(zip(*(values.detach() for values in outputs), strict=True)), gradients
+
+    chunks = zip(*(torch.split(values, at_once or len(values)) for values in inputs), strict=True)
+    return mean_with_known_gradient(parameters, starmap(with_gradients, chunks))
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -27,8 +27,8 @@ class TaskMapping(LightningModule):
     Args:
         task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
             vmap on CUDA and of most features, on threads in evaluations of images of more than one pixel, and else
-            by a loop, in which an algorithm may take what it can of several tasks side by side; ``side_by_side``: of
-            all tasks of a training step, where it can, and in evaluations as ``auto``.
+            by a loop, but what an algorithm can take of several tasks side by side; ``side_by_side``: of all tasks of
+            a training step, where it can, and in evaluations as ``auto``.
         task_chunk: how many tasks vmap, threads or a loop take at once, to bound memory; default all, and of threads
             as many as torch has, up to 8.
         compile: in training, by torch.compile.
@@ -60,11 +60,12 @@ class TaskMapping(LightningModule):
         """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...].
 
         The function takes the model, which may be a copy that shares the parameters, before the inputs of a task.
-        ``loss_first``: see ``mapped``; not for vmap.
+        ``loss_first``: see ``mapped``.
         """
         # Features take so little work that tasks one by one would cost more in calls.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
-        vmap = self.vectorises or (self.chooses and of_features)
+        alone = self.chooses and self.training and len(inputs[0]) == 1  # whose batch norm is one operation without vmap
+        vmap = not alone and (self.vectorises or (self.chooses and of_features))
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:

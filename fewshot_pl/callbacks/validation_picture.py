@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_fabric.utilities import move_data_to_device
 from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
@@ -34,7 +35,8 @@ class FirstBatchObserver(Observer, ABC):
         if not isinstance(outputs, Mapping) or "logits" not in outputs:
             return
         if batch.holds_features:  # the images behind them: the first validation batch holds the first of the list
-            batch = trainer.datamodule.fixed_episodes("val", 0, batch.num_tasks)  # type: ignore[attr-defined]
+            images = trainer.datamodule.fixed_episodes("val", 0, batch.num_tasks)  # type: ignore[attr-defined]
+            batch = move_data_to_device(images, pl_module.device)
         self.look(trainer, pl_module, batch, outputs["logits"])
 
 

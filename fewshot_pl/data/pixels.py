@@ -17,9 +17,7 @@ def images_at(images: Tensor, numbers: Tensor) -> Tensor:
 
 def rotated(images: Tensor, quarter_turns: Tensor) -> Tensor:
     """Images [T, N, n, C, H, W] turned counter-clockwise by quarter_turns [T, N] of 0..3; H must equal W."""
-    side = images.shape[-1]
-    grid = torch.arange(side * side, device=images.device).view(side, side)
-    turns = torch.stack([torch.rot90(grid, turn).flatten() for turn in range(4)])  # [4, H*W] source pixels
+    turns = _turned_pixels(images.shape[-1], images.device)
     source = turns[quarter_turns][:, :, None, None].expand(*images.shape[:4], -1)
     return images.flatten(-2).gather(-1, source).view_as(images)
 
@@ -48,6 +46,14 @@ def _blocks(images: Tensor) -> tuple[Tensor, ...]:
     """Images [n, C, H, W] in parts: on a CPU such as stay in its cache from one operation to the next."""
     num_values = images[0].numel() if len(images) and images.device.type == "cpu" else 0
     return torch.split(images, max(_BLOCK_VALUES // num_values, 1)) if num_values else (images,)
+
+
+@lru_cache
+def _turned_pixels(side: int, device: torch.device) -> Tensor:
+    """For each of four quarter turns the pixel that comes to each place, [4, H*W]; kept, as many calls make it."""
+    with torch.inference_mode(False):  # a validation may be the first to ask, a training the next
+        grid = torch.arange(side * side, device=device).view(side, side)
+        return torch.stack([torch.rot90(grid, turn).flatten() for turn in range(4)])
 
 
 @lru_cache

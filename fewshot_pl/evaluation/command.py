@@ -105,7 +105,8 @@ def _outcome(
     run = trainer.test if split == "test" else trainer.validate
     with within_memory("lower --data.eval_tasks_per_batch"):
         metrics = run(contestant.model, datamodule=data, verbose=False)[0]
-    result = result_of(contestant.model, data, metrics, split, time.monotonic() - started)
+    device = trainer.strategy.root_device
+    result = result_of(contestant.model, data, metrics, split, time.monotonic() - started, device)
     result["checkpoint"] = contestant.path
     return Outcome(contestant.label, result, data, recorder.records if recorder else None)
 

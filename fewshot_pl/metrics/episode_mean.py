@@ -24,9 +24,24 @@ def episode_mse(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def episode_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss [T] of each task, from outputs [T, n, N] and targets [T, n] or [T, n, D]."""
-    # One by one: how a sum over several tasks is rounded would depend on which are in the batch.
-    return torch.stack([loss(*(part[None] for part in task)) for task in zip(outputs, targets, strict=True)])
+    """The loss [T] of each task, from outputs [T, n, N] and targets [T, n] or [T, n, D].
+
+    Args:
+        loss: the mean over tasks, of outputs and targets likewise.
+        outputs: of the tasks.
+        targets: of the tasks.
+    """
+    # One by one on a CPU: how a sum over several tasks is rounded there would depend on which are in the batch.
+    return _losses_one_by_one(loss, outputs, targets) if outputs.is_cpu else _losses_at_once(loss, outputs, targets)
+
+
+def _losses_one_by_one(loss: Callable[[Tensor, Tensor], Tensor], *tasks: Tensor) -> Tensor:
+    return torch.stack([loss(*(part[None] for part in task)) for task in zip(*tasks, strict=True)])
+
+
+def _losses_at_once(loss: Callable[[Tensor, Tensor], Tensor], *tasks: Tensor) -> Tensor:
+    losses: Tensor = torch.func.vmap(loss)(*(part[:, None] for part in tasks))
+    return losses
 
 
 def mean_and_ci95(figures: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot_pl.metrics import EpisodeMean, episode_accuracy, episode_mse
+from fewshot_pl.algorithms import ProtoNet, RelationNet
+from fewshot_pl.metrics import EpisodeMean, episode_accuracy, episode_losses, episode_mse
+from fewshot_pl.metrics.episode_mean import _losses_at_once
 
 NUM_EPISODES, NUM_QUERIES, NUM_WAYS = 40, 15, 5
 
@@ -81,3 +83,20 @@ def test_squared_error_is_the_mean_over_points_and_dimensions():
     predictions, targets = torch.randn(2, 4, 7, 3).unbind()
     expected = ((predictions.numpy() - targets.numpy()) ** 2).reshape(4, -1).mean(1)
     np.testing.assert_allclose(episode_mse(predictions, targets), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", [ProtoNet, RelationNet])
+@pytest.mark.parametrize("inference", [True, False])
+def test_losses_at_once_as_on_a_gpu_are_those_one_by_one(algorithm, inference, logits, targets):
+    targets[0, 2] = targets[3, :7] = -100
+    loss = algorithm().query_loss
+    with torch.inference_mode(inference):
+        expected = torch.stack([loss(*task) for task in zip(logits.split(1), targets.split(1), strict=True)])
+        torch.testing.assert_close(episode_losses(loss, logits, targets), expected, rtol=0, atol=0)
+        torch.testing.assert_close(_losses_at_once(loss, logits, targets), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_losses_at_once_of_a_regression():
+    outputs, targets = torch.randn(2, 4, 6, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = episode_mse(outputs, targets)
+    torch.testing.assert_close(_losses_at_once(ProtoNet().query_loss, outputs, targets), expected, rtol=0, atol=1e-14)
