@@ -1,10 +1,12 @@
 """Inner steps of several tasks side by side: the losses and gradients of a loop over tasks, in float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
 
-from fewshot_pl.algorithms import MAML, PLATIPUS
+from fewshot_pl.algorithms import MAML, PLATIPUS, Reptile
 from fewshot_pl.algorithms.side_by_side import images_side_by_side, parted, repeated
 from fewshot_pl.backbones import Learner
 from fewshot_pl.errors import InputError
@@ -54,6 +56,23 @@ def query_passes(monkeypatch):
 def loss_outputs_gradient(model, episode):
     losses = model.training_losses(episode)
     return losses["loss"].detach(), losses["accuracy"], flat_gradient(losses["loss"], model)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "arguments", "expected"),
+    [
+        (MAML, {}, 32),
+        (MAML, {"task_chunk": 8}, 8),
+        (Reptile, {}, 32),
+        (MAML, {"task_parallel": "vmap"}, 1),
+        (MAML, {"norm": "group"}, 1),
+        (MAML, {"recompute_inner_steps": True}, 1),
+        (PLATIPUS, {}, 1),
+    ],
+)
+def test_on_a_gpu_all_tasks_of_a_step_adapt_side_by_side(algorithm, arguments, expected):
+    on_a_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
+    assert build(algorithm, **arguments).num_side_by_side(on_a_gpu, 32) == expected
 
 
 @pytest.mark.parametrize("norm", ["transductive", "support"])
