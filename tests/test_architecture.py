@@ -18,7 +18,7 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("freed_memory", "pages", "printable", "process_group", "registries", "resuming", "whole_files"),
+    *("freed_memory", "pages", "printable", "process_group", "registries", "resuming", "step_log", "whole_files"),
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -30,10 +30,11 @@ ARROWS = {
     "functional": set(),
     "backbones": set(),
     "metrics": set(),
-    "algorithms": {"episode", "functional", "backbones", "metrics"},
+    "step_log": set(),
+    "algorithms": {"episode", "functional", "backbones", "metrics", "step_log"},
     "data": {"episode"},
     "benchmarks": {"data", "episode", "printable"},
-    "callbacks": {"episode", "algorithms", "metrics"},
+    "callbacks": {"episode", "algorithms", "metrics", "step_log"},
     "checkpoints": {"algorithms", "registries", "whole_files"},
     "guard": {"printable", "process_group"},
     "process_group": set(),

@@ -16,6 +16,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy, episode_losses
+from fewshot_pl.step_log import StepLog
 
 
 class FewShotAlgorithm(TaskMapping, ABC):
@@ -50,6 +51,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
         check_arguments(type(self).__name__, self.hparams, self.carries_statistics)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
+        self._step_log = StepLog()
         self.measures = nn.ModuleDict({"val": EpisodeMeasures(), "test": EpisodeMeasures()})
 
     # What an algorithm implements --------------------------------------------------------------------
@@ -74,7 +76,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         """Scalars to log, ``loss`` among them: the one that is minimised."""
-        loss, outputs = self._losses_in_parts(batch) if self._takes_parts(batch) else self._losses_at_once(batch)
+        loss, outputs = self._losses_in_parts(batch) if self.takes_parts(batch) else self._losses_at_once(batch)
         return {"loss": loss, **training_accuracy(outputs, batch.query_y)}
 
     def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
@@ -160,23 +162,15 @@ class FewShotAlgorithm(TaskMapping, ABC):
         loss, outputs = self.map_tasks(task_loss, *inputs, loss_first=True)
         return loss, outputs
 
-    def _takes_parts(self, batch: Episode) -> bool:
-        num_together = (self.task_chunk or batch.num_tasks) if self.vectorises else 1
-        return batch.num_tasks > num_together and self._may_take_parts(batch)
-
-    def _may_take_parts(self, batch: Episode) -> bool:
-        # Half precision with 5 bits of exponent needs the loss scaled before its gradient is taken.
-        scaled = torch.is_autocast_enabled() and torch.get_autocast_dtype(self.device.type) == torch.float16
-        known = batch.is_regression or batch.known_ways is not None  # else tasks may differ in their numbers of labels
-        return known and torch.is_grad_enabled() and not scaled
-
     # Lightning's hooks -------------------------------------------------------------------------------
 
-    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
         losses = self.training_losses(batch)
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), batch_size=batch.num_tasks)
-        return losses["loss"]
+        self._step_log.log(self, losses, batch.num_tasks)
+        return losses
+
+    def on_train_batch_end(self, outputs: Any, batch: Episode, batch_idx: int) -> None:
+        self._step_log.log_last(self, outputs, batch.num_tasks)
 
     def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
         return self._evaluation_step(batch, "val")

@@ -133,7 +133,7 @@ class MetaGAN(FewShotAlgorithm):
         noise = self.task_noise(batch.num_tasks, batch.support_x.shape[1] + batch.query_x.shape[1], _NUM_NOISE)
         noise = noise.to(batch.support_x)
         parts = by_labels(batch, noise)
-        in_parts = self._takes_parts(batch)
+        in_parts = self.takes_parts(batch)
         rounds = [self._round(part, in_parts) for part in parts]
         names = "loss", "discriminator_loss", "generator_loss", "real_loss", "fake_loss"
         figures = {name: mean_over_tasks(name, parts, rounds) for name in names}

@@ -90,7 +90,7 @@ class PLATIPUS(MAML):
         self.checked_ways(batch)
         noise = self.task_noise(batch.num_tasks, self.num_training_samples, len(self.log_variance_q))
         inputs = *batch[:4], noise
-        if self._takes_parts(batch):
+        if self.takes_parts(batch):
             loss, query_loss, kl, outputs = self.map_tasks(PLATIPUS._task_losses, *inputs, loss_first=True)
         else:
             outputs, kl = self.map_tasks(PLATIPUS._sampled_from_q, *inputs)  # [T, S, N*Q, N], [T]

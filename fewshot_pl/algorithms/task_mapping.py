@@ -12,6 +12,7 @@ from torch import Tensor
 from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import running_statistics
+from fewshot_pl.episode import Episode
 from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.sent import sent
 
@@ -76,6 +77,18 @@ class TaskMapping(LightningModule):
                 reason = str(error).strip().partition("\n")[0]
                 rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
         return map_with()
+
+    def takes_parts(self, batch: Episode) -> bool:
+        """Whether a training step takes the gradients of some tasks before the next tasks pass."""
+        num_together = (self.task_chunk or batch.num_tasks) if self.vectorises else 1
+        return batch.num_tasks > num_together and self.may_take_parts(batch)
+
+    def may_take_parts(self, batch: Episode) -> bool:
+        """Whether it could: the loss is the mean of the tasks' losses, and not scaled."""
+        # Half precision with 5 bits of exponent needs the loss scaled before its gradient is taken.
+        scaled = torch.is_autocast_enabled() and torch.get_autocast_dtype(self.device.type) == torch.float16
+        known = batch.is_regression or batch.known_ways is not None  # else tasks may differ in their numbers of labels
+        return known and torch.is_grad_enabled() and not scaled
 
     def _num_threads(self, inputs: tuple[Tensor, ...], loss_first: bool) -> int:
         """How many tasks a loop takes at a time."""

@@ -25,6 +25,7 @@ from rich.progress import ProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from fewshot_pl.episode import Episode
+from fewshot_pl.step_log import StepLog
 
 RATE = "train/episodes_per_s"
 SHOWN = ("train/loss", "train/accuracy", RATE, "val/accuracy", "val/mse")
@@ -66,6 +67,7 @@ class EpisodeRate(Callback):
     def __init__(self, window: int = 50) -> None:
         self._batches: deque[tuple[float, int]] = deque(maxlen=window)  # (seconds, episodes)
         self._since: float | None = None
+        self._step_log = StepLog()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._since is None:
@@ -79,6 +81,8 @@ class EpisodeRate(Callback):
         now = time.perf_counter()
         self._batches.append((now - self._since, batch.num_tasks * trainer.world_size))
         self._since = now
+        if not self._step_log.is_due(trainer, trainer.global_step):
+            return
         seconds, episodes = map(sum, zip(*self._batches, strict=True))
         # A tensor of the host: Lightning would copy a number to the device, and wait for it.
         rate = torch.tensor(episodes / max(seconds, 1e-9))
@@ -120,7 +124,7 @@ class EpisodeBar(RichProgressBar):
 class EpisodeLines(ProgressBar):
     """Prints one line per validation, or per epoch where nothing is validated: for logs and pipes.
 
-    Loss and training accuracy are means over the batches since the line before.
+    Loss and training accuracy are means over the batches since the line before, of what ``training_step`` returned.
     """
 
     def __init__(self) -> None:
@@ -138,12 +142,12 @@ class EpisodeLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
-        if not self.is_enabled:
+        if not self.is_enabled or not isinstance(outputs, Mapping):
             return
-        metrics = trainer.callback_metrics
-        for name in ("train/loss", "train/accuracy"):
-            if name in metrics:
-                self._sums[name] = self._sums.get(name, 0) + metrics[name].detach()
+        # Lightning has divided the loss by the number of batches to a step.
+        weights = {"loss": trainer.accumulate_grad_batches, "accuracy": 1}
+        for name in weights.keys() & outputs.keys():
+            self._sums[f"train/{name}"] = self._sums.get(f"train/{name}", 0) + weights[name] * outputs[name]
         self._num_batches += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,6 +15,12 @@ def clock(monkeypatch):
     return clock
 
 
+def looked_at(**attributes):
+    """A Trainer whose logger writes a line at every step."""
+    never = {"is_last_batch": False, "should_stop": False, "max_steps": -1, "callbacks": [], "lr_scheduler_configs": []}
+    return SimpleNamespace(log_every_n_steps=1, global_step=1, **never, **attributes)
+
+
 class Rates:
     """A LightningModule that keeps the rates logged to it."""
 
@@ -27,7 +33,7 @@ class Rates:
 
 
 def test_rate_is_a_mean_over_a_window_of_all_devices(clock, episode):
-    rate, module, trainer = EpisodeRate(window=2), Rates(), SimpleNamespace(world_size=3)
+    rate, module, trainer = EpisodeRate(window=2), Rates(), looked_at(world_size=3)
     for seconds in (1.0, 1.0, 2.0, 4.0):
         rate.on_train_batch_start(trainer, module, episode(num_tasks=2), 0)
         clock.now += seconds
@@ -36,7 +42,7 @@ def test_rate_is_a_mean_over_a_window_of_all_devices(clock, episode):
 
 
 def test_rate_counts_waiting_for_data_but_not_validation(clock, episode):
-    rate, module, trainer = EpisodeRate(), Rates(), SimpleNamespace(world_size=1)
+    rate, module, trainer = EpisodeRate(), Rates(), looked_at(world_size=1)
 
     def train_batch():
         rate.on_train_batch_start(trainer, module, episode(num_tasks=2), 0)

@@ -1,0 +1,55 @@
+"""StepLog: at which training steps figures are logged."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class StepLog:
+    """Logs the figures of training steps where somebody sees them.
+
+    To log a figure takes Lightning as long as a small network takes for its forward pass, and of all that is logged
+    between two lines of a logger the last is kept. So figures are logged where a line is written, at the last step of
+    an epoch and of the training, twice a second for whoever looks, and at every step where something monitors them.
+    """
+
+    def __init__(self) -> None:
+        self._next_look = 0.0
+
+    def is_due(self, trainer: Trainer, step: int) -> bool:
+        """Whether to log the figures of a step, counted from 1."""
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        is_line = every > 0 and step % every == 0
+        is_last = trainer.is_last_batch or trainer.should_stop or step == trainer.max_steps
+        now = time.monotonic()
+        if not (is_line or is_last or now >= self._next_look or _is_monitored(trainer)):
+            return False
+        self._next_look = now + _SECONDS_BETWEEN_LOOKS
+        return True
+
+    def log(self, module: LightningModule, losses: Mapping[str, Tensor], num_tasks: int) -> None:
+        """Log what a training step found on so many tasks, if it is due; to be called within the step."""
+        if self.is_due(module.trainer, module.trainer.global_step + 1):
+            _log(module, losses, num_tasks)
+
+    def log_last(self, module: LightningModule, outputs: Any, num_tasks: int) -> None:
+        """Log what Lightning hands to ``on_train_batch_end`` where a training is to stop: it writes a line then."""
+        if outputs and module.trainer.should_stop:
+            whole = outputs["loss"] * module.trainer.accumulate_grad_batches  # Lightning has divided it
+            _log(module, {**outputs, "loss": whole}, num_tasks)
+
+
+def _log(module: LightningModule, losses: Mapping[str, Tensor], num_tasks: int) -> None:
+    for name, value in losses.items():
+        module.log(f"train/{name}", value.detach(), batch_size=num_tasks)
+
+
+def _is_monitored(trainer: Trainer) -> bool:
+    """Whether a callback, as early stopping, or a schedule of the learning rate looks at a figure of training."""
+    watching = (*trainer.callbacks, *trainer.lr_scheduler_configs)  # type: ignore[attr-defined]
+    return any(str(getattr(part, "monitor", None)).startswith("train/") for part in watching)
