@@ -17,13 +17,13 @@ _PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations a 
 
 def work(setting: Setting) -> Iterator[Work]:
     omniglot, colour = Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)
-    for task in (omniglot, colour):
+    small = Task("Omniglot", 5, 1, 15)
+    for task in (omniglot, colour, small):
         trainer = partial(_trainer, setting, "ProtoNet", task, partial(protonet, task), 1)
         yield Work(f"Trainer, ProtoNet, {task}", trainer)
-    adapted = Task("Omniglot", 5, 1, 15)
-    one_step = partial(maml, adapted, Adaptation(1, first_order=False))
-    trainer = partial(_trainer, setting, "MAML, 1 inner step", adapted, one_step, setting.meta_batch)
-    yield Work(f"Trainer, MAML, {adapted}", trainer)
+    one_step = partial(maml, small, Adaptation(1, first_order=False))
+    trainer = partial(_trainer, setting, "MAML, 1 inner step", small, one_step, setting.meta_batch)
+    yield Work(f"Trainer, MAML, {small}", trainer)
     for task in (omniglot, colour):
         yield Work(f"Bare network, ProtoNet, {task}", partial(_network, setting, task))
     if setting.device.type == "cuda":

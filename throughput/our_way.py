@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fewshot_pl.algorithms import MAML, FewShotAlgorithm, ProtoNet, Reptile
+from fewshot_pl.callbacks import EpisodeRate, FiniteLoss
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.episode import Episode
 from throughput.setting import Adaptation, Setting, Task
@@ -56,7 +57,10 @@ def trained_rate(
     devices: int = 1,
     precision: Precision = "32-true",
 ) -> float:
-    """Training tasks a second through Lightning's Trainer, from the second step on, logged to TensorBoard."""
+    """Training tasks a second through Lightning's Trainer, from the second step on, logged to TensorBoard.
+
+    With the callbacks of ``train.py`` that do something at every step.
+    """
     watch = _Watch(setting.device)
     trainer = Trainer(
         accelerator=setting.accelerator,
@@ -65,7 +69,7 @@ def trained_rate(
         max_steps=num_steps + 1,
         limit_val_batches=0,
         logger=TensorBoardLogger(setting.work / "logs", name="", version="throughput"),
-        callbacks=[watch],
+        callbacks=[EpisodeRate(), FiniteLoss(), watch],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
