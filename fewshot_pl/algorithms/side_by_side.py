@@ -98,7 +98,8 @@ def losses_in_groups(
         own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x), num_queried_together)
         images = (torch.split(values, num_queried_together) for values in (support_x, query_x, query_y))
         queried = [_known(query_loss, *some) for some in zip(own, *images, strict=True)]
-        of_adapted = [torch.cat(parts) for parts in zip(*(gradients for _, gradients in queried), strict=True)]
+        of_parts = [gradients for _, gradients in queried]
+        of_adapted = of_parts[0] if len(of_parts) == 1 else [torch.cat(parts) for parts in zip(*of_parts, strict=True)]
         gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
         return [task for found, _ in queried for task in found], gradients
 

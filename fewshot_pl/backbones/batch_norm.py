@@ -65,19 +65,22 @@ class _BatchNormBackward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, u: Tensor, u_weight: Tensor, u_bias: Tensor) -> tuple[Tensor | None, ...]:
         v, x, weight, mean, r, of_weight, of_bias = ctx.saved_tensors
-        count = x.numel() // x.shape[1]
+        part = x.shape[1] / x.numel()  # 1 over the number of values of a channel
         # Of u, what dx is of v, and its sums; mean(v h) and mean v are known from the first backward pass.
         du, u_times_h, u_sum = _backward(u, x, weight, mean, r, ctx.eps)
-        vh, uh = of_weight / count, u_times_h / count
-        covariance = (u * v).sum((0, 2, 3)) / count - (u_sum / count) * (of_bias / count) - uh * vh
-        of_h = u_weight - weight * r * uh  # how much of v is in the derivative by h
+        scale, r_part = weight * r, r * part
+        products = torch.addcmul(u_sum * of_bias, u_times_h, of_weight)
+        of_scale = r * torch.add((u * v).sum((0, 2, 3)), products, alpha=-part)  # r times u's covariance with v
+        by_v = r * torch.addcmul(u_weight, scale, u_times_h, value=-part)  # how much of v is in the derivative by x
         # By x, through h and through r: a sum of x, v and du.
-        by_h = -r * (of_h * vh + weight * r * covariance)
-        of_x = torch.addcmul(_per_channel(-by_h * r * mean - r * of_h * of_bias / count), x, _per_channel(by_h * r))
-        of_x.addcmul_(v, _per_channel(r * of_h)).addcmul_(du, _per_channel(-r * vh))
+        by_x = r_part * torch.addcmul(by_v * of_weight, scale, of_scale)
+        rest = torch.addcmul(by_x * mean, by_v, of_bias, value=-part)
+        of_x = torch.addcmul(_per_channel(rest), x, _per_channel(by_x), value=-1)
+        of_x.addcmul_(v, _per_channel(by_v)).addcmul_(du, _per_channel(r_part * of_weight), value=-1)
         # By v: du, and what the gradients of weight and bias say.
-        of_v = du.addcmul_(x, _per_channel(u_weight * r)).add_(_per_channel(u_bias - u_weight * r * mean))
-        return of_v, of_x, count * r * covariance, None, None, None
+        slope = u_weight * r
+        of_v = du.addcmul_(x, _per_channel(slope)).add_(_per_channel(torch.addcmul(u_bias, slope, mean, value=-1)))
+        return of_v, of_x, of_scale, None, None, None
 
 
 def _backward(

@@ -47,7 +47,7 @@ def adapted_parameters(
 
         gradients, _ = inner_gradients(loss_at, values, constant=constant, plain=plain)
         if plain:  # a call for all, which vmap does not know
-            return tuple(torch._foreach_sub(values, torch._foreach_mul(gradients, inner_lr)))
+            return tuple(torch._foreach_add(values, torch._foreach_mul(gradients, -inner_lr)))
         return tuple(value - inner_lr * gradient for value, gradient in zip(values, gradients, strict=True))
 
     values = tuple(parameters.values())

@@ -1,6 +1,6 @@
 """A loss whose gradient was taken before the backward pass."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ def mean_with_known_gradient(parameters: Sequence[Tensor], found: Iterable[TaskG
     for of_some, gradients in found:
         tasks += of_some
         sums = [_sum(total, gradient) for total, gradient in zip(sums, gradients, strict=True)]
-    means = [None if total is None else total / len(tasks) for total in sums]
+    means = _of_each(torch._foreach_div, sums, len(tasks))
     losses, *others = (torch.stack(values) for values in zip(*tasks, strict=True))
     return with_known_gradient(losses.mean(), parameters, means), *others
 
@@ -44,6 +44,14 @@ def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:
     if total is None or more is None:
         return more if total is None else total
     return total + more
+
+
+def _of_each(
+    function: Callable[..., Sequence[Tensor]], values: Sequence[Tensor | None], number: Any
+) -> list[Tensor | None]:
+    """What one call makes of all the values that are there, and a number."""
+    found = iter(function(there, number) if (there := [value for value in values if value is not None]) else ())
+    return [None if value is None else next(found) for value in values]
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -55,5 +63,4 @@ class _KnownGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = (None if gradient is None else of_loss * gradient for gradient in ctx.gradients)
-        return None, None, *gradients
+        return None, None, *_of_each(torch._foreach_mul, ctx.gradients, of_loss)
