@@ -36,6 +36,19 @@ class Apart(TorchDispatchMode):
         return result
 
 
+class Count(TorchDispatchMode):
+    """Counts the operations that a GPU would be asked for; views ask for none."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_operations = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        returned = operation._schema.returns
+        self.num_operations += not any(value.alias_info and not value.alias_info.is_write for value in returned)
+        return operation(*args, **(kwargs or {}))
+
+
 class _Accelerator(CPUAccelerator):
     """Takes the device as it is."""
 
@@ -53,7 +66,7 @@ class _Strategy(SingleDeviceStrategy):
         pass
 
 
-class _Autocast(torch.autocast):
+class Autocast(torch.autocast):
     """Also for a device that knows no half precision."""
 
     def __init__(self, device_type, *args, **kwargs):
@@ -84,7 +97,7 @@ class _Watch(Callback):
 
 def run(function, model, data, num_batches, monkeypatch, callbacks=(), **arguments):
     """Trainer.fit or Trainer.test, as ``function`` names it, of so many batches on the device without values."""
-    monkeypatch.setattr(torch, "autocast", _Autocast)
+    monkeypatch.setattr(torch, "autocast", Autocast)
     monkeypatch.setattr(torch, "meta", SimpleNamespace(manual_seed=lambda seed: None), raising=False)
     for loop in (pytorch_lightning.loops.fit_loop, pytorch_lightning.loops.evaluation_loop):
         monkeypatch.setattr(loop, "has_len_all_ranks", lambda *_: True)  # sums lengths on the device

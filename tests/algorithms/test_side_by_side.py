@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import valueless
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
 
 from fewshot_pl.algorithms import MAML, PLATIPUS, Reptile
 from fewshot_pl.algorithms.side_by_side import images_side_by_side, parted, repeated
 from fewshot_pl.backbones import Learner
+from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 
 NUM_TASKS = 5
@@ -73,6 +75,23 @@ def loss_outputs_gradient(model, episode):
 def test_on_a_gpu_all_tasks_of_a_step_adapt_side_by_side(algorithm, arguments, expected):
     on_a_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
     assert build(algorithm, **arguments).num_side_by_side(on_a_gpu, 32) == expected
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "arguments"),
+    [(MAML, {}), (MAML, {"num_inner_steps": 5}), (MAML, {"first_order": True}), (Reptile, {})],
+)
+def test_a_gpu_is_asked_for_far_fewer_operations_than_by_vmap(algorithm, arguments, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", valueless.Autocast)
+    episode = Episode(*(field.to(valueless.DEVICE) for field in tasks()[:4]), known_ways=NUM_WAYS)
+
+    def num_operations(task_parallel):
+        model = build(algorithm, task_parallel=task_parallel, **arguments).to(valueless.DEVICE)
+        with valueless.Count() as count:
+            model.training_losses(episode)["loss"].backward()
+        return count.num_operations
+
+    assert num_operations("side_by_side") < 0.6 * num_operations("vmap")
 
 
 @pytest.mark.parametrize("norm", ["transductive", "support"])
