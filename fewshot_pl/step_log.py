@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
@@ -20,6 +19,7 @@ class StepLog:
 
     def __init__(self) -> None:
         self._next_look = 0.0
+        self._newest: dict[str, Tensor] = {}  # not every step finds every figure
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
         """Whether to log the figures of a step, counted from 1."""
@@ -34,19 +34,18 @@ class StepLog:
 
     def log(self, module: LightningModule, losses: Mapping[str, Tensor], num_tasks: int) -> None:
         """Log what a training step found on so many tasks, if it is due; to be called within the step."""
-        if self.is_due(module.trainer, module.trainer.global_step + 1):
-            _log(module, losses, num_tasks)
+        self._newest |= {f"train/{name}": value.detach() for name, value in losses.items()}
+        if module._trainer is None or self.is_due(module.trainer, module.trainer.global_step + 1):
+            self._log(module, num_tasks)
 
-    def log_last(self, module: LightningModule, outputs: Any, num_tasks: int) -> None:
-        """Log what Lightning hands to ``on_train_batch_end`` where a training is to stop: it writes a line then."""
-        if outputs and module.trainer.should_stop:
-            whole = outputs["loss"] * module.trainer.accumulate_grad_batches  # Lightning has divided it
-            _log(module, {**outputs, "loss": whole}, num_tasks)
+    def log_last(self, module: LightningModule, num_tasks: int) -> None:
+        """Log it behind the step where a training is to stop: Lightning writes a line then."""
+        if module.trainer.should_stop:
+            self._log(module, num_tasks)
 
-
-def _log(module: LightningModule, losses: Mapping[str, Tensor], num_tasks: int) -> None:
-    for name, value in losses.items():
-        module.log(f"train/{name}", value.detach(), batch_size=num_tasks)
+    def _log(self, module: LightningModule, num_tasks: int) -> None:
+        for name, value in self._newest.items():
+            module.log(name, value, batch_size=num_tasks)
 
 
 def _is_monitored(trainer: Trainer) -> bool:

@@ -106,3 +106,22 @@ def test_the_line_of_the_step_that_a_training_stops_with_is_its_own(trained, sta
 def test_without_lines(trained, standing_clock):
     logged, lines = trained(num_batches=3, log_every_n_steps=0, max_steps=2)
     assert logged == [1, 2] and lines == []
+
+
+def test_a_figure_that_not_every_step_finds_is_the_last_one_found(standing_clock, tmp_path):
+    class Sometimes(ProtoNet):
+        def training_losses(self, batch):
+            losses = super().training_losses(batch)
+            return losses | {"step": torch.tensor(float(self.global_step))} if self.global_step in (1, 3) else losses
+
+    model = Sometimes(image_shape=IMAGE_SHAPE)
+    off = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger"), False)
+    trainer = Trainer(accelerator="cpu", max_epochs=1, **off)
+    trainer.fit(model, DataLoader([random_episode()] * 6, batch_size=None))
+    assert trainer.callback_metrics["train/step"] == 3
+
+
+def test_a_step_needs_no_trainer():
+    with pytest.warns(UserWarning, match="trainer` reference is not registered"):
+        losses = ProtoNet(image_shape=IMAGE_SHAPE).training_step(random_episode(), 0)
+    assert losses["loss"].requires_grad

@@ -170,7 +170,7 @@ class FewShotAlgorithm(TaskMapping, ABC):
         return losses
 
     def on_train_batch_end(self, outputs: Any, batch: Episode, batch_idx: int) -> None:
-        self._step_log.log_last(self, outputs, batch.num_tasks)
+        self._step_log.log_last(self, batch.num_tasks)
 
     def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
         return self._evaluation_step(batch, "val")

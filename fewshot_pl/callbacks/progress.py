@@ -7,7 +7,7 @@ needs no ``prog_bar=True``.
 
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,7 +131,7 @@ class EpisodeLines(ProgressBar):
         super().__init__()
         self.is_enabled = True
         self._sums: dict[str, Tensor] = {}
-        self._num_batches = 0
+        self._num_batches: Counter[str] = Counter()  # not every batch has every figure
 
     def enable(self) -> None:
         self.is_enabled = True
@@ -145,10 +145,10 @@ class EpisodeLines(ProgressBar):
         if not self.is_enabled or not isinstance(outputs, Mapping):
             return
         # Lightning has divided the loss by the number of batches to a step.
-        weights = {"loss": trainer.accumulate_grad_batches, "accuracy": 1}
-        for name in weights.keys() & outputs.keys():
-            self._sums[f"train/{name}"] = self._sums.get(f"train/{name}", 0) + weights[name] * outputs[name]
-        self._num_batches += 1
+        for name, weight in (("loss", trainer.accumulate_grad_batches), ("accuracy", 1)):
+            if name in outputs:
+                self._sums[f"train/{name}"] = self._sums.get(f"train/{name}", 0) + weight * outputs[name]
+                self._num_batches[f"train/{name}"] += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -161,12 +161,12 @@ class EpisodeLines(ProgressBar):
     def _print_line(self, trainer: Trainer) -> None:
         if not self.is_enabled:
             return
-        means = {name: (total / self._num_batches).item() for name, total in self._sums.items()}
+        means = {name: (total / self._num_batches[name]).item() for name, total in self._sums.items()}
         lines = metric_lines({**_shown_metrics(trainer), **means})
         progress = f"epoch {trainer.current_epoch}  step {trainer.global_step}"
         stages = "".join(f"  {stage}: {line}" for stage, line in lines.items())
         self.print(progress + stages, flush=True)
-        self._sums, self._num_batches = {}, 0
+        self._sums, self._num_batches = {}, Counter()
 
 
 def _shown_metrics(trainer: Trainer) -> dict[str, float | str]:

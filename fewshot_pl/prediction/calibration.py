@@ -42,6 +42,7 @@ def calibrate(model: FewShotAlgorithm, data: EpisodicDataModule, checkpoint: Pat
     """
     if not isinstance(data, ImageDataModule | MultiSource):
         return None
+    model.eval()  # a Trainer leaves it as training had it
     rejections = calibrated_rejections(model, data, "val")
     if not rejections:
         return None

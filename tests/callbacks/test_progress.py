@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from fewshot_pl.callbacks import EpisodeBar, EpisodeLines, EpisodeRate, progress, progress_bar
 from fewshot_pl.callbacks.progress import RATE, metric_lines
@@ -99,6 +100,15 @@ def test_lines_show_means_over_the_batches_since_the_line_before(fit, events, ca
     losses = [event.value for event in events().Scalars("train/loss")]
     shown = [float(line.split("loss=")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
     assert shown == pytest.approx([sum(losses[:4]) / 4, sum(losses[4:]) / 4], abs=6e-4)
+
+
+def test_lines_show_means_over_the_batches_that_have_a_figure(capsys):
+    lines, trainer = EpisodeLines(), looked_at(accumulate_grad_batches=2, callback_metrics={}, progress_bar_metrics={})
+    trainer.current_epoch = 0
+    for outputs in ({"loss": torch.tensor(0.5), "accuracy": torch.tensor(0.75)}, {"loss": torch.tensor(1.0)}):
+        lines.on_train_batch_end(trainer, None, outputs, None, 0)
+    lines._print_line(trainer)
+    assert "loss=1.500 accuracy=0.750" in capsys.readouterr().out
 
 
 def test_lines_are_printed_by_rank_zero_only(fit, capsys):

@@ -1,5 +1,7 @@
 """Calibration on a benchmark: which images count as known and unknown, and what the checkpoint keeps of it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +116,16 @@ def test_a_checkpoint_keeps_its_contents_and_the_calibration(module, checkpoint)
     assert rates == measured_rejection(nearest(), data, rejections_in(after), "test")
     assert all(0 <= rates[name] <= 1 for name in ("false_reject", "false_accept", "auroc"))
     assert "in 3-way 2-shot tasks of test classes" in told(rates)
+
+
+def test_a_model_that_comes_from_training_is_calibrated_as_it_will_be_used(module, checkpoint):
+    path, data = checkpoint(), module()
+    model = ProtoNet(image_shape=(3, 32, 32))
+    with torch.no_grad():
+        model.encode(torch.rand(20, 3, 32, 32))  # as training leaves running statistics
+    statistics = copy.deepcopy(dict(model.named_buffers()))
+    assert model.training
+    calibrate(model, data, path)
+    assert rejections_in(opened_checkpoint(path)) == calibrated_rejections(model.eval(), data, "val")
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, statistics[name]), name
