@@ -72,7 +72,7 @@ def workplace(tmp_path_factory):
     """A folder in which the README's first training was run, in the smallest form."""
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
-        give_random_images(patch)
+        give_random_images(patch, num_classes=30)  # CIFAR-FS, 1-shot, is trained 30-way
         write_image_folder(folder / "my_images", num_classes=6)
         write_classes(folder / "my_classes", {"beech": 3, "maple": 2, "oak": 1})
         write_classes(folder, {"new_images": 3}, seed=1)
