@@ -172,8 +172,9 @@ def train(args: Sequence[str] | None) -> None:
     if cli.run_folder:
         result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
         save_result(result, cli.run_folder / "results.json")  # nothing of what follows can lose it
-    model.to(device)  # the Trainer has it back in main memory
-    if best and (rates := calibrate(model, data, Path(best))):
+    with within_memory(_memory_cure(model)):
+        rates = calibrate(model.to(device), data, Path(best)) if best else None  # a Trainer leaves it in main memory
+    if rates:
         print(told(rates))
         if cli.run_folder:
             save_result(result | {"unknown": rates}, cli.run_folder / "results.json")

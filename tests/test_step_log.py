@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
 ]
 NUM_STEPS = 12
+QUIET = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
 class Steps(Callback):
@@ -57,7 +58,6 @@ def trained(tmp_path, monkeypatch):
             return losses_of(batch)
 
         monkeypatch.setattr(model, "training_losses", counted)
-        off = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
         defaults = {
             "accelerator": "cpu",
             "max_epochs": 1,
@@ -65,7 +65,7 @@ def trained(tmp_path, monkeypatch):
             "logger": TensorBoardLogger(tmp_path),
         }
         episodes = DataLoader([random_episode(seed=seed) for seed in range(num_batches)], batch_size=None)
-        Trainer(callbacks=list(callbacks), **(defaults | arguments), **off).fit(model, episodes)
+        Trainer(callbacks=list(callbacks), **(defaults | arguments), **QUIET).fit(model, episodes)
         events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"))
         events.Reload()
         written = events.Scalars("train/loss") if "train/loss" in events.Tags()["scalars"] else []
@@ -114,11 +114,14 @@ def test_a_figure_that_not_every_step_finds_is_the_last_one_found(standing_clock
             losses = super().training_losses(batch)
             return losses | {"step": torch.tensor(float(self.global_step))} if self.global_step in (1, 3) else losses
 
+    def figures_of(num_steps):
+        trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, **QUIET)
+        trainer.fit(model, DataLoader([random_episode()] * num_steps, batch_size=None))
+        return trainer.callback_metrics
+
     model = Sometimes(image_shape=IMAGE_SHAPE)
-    off = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger"), False)
-    trainer = Trainer(accelerator="cpu", max_epochs=1, **off)
-    trainer.fit(model, DataLoader([random_episode()] * 6, batch_size=None))
-    assert trainer.callback_metrics["train/step"] == 3
+    assert figures_of(num_steps=6)["train/step"] == 3
+    assert "train/step" not in figures_of(num_steps=1)  # of another training
 
 
 def test_a_step_needs_no_trainer():

@@ -164,6 +164,9 @@ class FewShotAlgorithm(TaskMapping, ABC):
 
     # Lightning's hooks -------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        self._step_log = StepLog()  # which keeps figures of a training before
+
     def training_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
         losses = self.training_losses(batch)
         self._step_log.log(self, losses, batch.num_tasks)

@@ -103,8 +103,9 @@ class MAML(GradientAlgorithm):
     # Tasks whose inner steps are taken side by side ----------------------------------------------------
 
     def takes_parts(self, batch: Episode) -> bool:
-        together = self.num_side_by_side(batch.support_x[0], batch.num_tasks) > 1
-        return super().takes_parts(batch) or (together and self.may_take_parts(batch))
+        if super().takes_parts(batch):
+            return True
+        return self.num_side_by_side(batch.support_x[0], batch.num_tasks) > 1 and self.may_take_parts(batch)
 
     def _losses_in_parts(self, batch: Episode) -> tuple[Tensor, Tensor]:
         if (num_together := self.num_side_by_side(batch.support_x[0], batch.num_tasks)) == 1:
