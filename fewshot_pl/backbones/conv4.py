@@ -96,10 +96,9 @@ class Conv4Maps(nn.Module):
 
 
 def _channel_innermost(images: Tensor) -> Tensor:
-    """The same images with the strides of channels last where they are grey.
-
-    With one channel both layouts are one in memory, and torch takes it for channels first, so that all maps would be.
-    """
-    if images.shape[1] > 1 or images.device.type != "cpu":
+    """The same images, on a CPU with their channels innermost in memory, as all maps that are made of them then are."""
+    if images.device.type != "cpu":
         return images
-    return images[:, 0].unsqueeze(-1).movedim(-1, 1)
+    if images.shape[1] == 1:  # both layouts are one in memory, and torch goes by the strides
+        return images[:, 0].unsqueeze(-1).movedim(-1, 1)
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, which vmap does not know

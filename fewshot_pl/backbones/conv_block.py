@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_pl.backbones.convolution import Convolution
+from fewshot_pl.backbones.joined import joined
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm, norm_layer
 from fewshot_pl.backbones.patches import patch_moments
+from fewshot_pl.backbones.pooling import MaxPool
 
 _CACHED_BYTES = 5 * 2**19  # of maps that a core keeps at hand from one layer to the next
 
@@ -30,14 +32,15 @@ class ConvBlock(nn.Sequential):
         layers["conv"] = Convolution(before, after, 3, stride, padding)
         layers["norm"] = norm_layer(norm, after)
         if pool:
-            layers["pool"] = nn.MaxPool2d(2)
+            layers["pool"] = MaxPool()
         layers["relu"] = nn.ReLU()  # after pooling: max and ReLU commute, and this is a quarter of the work
         super().__init__(layers)
 
     def forward(self, maps: Tensor) -> Tensor:
         if self._is_foldable(maps) and len(maps) > (num_cached := self.num_cached(maps)):
             weight, bias = self._folded(maps)
-            return torch.cat([self._folded_pass(part, weight, bias) for part in torch.split(maps, num_cached)])
+            join = joined if self.conv.twice_differentiated else torch.cat
+            return join([self._folded_pass(part, weight, bias) for part in torch.split(maps, num_cached)])
         return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
 
     def num_cached(self, maps: Tensor, num_threads: int | None = None) -> int:
