@@ -32,7 +32,8 @@ class Episode(NamedTuple):
     query_y: Tensor  # [T, N*Q] class within the task, -100 where unknown; of regression [T, N*Q, D] float
     support_u: Tensor | None = None  # [T, U, C, H, W] images of the same classes that come without labels,
     query_u: Tensor | None = None  # [T, U, C, H, W] to adapt with and to measure with
-    known_ways: int | None = None  # N, where it is known: to read labels makes a GPU wait
+    # N, where it is known (to read labels makes a GPU wait), and queries of labelled tasks all have labels
+    known_ways: int | None = None
     labelled_tasks: tuple[bool, ...] | None = None  # [T] which have labels, where N is known; None: all
 
     @property

@@ -325,6 +325,23 @@ def test_bfloat16_gives_about_the_gradient_of_float32(row, task_parallel):
     assert torch.cosine_similarity(exact, rounded, dim=0) > 0.6
 
 
+@pytest.mark.parametrize("task_chunk", [None, 1])
+def test_gradients_taken_some_tasks_at_a_time_know_no_autocast(row, task_parallel, task_chunk):
+    """Nor does a backward pass, which Lightning takes outside of it."""
+
+    def gradient(batch):
+        model = build(row, task_parallel=task_parallel, task_chunk=task_chunk)
+        torch.manual_seed(1)  # of generated images and of samples
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model.training_losses(batch)["loss"]
+        return flat_gradient(loss, model)
+
+    episode = random_episode()
+    in_parts, at_once = gradient(episode._replace(known_ways=NUM_WAYS)), gradient(episode)
+    # The sum over tasks is rounded to bfloat16 once, a 256th at most, where tasks share weights that were rounded.
+    assert (in_parts - at_once).norm() < 3e-3 * at_once.norm()
+
+
 def test_trains_and_tests_in_mixed_precision(row, two_threads):
     model = build(row)
     trainer(max_steps=2, precision="bf16-mixed").fit(model, loader(2), loader(1))

@@ -7,6 +7,15 @@ from typing import Any
 from fewshot_pl.errors import InputError
 
 
+def check_precision(algorithm: str, precision: str) -> None:
+    """Raise InputError if an algorithm that adapts by gradients would keep its weights in half precision."""
+    if precision in ("16-true", "bf16-true"):
+        raise InputError(
+            f"{algorithm} adapts by gradients, which half precision is too coarse for: pass --trainer.precision "
+            "bf16-mixed, or 16-mixed"
+        )
+
+
 def check_arguments(algorithm: str, given: Mapping[str, Any], carries_statistics: bool) -> None:
     """Raise InputError if an argument of an algorithm is out of its range.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewshot_pl.algorithms.arguments import check_precision
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.algorithms.side_by_side import full_groups, parted
 from fewshot_pl.algorithms.task_map import Predictor
@@ -52,6 +53,10 @@ class GradientAlgorithm(FewShotAlgorithm):
         self.num_inner_steps = num_inner_steps
         self.num_inner_steps_test = num_inner_steps if num_inner_steps_test is None else num_inner_steps_test
         self.learner = build_learner(backbone, image_shape, norm, num_ways, backbone_weights)
+
+    def setup(self, stage: str) -> None:
+        check_precision(type(self).__name__, str(self.trainer.precision))
+        super().setup(stage)
 
     @abstractmethod
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:

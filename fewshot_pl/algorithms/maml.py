@@ -96,9 +96,10 @@ class MAML(GradientAlgorithm):
         )
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What inner steps descend, of outputs [n, N] for the labels [n] of one task."""
+        """What inner steps descend, of outputs [n, N] for the labels [n], or the numbers [n, N], of one task."""
         loss = prediction_loss(outputs, targets)
-        return loss * outputs.shape[-1] if self.inner_loss_reduction == "sum_over_shots" else loss
+        summed_over_ways = self.inner_loss_reduction == "sum_over_shots" and not targets.is_floating_point()
+        return loss * outputs.shape[-1] if summed_over_ways else loss
 
     # Tasks whose inner steps are taken side by side ----------------------------------------------------
 
@@ -119,7 +120,7 @@ class MAML(GradientAlgorithm):
             outputs = outputs_of_each(self.logits_at(parameters, *images), len(query_x))
             return self.query_loss(outputs, query_y), outputs
 
-        learned = list(self.learner.parameters())
+        learned = [parameter for parameter in self.learner.parameters() if parameter.requires_grad]
         num_queried = num_together
         if batch.query_x.is_cpu:  # whose caches keep the maps of so many
             num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from fewshot_pl.algorithms.arguments import check_precision
 from fewshot_pl.algorithms.base import FewShotAlgorithm, training_accuracy
 from fewshot_pl.algorithms.discriminators import (
     AdaptedLearner,
@@ -119,6 +120,11 @@ class MetaGAN(FewShotAlgorithm):
         # DDP waits for the gradients of all that is trained.
         self.task_encoder = TaskEncoder(image_shape, generator_width).requires_grad_(self.is_game)
         self.generator = Generator(image_shape, pixel_range, *sizes).requires_grad_(self.is_game)
+
+    def setup(self, stage: str) -> None:
+        if isinstance(self.discriminator, AdaptedLearner):
+            check_precision("MetaGAN on MAML", str(self.trainer.precision))
+        super().setup(stage)
 
     @property
     def is_game(self) -> bool:

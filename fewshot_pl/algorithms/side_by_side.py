@@ -15,6 +15,7 @@ from torch.func import functional_call
 from fewshot_pl.backbones.learner import side_by_side
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
+from fewshot_pl.functional.precision import without_autocast
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [n, N] and targets [n] of a task to a scalar
 # The parameters that G tasks adapted, their support_x, query_x and query_y to the mean loss [] and outputs [G, N*Q, N].
@@ -59,7 +60,7 @@ def parted(parameters: Parameters, num_tasks: int, num_together: int) -> list[Pa
 
 
 def summed(loss: TaskLoss) -> TaskLoss:
-    """The sum of the losses of G tasks, of outputs [n, G*N] and targets [G, n]: no task's depends on another's.
+    """The sum of the losses of G tasks, of outputs [n, G*N] and targets [G, n] or, of regression, [G, n, N].
 
     Args:
         loss: a mean over images.
@@ -67,7 +68,7 @@ def summed(loss: TaskLoss) -> TaskLoss:
 
     def sum_of_losses(outputs: Tensor, targets: Tensor) -> Tensor:
         num_tasks = len(targets)
-        return num_tasks * loss(outputs_of_each(outputs, num_tasks).flatten(0, 1), targets.flatten())
+        return num_tasks * loss(outputs_of_each(outputs, num_tasks).flatten(0, 1), targets.flatten(0, 1))
 
     return sum_of_losses
 
@@ -100,7 +101,8 @@ def losses_in_groups(
         queried = [_known(query_loss, *some) for some in zip(own, *images, strict=True)]
         of_parts = [gradients for _, gradients in queried]
         of_adapted = of_parts[0] if len(of_parts) == 1 else [torch.cat(parts) for parts in zip(*of_parts, strict=True)]
-        gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
+        with without_autocast(support_x):
+            gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
         return [task for found, _ in queried for task in found], gradients
 
     loss, outputs = mean_with_known_gradient(learned, starmap(of_group, _groups(tasks, num_together)))
@@ -133,5 +135,6 @@ def _known(
     """The mean loss of some tasks and the outputs of each, and the gradients of their losses by what they adapted."""
     leaves = {name: value.requires_grad_() for name, value in parameters.items()}
     loss, outputs = query_loss(leaves, *images)
-    gradients = torch.autograd.grad(len(outputs) * loss, list(leaves.values()), materialize_grads=True)
+    with without_autocast(loss):
+        gradients = torch.autograd.grad(len(outputs) * loss, list(leaves.values()), materialize_grads=True)
     return [(loss.detach(), of_task) for of_task in outputs.detach()], gradients

@@ -10,6 +10,7 @@ from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms
 from fewshot_pl.backbones.passes import vectorised_pass
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
+from fewshot_pl.functional.precision import without_autocast
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
 Predictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
@@ -93,7 +94,8 @@ def _looped_losses(
 
     def with_gradients(network: nn.Module, *task: Tensor) -> TaskGradients:
         outputs = function(network, *task)
-        gradients = torch.autograd.grad(outputs[0], parameters, allow_unused=True)
+        with without_autocast(outputs[0]):
+            gradients = torch.autograd.grad(outputs[0], parameters, allow_unused=True)
         return [tuple(values.detach() for values in outputs)], gradients
 
     found = one_by_one(network, with_gradients, tasks, num_threads)
@@ -108,7 +110,8 @@ def _chunked_losses(
 
     def with_gradients(*tasks: Tensor) -> TaskGradients:
         outputs = vmapped(network, *tasks)
-        gradients = torch.autograd.grad(outputs[0].sum(), parameters, allow_unused=True)
+        with without_autocast(outputs[0]):
+            gradients = torch.autograd.grad(outputs[0].sum(), parameters, allow_unused=True)
         return list(zip(*(values.detach() for values in outputs), strict=True)), gradients
 
     chunks = zip(*(torch.split(values, at_once or len(values)) for values in inputs), strict=True)

@@ -12,8 +12,10 @@ from torch import Tensor
 from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import running_statistics
+from fewshot_pl.backbones.residual import DropBlock, drop_blocks
 from fewshot_pl.episode import Episode
 from fewshot_pl.functional.noise import normal_noise
+from fewshot_pl.functional.precision import loss_is_scaled
 from fewshot_pl.functional.sent import sent
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap", "side_by_side"]
@@ -40,6 +42,7 @@ class TaskMapping(LightningModule):
         self.task_parallel = task_parallel
         self.task_chunk = task_chunk
         self.compiles_tasks = compile
+        self._drop_blocks: list[DropBlock] = []
         self.training_seed = 0  # of a Trainer's fit, whose steps draw their random numbers from it
 
     @property
@@ -85,10 +88,8 @@ class TaskMapping(LightningModule):
 
     def may_take_parts(self, batch: Episode) -> bool:
         """Whether it could: the loss is the mean of the tasks' losses, and not scaled."""
-        # Half precision with 5 bits of exponent needs the loss scaled before its gradient is taken.
-        scaled = torch.is_autocast_enabled() and torch.get_autocast_dtype(self.device.type) == torch.float16
         known = batch.is_regression or batch.known_ways is not None  # else tasks may differ in their numbers of labels
-        return known and torch.is_grad_enabled() and not scaled
+        return known and torch.is_grad_enabled() and not loss_is_scaled(self.device)
 
     def _num_threads(self, inputs: tuple[Tensor, ...], loss_first: bool) -> int:
         """How many tasks a loop takes at a time."""
@@ -149,6 +150,7 @@ class TaskMapping(LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.training_seed, self._random_state = torch.initial_seed(), torch.get_rng_state()
+            self._drop_blocks = drop_blocks(self)
 
     def teardown(self, stage: str) -> None:
         if stage == "fit":  # its steps have set another seed, which would be that of the next training
@@ -156,10 +158,12 @@ class TaskMapping(LightningModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         # The first hook of a step: augmentation, dropout and whatever else draws from torch's or Python's random state
-        # is then a function of the step's number too, and no generator's state has to be kept for resuming.
+        # is then a function of the step's number too, and no state of it has to be kept for resuming.
         if self._trainer is not None and self.trainer.training:
             number = self.trainer.fit_loop.total_batch_idx + 1
             _seed_generators(f"{self.training_seed}/step/{number}/{self.trainer.global_rank}", self.device)
+            for layer in self._drop_blocks:
+                layer.num_training_steps.fill_(self.trainer.global_step)
         return batch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

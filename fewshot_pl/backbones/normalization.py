@@ -65,6 +65,11 @@ class EpisodicBatchNorm2d(nn.Module):
             mean, variance = self.given or (self.running_mean, self.running_var)
             return self._normed(maps, *self._scale_and_shift(mean, variance))
         sources = self.sources(maps)
+        if sources.numel() == sources.shape[1]:
+            raise InputError(
+                "batch norm has no variance to divide by, of one image or point whose maps are of one position: pass "
+                "--model.norm none, or more --data.num_shots and --data.num_queries"
+            )
         # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
         if self.vectorised or sources is not maps:
             precise = sources.float() if sources.dtype.itemsize < 4 else sources

@@ -11,7 +11,10 @@ from torch.nn import functional as F
 from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
 from fewshot_pl.errors import InputError
 
-_MAX_BLOCK = 5  # of DropBlock, in Lee et al.'s code for 84x84 images; for 32x32 it takes 2
+# Of DropBlock, as in Lee et al.'s code.
+_MAX_BLOCK = 5  # for 84x84 images; for 32x32 it takes 2
+_DROPPED_AT_LAST = 0.1
+_STEPS_UNTIL_THEN = 40_000
 
 
 def resnet12(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
@@ -22,7 +25,8 @@ def resnet12(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
     block_size = max(1, min(_MAX_BLOCK, last_map))
     network = _learn2learn_models().ResNet12Backbone(dropblock_size=block_size)
     for layer in (network.layer3, network.layer4):
-        layer[0].DropBlock = DropBlock(block_size)
+        layer[0].drop_rate = 0  # its own counts passes, of evaluations too, and no checkpoint holds the number
+        layer.append(DropBlock(block_size))
     layers = network.layer1, network.layer2, network.layer3, network.layer4
     return _pooled(norm, *layers)
 
@@ -36,24 +40,39 @@ def wrn28_10(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
 
 
 class DropBlock(nn.Module):
-    """Zero square blocks of each map (Ghiasi et al. 2018) and scale the rest up to keep the mean.
+    """Zero square blocks of each map [n, C, H, W] (Ghiasi et al. 2018) and scale the rest up to keep the mean.
 
-    learn2learn's looks its blocks up one by one, which vmap cannot.
+    The share of a map that is dropped grows with the training steps, in a straight line to a tenth (Lee et al. 2019).
     """
+
+    num_training_steps: Tensor
 
     def __init__(self, block_size: int) -> None:
         super().__init__()
         self.block_size = block_size
+        steps = torch.tensor(float(_STEPS_UNTIL_THEN))  # that were made; told by a training under a Trainer
+        self.register_buffer("num_training_steps", steps, persistent=False)
 
-    def forward(self, maps: Tensor, gamma: float) -> Tensor:
-        """Maps [n, C, H, W] of which each possible block has the probability ``gamma`` to be zeroed."""
+    def forward(self, maps: Tensor) -> Tensor:
         if not self.training:
             return maps
         border = self.block_size - 1
-        corners = torch.rand_like(maps[..., border:, border:]) < gamma
+        chances = torch.rand_like(maps[..., border:, border:], dtype=torch.float32)  # of bfloat16 there are 256
+        corners = chances < self.probability(maps.shape[-2], maps.shape[-1])
         padded = F.pad(corners.to(maps.dtype), (border,) * 4)
         kept = 1 - F.max_pool2d(padded, self.block_size, stride=1)
         return maps * kept / kept.mean()
+
+    def probability(self, height: int, width: int) -> Tensor:
+        """That of each possible block of maps of this size to be zeroed, [] (Ghiasi et al. 2018, equation 1)."""
+        dropped = _DROPPED_AT_LAST * (self.num_training_steps / _STEPS_UNTIL_THEN).clamp(max=1)
+        border = self.block_size - 1
+        return dropped / self.block_size**2 * height * width / ((height - border) * (width - border))
+
+
+def drop_blocks(module: nn.Module) -> list[DropBlock]:
+    """Every DropBlock inside ``module``."""
+    return [layer for layer in module.modules() if isinstance(layer, DropBlock)]
 
 
 class _MeanOverPositions(nn.Module):

@@ -78,8 +78,8 @@ def inner_gradients(
 
     if plain:
         with torch.enable_grad():
-            for value in start if constant else ():
-                value.requires_grad_()
+            # Steps are taken by what is frozen too, as torch.func takes them.
+            start = tuple(value if value.requires_grad else value.detach().requires_grad_() for value in start)
             found, more = loss_and_more(start)
             gradients = torch.autograd.grad(found, start, create_graph=not constant, materialize_grads=True)
     else:

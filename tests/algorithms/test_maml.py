@@ -236,11 +236,12 @@ def test_steps_made_again_have_the_meta_gradient_of_steps_kept(algorithm, task_p
         torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-12)
 
 
-def test_steps_made_again_train_through_autocast(episode):
+@pytest.mark.parametrize("known_ways", [None, NUM_WAYS])
+def test_steps_made_again_train_through_autocast(known_ways):
     def gradient(again):
-        model = build(recompute_inner_steps=again).float()
+        model = build(recompute_inner_steps=again, task_parallel="loop").float()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model.training_losses(random_episode())["loss"]
+            loss = model.training_losses(random_episode()._replace(known_ways=known_ways))["loss"]
         return flat_gradient(loss, model)
 
     torch.testing.assert_close(gradient(True), gradient(False), rtol=1e-4, atol=1e-6)
@@ -249,3 +250,40 @@ def test_steps_made_again_train_through_autocast(episode):
 def test_a_network_that_drops_parts_of_itself_cannot_be_computed_again():
     with pytest.raises(InputError, match="resnet12 drops parts of itself at random"):
         MAML(image_shape=(3, 32, 32), backbone="resnet12", recompute_inner_steps=True)
+
+
+# Frozen weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [MAML, PLATIPUS])
+def test_a_frozen_model_adapts_as_any(algorithm, episode):
+    model = build(algorithm).eval()
+    torch.manual_seed(1)  # of PLATIPUS's samples
+    expected = model(episode)
+    model.freeze()
+    torch.manual_seed(1)
+    torch.testing.assert_close(model(episode), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("task_parallel", ["auto", "loop", "vmap"])
+def test_what_is_frozen_is_adapted_and_not_learned(task_parallel, first_order, episode):
+    def gradients(frozen):
+        model = build(task_parallel=task_parallel, first_order=first_order)
+        model.learner.backbone.requires_grad_(not frozen)
+        model.training_losses(episode._replace(known_ways=NUM_WAYS))["loss"].backward()
+        return [parameter.grad for parameter in model.learner.parameters()]
+
+    *of_backbone, weight, bias = gradients(frozen=True)
+    assert of_backbone == [None] * len(of_backbone)
+    torch.testing.assert_close([weight, bias], gradients(frozen=False)[-2:], rtol=1e-9, atol=1e-12)
+
+
+# Regression ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inner_loss_reduction", ["mean", "sum_over_shots"])
+def test_inner_steps_of_a_regression_descend_the_mean_squared_error(inner_loss_reduction):
+    model = build(num_ways=2, inner_loss_reduction=inner_loss_reduction)
+    outputs, targets = torch.randn(2, 5, 2)
+    torch.testing.assert_close(model.inner_loss(outputs, targets), F.mse_loss(outputs, targets))

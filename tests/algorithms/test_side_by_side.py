@@ -110,6 +110,23 @@ def test_it_equals_a_loop(backbone, image_shape, first_order, norm, group_sizes)
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_targets", [1, 2])
+def test_regression_of_images_equals_a_loop(num_targets, group_sizes):
+    episode = tasks()
+    support_y, query_y = (torch.randn(*y.shape, num_targets).double() for y in (episode.support_y, episode.query_y))
+    episode = episode._replace(support_y=support_y, query_y=query_y, known_ways=None)
+
+    def loss_and_gradient(**arguments):
+        model = build(num_ways=num_targets, **arguments)
+        loss = model.training_losses(episode)["loss"]
+        return loss.detach(), flat_gradient(loss, model)
+
+    together = loss_and_gradient(task_chunk=2)
+    assert group_sizes == [2, 2, 1]
+    for value, expected in zip(together, loss_and_gradient(task_parallel="loop"), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("norm", ["transductive", "support"])
 @pytest.mark.parametrize(("num_queries", "sizes"), [(1, [2, 2, 1]), (9, [1] * NUM_TASKS)])
 def test_queries_pass_together_where_they_are_few(num_queries, sizes, norm, query_passes):

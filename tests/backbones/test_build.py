@@ -6,11 +6,13 @@ import pytest
 import timm
 import torch
 from episodes import random_episode
+from pytorch_lightning import Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from fewshot_pl.algorithms import MAML, ProtoNet
 from fewshot_pl.backbones import EpisodicBatchNorm2d, Learner, build_backbone, num_features
-from fewshot_pl.backbones.residual import DropBlock
+from fewshot_pl.backbones.residual import DropBlock, drop_blocks
 from fewshot_pl.errors import InputError
 
 CONV4 = ["conv4", "conv4-32", "conv4-strided", "conv4-32-strided", "conv4-strided-flat", "conv4-maps"]
@@ -102,7 +104,9 @@ def test_resnet12_is_the_same_under_vmap():
 def test_drop_block_zeroes_whole_blocks_and_keeps_the_mean():
     torch.manual_seed(0)
     maps = torch.ones(4, 8, 12, 12)
-    dropped = DropBlock(3)(maps, gamma=0.02)
+    layer = DropBlock(3)
+    assert layer.probability(12, 12).item() == pytest.approx(0.1 / 9 * 144 / 100)
+    dropped = layer(maps)
     assert dropped.mean() == pytest.approx(1, abs=1e-5)
     zeros = (dropped == 0).float()
     assert len({image.numpy().tobytes() for image in zeros}) == len(maps), "each image loses its own blocks"
@@ -110,8 +114,45 @@ def test_drop_block_zeroes_whole_blocks_and_keeps_the_mean():
     blocks = (nn.functional.avg_pool2d(zeros, 3, stride=1) == 1).float()
     opened = nn.functional.max_pool2d(nn.functional.pad(blocks, (2, 2, 2, 2)), 3, stride=1)
     assert torch.equal(opened, zeros)
-    assert 0.5 * 0.02 * 9 < zeros.mean() < 0.02 * 9  # blocks overlap, and none reaches over the edge
-    assert torch.equal(DropBlock(3).eval()(maps, gamma=0.02), maps)
+    assert zeros.mean() == pytest.approx(0.1, abs=0.02)  # less, as blocks overlap
+    assert torch.equal(layer.eval()(maps), maps)
+
+
+@pytest.mark.parametrize(("num_steps", "dropped"), [(0, 0), (10_000, 0.025), (40_000, 0.1), (90_000, 0.1)])
+def test_drop_block_drops_more_with_every_training_step(num_steps, dropped):
+    layer = DropBlock(1)
+    layer.num_training_steps.fill_(num_steps)
+    assert layer.probability(5, 5).item() == pytest.approx(dropped)
+
+
+def test_a_training_tells_drop_block_its_steps_whatever_was_validated(tmp_path):
+    def fit(max_steps, ckpt_path=None):
+        model = ProtoNet(image_shape=(3, 16, 16), backbone="resnet12")
+        episodes = DataLoader([random_episode(image_shape=(3, 16, 16))] * 4, batch_size=None)
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=max_steps,
+            val_check_interval=1,
+            num_sanity_val_steps=2,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, episodes, episodes, ckpt_path=ckpt_path)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return {layer.num_training_steps.item() for layer in drop_blocks(model)}
+
+    assert fit(max_steps=2) == {1}  # before the second step one was made
+    assert fit(max_steps=3, ckpt_path=tmp_path / "last.ckpt") == {2}
+
+
+def test_drop_block_drops_as_much_in_half_precision():
+    torch.manual_seed(0)
+    layer = DropBlock(1)
+    layer.num_training_steps.fill_(400)  # a thousandth, which is less than bfloat16's random numbers tell apart
+    zeros = layer(torch.ones(100, 100, 10, 10, dtype=torch.bfloat16)) == 0
+    assert zeros.float().mean().item() == pytest.approx(0.001, rel=0.05)
 
 
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])

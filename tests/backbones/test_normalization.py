@@ -58,6 +58,15 @@ def assert_equal(actual, expected, tolerance=1e-12):
 # What each mode promises -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize("mode", STATISTICS_MODES)
+def test_one_value_per_channel_has_no_variance(mode, vectorised):
+    layer = ours(mode)
+    layer.vectorised = vectorised
+    with support_rows(layer, 1), pytest.raises(InputError, match="batch norm has no variance"):
+        layer(torch.ones(1, NUM_CHANNELS, 1, 1, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_transductive_is_the_batchs_own_statistics_always(maps, training):
     layer = ours("transductive").train(training)

@@ -61,6 +61,9 @@ FLAGS = {
     "more devices than there are": Bad("train --trainer.accelerator cuda --trainer.devices 99", "not available"),
     "no devices": Bad("train --trainer.devices 0", "devices"),
     "an unknown precision": Bad("train --trainer.precision 12", "--trainer.precision takes"),
+    "weights in half precision": Bad(
+        "train --model MAML --trainer.precision bf16-true", "pass --trainer.precision bf16-mixed"
+    ),
     "negative epochs": Bad("train --trainer.max_epochs -5", "max_epochs"),
     "an unknown picture": Bad("train --pictures confuson", "--pictures takes"),
     "all pictures and one": Bad("train --pictures all episode", "--pictures all stands for itself"),
