@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from fewshot_pl.callbacks import (
 )
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
-from fewshot_pl.errors import InputError, Stopped
+from fewshot_pl.errors import InputError
 from fewshot_pl.evaluation import evaluate
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
 from fewshot_pl.freed_memory import keep_freed_memory
@@ -39,7 +40,6 @@ from fewshot_pl.resuming import BestCheckpoint, LastCheckpoint, StopOnSignal, Wh
 from fewshot_pl.runs import (
     checkpoint_to_resume,
     new_run_folder,
-    newest_checkpoint,
     remove_run,
     run_of_checkpoint,
 )
@@ -109,17 +109,16 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         allow_tf32(self.config.tf32)
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
-        runs = Path(self.config.runs)
-        # A job that SLURM queued again has the command of before.
-        self.resume_from = newest_checkpoint(runs / data / model, slurm.is_run_of_requeued_job)
+        self.runs = Path(self.config.runs).expanduser()
+        self.resume_from = checkpoint_to_resume(
+            self.config.ckpt_path, self.runs / data / model, slurm.is_run_of_requeued_job
+        )
         self.run_folder: Path | None = None
-        if self.config.ckpt_path:
-            self.resume_from = checkpoint_to_resume(self.config.ckpt_path, runs, data, model)
         if self.resume_from:
             if (trained := opened_checkpoint(self.resume_from)["algorithm"]) != model:
                 raise InputError(f"{self.resume_from} holds a {trained}: pass --model {trained} to resume it")
             self.run_folder = run_of_checkpoint(self.resume_from)
-            self.config.ckpt_path = None  # the saved config starts a run from scratch
+        self.config.ckpt_path = None  # the saved config starts a run from scratch
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer_config = self.config_init.trainer
@@ -134,24 +133,26 @@ class TrainCLI(LightningCLI):
         plugins = trainer_config.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
+        slurm.load_only_what_is_named(trainer)
         if trainer_config.enable_checkpointing is not False:
             last = LastCheckpoint()
             trainer.callbacks += [last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
         if writes_runs:
-            folder = self.run_folder or self._new_run_folder()
+            folder = self._folder_of_run()
             trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         return trainer
 
-    def _new_run_folder(self) -> Path:
+    def _folder_of_run(self) -> Path:
+        """The folder of the run that is resumed, or of a new one."""
         data, model = type(self.datamodule).__name__, type(self.model).__name__
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return Path(self.config.runs) / data / model / "0"  # only the first process writes
-        self.run_folder = new_run_folder(Path(self.config.runs), data, model)
+        if getattr(rank_zero_only, "rank", 0) != 0:  # only the first process writes
+            return self.run_folder or self.runs / data / model / "0"
+        self.run_folder = self.run_folder or new_run_folder(self.runs, data, model)
         slurm.note_job(self.run_folder)
         return self.run_folder
 
 
-@guarded
+@partial(guarded, places="--runs or --data.cache_dir")
 def train(args: Sequence[str] | None) -> None:
     """Fit, pick the best checkpoint on validation, test it, print and save the result."""
     keep_freed_memory()
@@ -159,7 +160,7 @@ def train(args: Sequence[str] | None) -> None:
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
-    with within_memory(_memory_cure(model)):
+    with within_memory(_memory_cure(model)), slurm.queued_again(trainer):
         _fit(cli)
         best = _best_checkpoint(trainer)
         metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
@@ -209,11 +210,9 @@ def _fit(cli: TrainCLI) -> None:
             cli.datamodule.prepare_data()
             cli.datamodule.setup("test")
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
-    except BaseException as end:
+    except BaseException:
         if cli.run_folder and not cli.resume_from and cli.trainer.global_step == 0:
             remove_run(cli.run_folder)
-        if isinstance(end, Stopped) and end.number == slurm.requeue_signal(cli.trainer) and cli.trainer.is_global_zero:
-            raise Stopped(f"{end}; {slurm.requeue()}", end.number) from None
         raise
 
 

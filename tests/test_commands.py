@@ -149,6 +149,15 @@ def test_resuming_goes_on_in_the_same_folder(flags: list[str]) -> None:
     assert last["epoch"] == 3 and last["global_step"] == 12
 
 
+def test_the_home_folder_is_meant_by_a_tilde(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert train([*flags, "--runs=~/mine"]) == 0
+    folder = tmp_path / "mine" / "ImageFolder" / "ProtoNet" / "0"
+    assert {"config.yaml", "checkpoints", "results.json"} <= {path.name for path in folder.iterdir()}
+    assert list(folder.glob("events.*")) and not (tmp_path / "~").exists()
+
+
 class Interruption(pl.Callback):
     """Stops training in the second epoch."""
 
