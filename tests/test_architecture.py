@@ -42,7 +42,7 @@ ARROWS = {
     "printable": set(),
     "signals": set(),
     "registries": set(),
-    "resuming": {"signals", "whole_files"},
+    "resuming": {"algorithms", "checkpoints", "data", "signals", "whole_files"},
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks", "printable", "registries"},
     "results": {"", "algorithms", "data", "whole_files"},
