@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,24 @@ from fewshot_pl.callbacks import (
     pictures,
     progress_bar,
 )
-from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
-from fewshot_pl.errors import InputError, Stopped
 from fewshot_pl.evaluation import evaluate
-from fewshot_pl.flags import FewShotArgumentParser, chosen_class
+from fewshot_pl.flags import FewShotArgumentParser, check_training, chosen_class
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, told
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
-from fewshot_pl.resuming import BestCheckpoint, LastCheckpoint, StopOnSignal, WholeCheckpoints, slurm
-from fewshot_pl.runs import (
-    checkpoint_to_resume,
-    new_run_folder,
-    newest_checkpoint,
-    remove_run,
-    run_of_checkpoint,
+from fewshot_pl.resuming import (
+    BestCheckpoint,
+    LastCheckpoint,
+    StopOnSignal,
+    WholeCheckpoints,
+    check_same_training,
+    slurm,
 )
+from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, new_run_folder, remove_run, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
+from fewshot_pl.whole_files import save_text
 
 __all__ = ["TrainCLI", "evaluate", "train"]
 
@@ -72,7 +73,7 @@ class TrainCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=FewShotArgumentParser,
             parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
-            save_config_kwargs={"overwrite": True},  # only a resumed run finds one
+            save_config_callback=None,  # a run's folder has its configuration, wherever a logger writes
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 15, "callbacks": [EpisodeRate(), progress_bar()]},
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
@@ -108,50 +109,57 @@ class TrainCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         allow_tf32(self.config.tf32)
+        check_training(self.config)
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
-        runs = Path(self.config.runs)
-        # A job that SLURM queued again has the command of before.
-        self.resume_from = newest_checkpoint(runs / data / model, slurm.is_run_of_requeued_job)
-        self.run_folder: Path | None = None
-        if self.config.ckpt_path:
-            self.resume_from = checkpoint_to_resume(self.config.ckpt_path, runs, data, model)
-        if self.resume_from:
-            if (trained := opened_checkpoint(self.resume_from)["algorithm"]) != model:
-                raise InputError(f"{self.resume_from} holds a {trained}: pass --model {trained} to resume it")
-            self.run_folder = run_of_checkpoint(self.resume_from)
-            self.config.ckpt_path = None  # the saved config starts a run from scratch
+        self.runs = Path(self.config.runs).expanduser()
+        self.resume_from = checkpoint_to_resume(
+            self.config.ckpt_path, self.runs / data / model, slurm.is_run_of_requeued_job
+        )
+        self.run_folder = run_of_checkpoint(self.resume_from) if self.resume_from else None
+        self.config.ckpt_path = None  # the saved config starts a run from scratch
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.resume_from:
+            check_same_training(self.resume_from, self.model, self.datamodule)
         trainer_config = self.config_init.trainer
         guard = FiniteLoss(self.config_init.nonfinite)
         trainer_config.callbacks = [*(trainer_config.callbacks or []), guard, *pictures(self.config_init.pictures)]
         if trainer_config.enable_progress_bar is False:
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
-        writes_runs = trainer_config.logger in (None, True)
-        if writes_runs:
+        logs_by_default = trainer_config.logger in (None, True)
+        if logs_by_default:
             kwargs["logger"] = False  # made below, as the Trainer may refuse its flags
         plugins = trainer_config.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
-        if trainer_config.enable_checkpointing is not False:
-            last = LastCheckpoint()
-            trainer.callbacks += [last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
-        if writes_runs:
-            folder = self.run_folder or self._new_run_folder()
+        slurm.load_only_what_is_named(trainer)
+        last = LastCheckpoint()
+        trainer.callbacks += [last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
+        folder = self._folder_of_run()
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder / CHECKPOINTS)  # Lightning's choice is a folder of the logger
+        if logs_by_default:
             trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         return trainer
 
-    def _new_run_folder(self) -> Path:
+    def _folder_of_run(self) -> Path:
+        """The folder of the run that is resumed, or of a new one."""
         data, model = type(self.datamodule).__name__, type(self.model).__name__
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return Path(self.config.runs) / data / model / "0"  # only the first process writes
-        self.run_folder = new_run_folder(Path(self.config.runs), data, model)
+        if getattr(rank_zero_only, "rank", 0) != 0:  # only the first process writes
+            return self.run_folder or self.runs / data / model / "0"
+        self.run_folder = self.run_folder or new_run_folder(self.runs, data, model)
         slurm.note_job(self.run_folder)
         return self.run_folder
 
+    def save_config(self) -> None:
+        """Write the whole configuration into the folder of the run; a fast development run keeps none."""
+        if self.run_folder and not self.config_init.trainer.fast_dev_run:
+            save_text(self.parser.dump(self.config, skip_unset=False), self.run_folder / "config.yaml")
 
-@guarded
+
+@partial(guarded, places="--runs or --data.cache_dir")
 def train(args: Sequence[str] | None) -> None:
     """Fit, pick the best checkpoint on validation, test it, print and save the result."""
     keep_freed_memory()
@@ -159,28 +167,29 @@ def train(args: Sequence[str] | None) -> None:
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
-    with within_memory(_memory_cure(model)):
+    with within_memory(_memory_cure(model)), slurm.queued_again(trainer):
         _fit(cli)
         best = _best_checkpoint(trainer)
-        metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
+        tested = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
     if not trainer.is_global_zero:
         return
-    device = trainer.strategy.root_device
-    result = result_of(model, data, metrics, "test", time.monotonic() - started, device)
-    result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
-    print_result(result)
-    if cli.run_folder:
+    assert cli.run_folder is not None
+    device, file = trainer.strategy.root_device, cli.run_folder / "results.json"
+    result: dict[str, Any] = {}  # stays so where --trainer.limit_test_batches leaves nothing to test on
+    if tested:
+        result = result_of(model, data, tested[0], "test", time.monotonic() - started, device)
+        result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
+        print_result(result)
         result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
-        save_result(result, cli.run_folder / "results.json")  # nothing of what follows can lose it
+        save_result(result, file)  # nothing of what follows can lose it
     with within_memory(_memory_cure(model)):
         rates = calibrate(model.to(device), data, Path(best)) if best else None  # a Trainer leaves it in main memory
     if rates:
         print(told(rates))
-        if cli.run_folder:
-            save_result(result | {"unknown": rates}, cli.run_folder / "results.json")
-    if cli.run_folder:
-        print(f"Saved in {cli.run_folder}")
-    if isinstance(trainer.logger, TensorBoardLogger):
+    if rates and result:
+        save_result(result | {"unknown": rates}, file)
+    print(f"Saved in {cli.run_folder}")
+    if result and isinstance(trainer.logger, TensorBoardLogger):
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
         trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})
         trainer.logger.experiment.flush()
@@ -208,12 +217,11 @@ def _fit(cli: TrainCLI) -> None:
         if cli.trainer.is_global_zero:  # what the test will lack is said before the training, not after it
             cli.datamodule.prepare_data()
             cli.datamodule.setup("test")
+            cli.save_config()
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
-    except BaseException as end:
+    except BaseException:
         if cli.run_folder and not cli.resume_from and cli.trainer.global_step == 0:
             remove_run(cli.run_folder)
-        if isinstance(end, Stopped) and end.number == slurm.requeue_signal(cli.trainer) and cli.trainer.is_global_zero:
-            raise Stopped(f"{end}; {slurm.requeue()}", end.number) from None
         raise
 
 

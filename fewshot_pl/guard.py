@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from fewshot_pl.errors import InputError, Stopped
 from fewshot_pl.printable import printable
 from fewshot_pl.process_group import leave_process_group
+from fewshot_pl.signals import ended_by_signals
 
 # What the place is like, and no fault of ours: no permission, a name too long, a file for a folder ...
 _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
@@ -26,21 +27,27 @@ _Command = Callable[[Sequence[str] | None], None]
 _OUT_OF_MEMORY = re.compile(r"out of memory|(can't|not enough|unable to) \w* ?memory|ALLOC_FAILED", re.IGNORECASE)
 
 
-def guarded(run: _Command) -> Callable[[Sequence[str] | None], int]:
-    """A command that answers bad input with one sentence and exit code 2, and a signal with 128 and its number."""
+def guarded(run: _Command, places: str = "the flag for it") -> Callable[[Sequence[str] | None], int]:
+    """A command that answers bad input with one sentence and exit code 2, and a signal with 128 and its number.
+
+    Args:
+        run: the command.
+        places: its flags for where it writes, as "--output or --report".
+    """
 
     def answered(args: Sequence[str] | None = None) -> int:
         _silence_advertisements()
         _print_any_name()
         try:
-            run(args)
+            with ended_by_signals():
+                run(args)
             exit_code = 0
         except Stopped as stop:
             if getattr(rank_zero_only, "rank", 0) == 0:
                 print(stop, file=sys.stderr)
             exit_code = stop.exit_code
         except Exception as error:
-            sentence = _sentence(error)
+            sentence = _sentence(error, places)
             if sentence is None:
                 raise
             print(f"error: {printable(sentence)}", file=sys.stderr)
@@ -82,7 +89,7 @@ def _lack_of_memory(error: BaseException) -> str:
     return f"there is no memory for {amount[1]} more" if amount else "the memory does not suffice"
 
 
-def _sentence(error: BaseException | None) -> str | None:
+def _sentence(error: BaseException | None, places: str) -> str | None:
     """What to tell the user of an exception, or None where it is no matter of the user's.
 
     Looks through what the exception was raised from: the parser wraps the errors of the classes it makes.
@@ -91,8 +98,8 @@ def _sentence(error: BaseException | None) -> str | None:
         if isinstance(error, InputError):
             return str(error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            place = error.filename2 or error.filename or "the run's folder"
-            return f"no space left on disk to write {place}: free some, or pass --runs a folder on another disk"
+            file = error.filename2 or error.filename or "what is to be saved"
+            return f"no space left on disk to write {file}: free some, or pass {places} a place on another disk"
         if isinstance(error, RuntimeError) and "home directory" in str(error):
             return "there is no home folder that ~ would stand for: write the whole path"
         if isinstance(error, ValueError | MisconfigurationException) and _is_lightnings(error):

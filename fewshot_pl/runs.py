@@ -33,15 +33,24 @@ def remove_run(folder: Path) -> None:
             above.rmdir()
 
 
-def checkpoint_to_resume(ckpt_path: str, runs: Path, data: str, model: str) -> Path:
-    """The checkpoint that ``--ckpt_path`` names: a file, or ``last``: the newest run's last one.
+def checkpoint_to_resume(ckpt_path: str | None, parent: Path, is_requeued: Callable[[Path], bool]) -> Path | None:
+    """The checkpoint that training goes on from, if any.
+
+    Args:
+        ckpt_path: what ``--ckpt_path`` names: a file, or ``last``: the newest run's last one.
+        parent: folder of the runs of the same algorithm and benchmark.
+        is_requeued: whether a run, by its folder, is of the same job of a cluster, which has queued it again. Such a
+            run goes on wherever it came to, as the job's command is that of before.
 
     Raises:
         InputError: there is no such checkpoint, or all those of the newest run are damaged.
     """
-    if ckpt_path != "last":
-        return existing_checkpoint(ckpt_path)
-    parent = runs / data / model
+    named = existing_checkpoint(ckpt_path) if ckpt_path and ckpt_path != "last" else None
+    if named and (run := run_of_checkpoint(named)) and is_requeued(run):
+        parent = run.parent  # which may be of other --runs
+    found = newest_checkpoint(parent, is_requeued) or named
+    if found or not ckpt_path:
+        return found
     if last := newest_checkpoint(parent):
         return last
     raise InputError(f"no run under {parent} has a {LAST} to resume from: start one without --ckpt_path")

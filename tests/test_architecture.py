@@ -18,7 +18,8 @@ MAX_LINES = 250
 EVERYTHING = {
     *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
     *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("freed_memory", "pages", "printable", "process_group", "registries", "resuming", "step_log", "whole_files"),
+    *("freed_memory", "pages", "printable", "process_group", "registries", "resuming", "signals", "step_log"),
+    "whole_files",
 }
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
@@ -36,11 +37,12 @@ ARROWS = {
     "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"episode", "algorithms", "metrics", "step_log"},
     "checkpoints": {"algorithms", "registries", "whole_files"},
-    "guard": {"printable", "process_group"},
+    "guard": {"printable", "process_group", "signals"},
     "process_group": set(),
     "printable": set(),
+    "signals": set(),
     "registries": set(),
-    "resuming": {"whole_files"},
+    "resuming": {"algorithms", "checkpoints", "data", "signals", "whole_files"},
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks", "printable", "registries"},
     "results": {"", "algorithms", "data", "whole_files"},
@@ -54,7 +56,7 @@ ARROWS = {
     "whole_files": set(),
     "evaluation": {
         *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
-        *("pages", "results", "tf32", "whole_files"),
+        *("pages", "results", "resuming", "tf32", "whole_files"),
     },
     "cli": EVERYTHING - {"exporting"},
 }

@@ -149,6 +149,49 @@ def test_resuming_goes_on_in_the_same_folder(flags: list[str]) -> None:
     assert last["epoch"] == 3 and last["global_step"] == 12
 
 
+LOGGERS = {"none": ["false"], "another": ["CSVLogger", "--trainer.logger.save_dir=csv"]}
+
+
+@pytest.mark.parametrize("words", LOGGERS.values(), ids=LOGGERS)
+def test_the_run_folder_is_the_same_with_any_logger(
+    words: list[str], flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train([*flags, "--trainer.logger", *words]) == 0
+    folder = run_folder(flags)
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "checkpoints", "results.json"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert results(folder)["config"]["trainer"]["logger"] is not None
+    assert {path.name for path in tmp_path.iterdir()} <= {"runs", "csv"}
+    assert train([*flags, "--trainer.logger", *words, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_a_training_may_be_left_without_a_test(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert train([*flags, "--trainer.limit_test_batches", "0"]) == 0
+    assert {path.name for path in (run_folder(flags) / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert not (run_folder(flags) / "results.json").exists()
+    assert f"Saved in {run_folder(flags)}" in capsys.readouterr().out
+
+
+def test_the_home_folder_is_meant_by_a_tilde(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert train([*flags, "--runs=~/mine"]) == 0
+    folder = tmp_path / "mine" / "ImageFolder" / "ProtoNet" / "0"
+    assert {"config.yaml", "checkpoints", "results.json"} <= {path.name for path in folder.iterdir()}
+    assert list(folder.glob("events.*")) and not (tmp_path / "~").exists()
+
+
+def test_what_does_not_make_the_weights_may_change_when_training_is_resumed(flags: list[str]) -> None:
+    assert train(flags) == 0
+    changed = {"model.learning_rate": 0.01, "data.num_shots": 2, "data.num_ways": 2, "data.num_workers": 1}
+    changed |= {"data.store": "host", "trainer.max_epochs": 3, "seed_everything": 1}
+    words = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
+    assert train([*flags, *words, "--ckpt_path", "last"]) == 0
+    assert results(run_folder(flags))["num_shots"] == 2
+
+
 class Interruption(pl.Callback):
     """Stops training in the second epoch."""
 

@@ -1,7 +1,10 @@
-"""Too little memory becomes one sentence with the flags that ask for less; what else goes wrong stays what it is."""
+"""Too little memory, a full disk and signals become one sentence with the cure; what else goes wrong stays as it is."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
+import errno
+import multiprocessing
+import signal
 import subprocess
 import sys
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from tiny_trainings import told
 
 from fewshot_pl import cli
 from fewshot_pl.algorithms import MAML, ProtoNet
@@ -69,10 +73,57 @@ def test_training_names_the_flags_that_the_algorithm_has(algorithm, recomputes, 
     monkeypatch.setattr(Trainer, "fit", lambda *_, **__: torch.empty(2**54, dtype=torch.uint8))
     model = ["--model", algorithm.__name__, "--runs", str(tmp_path), "--trainer.accelerator", "cpu"]
     assert cli.train(model) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
+    sentence = capsys.readouterr().err.splitlines()[-1]
     for flag in ("--model.task_chunk 1", "--data.tasks_per_batch", "--data.eval_tasks_per_batch"):
-        assert flag in told
-    assert ("--model.recompute_inner_steps true" in told) == recomputes
+        assert flag in sentence
+    assert ("--model.recompute_inner_steps true" in sentence) == recomputes
+
+
+def test_a_full_disk_is_said_with_the_flags_that_the_command_has(capsys):
+    full = raised(OSError(errno.ENOSPC, "No space left on device", "labels.csv"))
+    assert guarded(lambda _: full(), places="--output")([]) == 2
+    sentence = "no space left on disk to write labels.csv: free some, or pass --output a place on another disk"
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def exits_as_lightning():
+    try:
+        told(signal.SIGINT)()
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_any_command_in_one_sentence(number, capsys):
+    before = signal.getsignal(number)
+    assert guarded(lambda _: told(number)())([]) == 128 + number
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert capsys.readouterr().err == f"{name} stopped the command before its end: what it had saved stays\n"
+    assert signal.getsignal(number) is before
+
+
+def test_an_exit_that_is_lightnings_answer_to_ctrl_c_is_taken_for_it():
+    @guarded
+    def command(args):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        exits_as_lightning()
+
+    assert command([]) == 128 + signal.SIGINT
+    with pytest.raises(SystemExit):
+        guarded(lambda _: sys.exit(2))([])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
+def test_a_process_that_a_command_forks_answers_signals_as_without(capsys):
+    @guarded
+    def command(args):
+        process = multiprocessing.get_context("fork").Process(target=told(signal.SIGTERM))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGTERM
+
+    assert command([]) == 0
+    assert capsys.readouterr().err == ""
 
 
 COMMANDS = """

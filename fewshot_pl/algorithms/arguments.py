@@ -30,6 +30,8 @@ def check_arguments(algorithm: str, given: Mapping[str, Any], carries_statistics
         raise InputError(f"{algorithm} takes no tasks side by side: leave out --model.task_parallel side_by_side")
     if not 0 <= given["learning_rate"] < math.inf:
         raise InputError(f"--model.learning_rate must be a number from 0, not {given['learning_rate']}")
-    for name in ("num_inner_steps", "num_inner_steps_test"):
+    for name in ("num_inner_steps", "num_inner_steps_test", "lr_halve_every"):
         if (steps := given.get(name) or 0) < 0:
             raise InputError(f"--model.{name} must be at least 0, not {steps}")
+    if (tasks := given["task_chunk"]) is not None and tasks < 1:
+        raise InputError(f"--model.task_chunk must be at least 1, or null for all tasks, not {tasks}")

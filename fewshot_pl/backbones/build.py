@@ -1,5 +1,6 @@
 """Backbones by name: image [n, C, H, W] -> feature vector [n, D]."""
 
+import errno
 import re
 from collections.abc import Callable
 from functools import partial
@@ -79,11 +80,32 @@ def _timm(name: str, image_shape: ImageShape, norm: Norm, weights: str | None) -
         raise InputError(f"timm has no model '{name}': timm.list_models() names them")
     options: dict[str, Any] = {"img_size": image_shape[1:]} if "vit" in name or "swin" in name else {}
     options |= {"in_chans": image_shape[0], "num_classes": 0, "pretrained": weights is not None}
-    if weights in (None, "pretrained"):
+    if weights is None:
         backbone: nn.Module = timm.create_model(name, **options)
+    elif weights == "pretrained":
+        backbone = _pretrained(name, options)
     else:
         backbone = _with_weights_of(Path(str(weights)), name, options)
     replace_batch_norms(backbone, norm)
+    return backbone
+
+
+def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
+    """timm's model with timm's own weights."""
+    import timm
+
+    settings = timm.models.get_pretrained_cfg(name)
+    if settings is None or not settings.has_weights:
+        raise InputError(f"timm has no weights of {name}: leave out --model.backbone_weights, or give it a file")
+    try:
+        backbone: nn.Module = timm.create_model(name, **options)
+    except OSError as error:  # of huggingface_hub, which looks into its cache first
+        if error.errno == errno.ENOSPC:
+            raise
+        raise InputError(
+            f"timm's weights of {name} are not in its cache and cannot be downloaded: connect to the internet, or give "
+            "--model.backbone_weights a file with them"
+        ) from error
     return backbone
 
 

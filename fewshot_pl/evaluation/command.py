@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from fewshot_pl.evaluation.report import write_report
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.results import print_table, result_of
+from fewshot_pl.resuming import EndOnSignal, slurm
 from fewshot_pl.tf32 import allow_tf32
 
 
-@guarded
+@partial(guarded, places="--output, --report or --data.cache_dir")
 def evaluate(args: Sequence[str] | None) -> None:
     """Evaluate checkpoints on fixed lists of episodes, print the results, and save them where flags ask for it."""
     keep_freed_memory()
@@ -40,7 +42,8 @@ def evaluate(args: Sequence[str] | None) -> None:
     seed_everything(0, verbose=False)
     made = parser.instantiate(config)
     recorder = EpisodeRecorder() if config.compare or config.report else None
-    trainer = Trainer(**_with_callback(made.trainer, recorder))
+    trainer = Trainer(**_with_callbacks(made.trainer, recorder))
+    slurm.load_only_what_is_named(trainer)
     models = contestants(checkpoints, config.num_inner_steps, config.per_query)
     cells = grid(made.data, config.ways, config.shots)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
@@ -76,10 +79,11 @@ def _note_other_data(models: Sequence[Contestant], data: str) -> None:
             print(f"{contestant.label} was trained on {contestant.trained_on}; all are evaluated on {data}")
 
 
-def _with_callback(trainer: Any, recorder: EpisodeRecorder | None) -> dict[str, Any]:
+def _with_callbacks(trainer: Any, recorder: EpisodeRecorder | None) -> dict[str, Any]:
     callbacks = trainer.callbacks or []
     given = callbacks if isinstance(callbacks, list) else [callbacks]
-    return {**trainer, "callbacks": [*given, *([recorder] if recorder else [])]}
+    ours = [*([recorder] if recorder else []), EndOnSignal()]
+    return {**trainer, "callbacks": [*given, *ours]}
 
 
 def _compared(
@@ -104,9 +108,12 @@ def _outcome(
     seed_everything(0, verbose=False)  # each as if it were the only one
     run = trainer.test if split == "test" else trainer.validate
     with within_memory("lower --data.eval_tasks_per_batch"):
-        metrics = run(contestant.model, datamodule=data, verbose=False)[0]
+        metrics = run(contestant.model, datamodule=data, verbose=False)
+    if not metrics:
+        flag = "--trainer.limit_test_batches" if split == "test" else "--trainer.limit_val_batches"
+        raise InputError(f"there is no batch of episodes to evaluate on: leave out {flag} 0")
     device = trainer.strategy.root_device
-    result = result_of(contestant.model, data, metrics, split, time.monotonic() - started, device)
+    result = result_of(contestant.model, data, metrics[0], split, time.monotonic() - started, device)
     result["checkpoint"] = contestant.path
     return Outcome(contestant.label, result, data, recorder.records if recorder else None)
 
@@ -122,6 +129,6 @@ def _publish(outcomes: Sequence[Outcome], config: Any) -> None:
     if config.latex:
         print(latex(outcomes))
     if config.output:
-        save_outcomes(outcomes, Path(config.output))
+        save_outcomes(outcomes, Path(config.output).expanduser())
     if config.report:
-        print(f"Report: {write_report(outcomes, Path(config.report))}")
+        print(f"Report: {write_report(outcomes, Path(config.report).expanduser())}")

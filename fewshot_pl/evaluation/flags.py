@@ -100,7 +100,7 @@ def _check(config: Any, args: list[str]) -> None:
         raise InputError(f"--output {config.output} must end in one of {', '.join(OUTPUTS)}")
     for flag, folder in (("report", config.report), ("output", config.output and Path(config.output).parent)):
         if folder:
-            _make_folder(Path(folder), flag)
+            _make_folder(Path(folder).expanduser(), flag)
 
 
 def _check_checkpoints(config: Any) -> None:

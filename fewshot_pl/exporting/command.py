@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from fewshot_pl.guard import guarded
 from fewshot_pl.prediction.trained_model import trained_model
 
 
-@guarded
+@partial(guarded, places="--output")
 def export(args: Sequence[str] | None) -> None:
     """Write the encoder and the head of a metric method as ONNX graphs, and compare them with torch."""
     parser = FewShotArgumentParser(description="Export a metric method: an encoder of images and a head of features.")

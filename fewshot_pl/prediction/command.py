@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from fewshot_pl.prediction.report import Shown, data_url, report
 from fewshot_pl.whole_files import save_text
 
 
-@guarded
+@partial(guarded, places="--output")
 def predict(args: Sequence[str] | None) -> None:
     """Adapt to the classes in a folder, and write the class of each image of a query as CSV and as an HTML page."""
     keep_freed_memory()

@@ -1,6 +1,9 @@
 """BestCheckpoint: the checkpoint that validation chooses."""
 
-from pytorch_lightning import Trainer
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 
@@ -9,8 +12,10 @@ class BestCheckpoint(ModelCheckpoint):
 
     From there Lightning resumes exactly; from an epoch's end it leaves out what follows on it, as the step of a
     schedule that watches a figure, and with ``max_steps`` an epoch's episodes. Without validation it saves at the
-    epoch's end.
+    epoch's end. What was best so far stays so in a folder that was moved, or is now called by another path.
     """
+
+    _resumes_in_place = False  # whether the checkpoint that is loaded lies in the folder that this one writes into
 
     @property
     def state_key(self) -> str:
@@ -19,3 +24,22 @@ class BestCheckpoint(ModelCheckpoint):
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
         asked = self._save_on_train_epoch_end
         return not trainer.enable_validation if asked is None else asked
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        loaded = Path(trainer.ckpt_path or "").resolve()
+        self._resumes_in_place = loaded.parent == Path(self.dirpath or "").resolve()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning compares paths by their text, and forgets the best score where they differ.
+        super().load_state_dict(_within(str(self.dirpath), state_dict) if self._resumes_in_place else state_dict)
+
+
+def _within(folder: str, state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a ModelCheckpoint whose files are in ``folder`` now."""
+
+    def moved(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    paths = {name: moved(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {moved(path): score for path, score in state["best_k_models"].items()}
+    return {**state, **paths, "best_k_models": best, "dirpath": folder}

@@ -91,6 +91,9 @@ class LastCheckpoint(ModelCheckpoint):
         self._metrics = checkpoint.get("callback_metrics", {})
         self._last_global_step_saved = checkpoint["global_step"]
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass  # Lightning's own, which says where files were: this one is written where it belongs now
+
 
 def _has_stopped(stopping: EarlyStopping) -> bool:
     """Whether a validation of before has ended training."""

@@ -3,11 +3,15 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
 
+from fewshot_pl.errors import Stopped
 from fewshot_pl.whole_files import save_text
 
 _NOTE = "slurm_job"  # a file in a run's folder
@@ -21,7 +25,35 @@ def requeue_signal(trainer: Trainer) -> signal.Signals | None:
     return None
 
 
-def requeue() -> str:
+def ending_signals(trainer: Trainer) -> list[signal.Signals]:
+    """The signals that tell a command to end, that of SLURM among them where there is one."""
+    return [number for number in (signal.SIGINT, signal.SIGTERM, requeue_signal(trainer)) if number is not None]
+
+
+def load_only_what_is_named(trainer: Trainer) -> None:
+    """Let a Trainer load the checkpoint that it is given, or none.
+
+    In a SLURM job Lightning would take a file ``hpc_ckpt_*.ckpt`` of the working directory, as other programs leave it.
+    """
+    trainer._checkpoint_connector._select_ckpt_path = _named  # type: ignore[assignment, method-assign]
+
+
+def _named(state_fn: Any, ckpt_path: Any, **_: Any) -> Any:
+    return ckpt_path
+
+
+@contextmanager
+def queued_again(trainer: Trainer) -> Iterator[None]:
+    """What runs inside has its job queued again where SLURM's signal of the job's near end stops it."""
+    try:
+        yield
+    except Stopped as stop:
+        if stop.number == requeue_signal(trainer) and trainer.is_global_zero:
+            raise Stopped(f"{stop}; {_request()}", stop.number) from None
+        raise
+
+
+def _request() -> str:
     """Ask SLURM to queue this job again; what came of it, in one sentence."""
     job = os.environ["SLURM_JOB_ID"]
     try:
@@ -30,11 +62,11 @@ def requeue() -> str:
         return f"SLURM was not asked to queue job {job} again, as scontrol cannot be run: {error}"
     if asked.returncode:
         return f"SLURM did not queue job {job} again: {asked.stderr.strip()}"
-    return f"SLURM queues job {job} again, and training will go on by itself"
+    return f"SLURM queues job {job} again, which then goes on by itself"
 
 
 def note_job(run_folder: Path) -> None:
-    """Note in a run's folder which job of SLURM's it is of, if any."""
+    """Note in a run's folder which job of SLURM's trains it now, if any."""
     if job := _job():
         save_text(job, run_folder / _NOTE)
 

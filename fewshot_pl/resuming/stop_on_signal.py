@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from types import FrameType
 from typing import Any
 
@@ -14,7 +13,8 @@ from fewshot_pl.errors import Stopped
 from fewshot_pl.resuming.agreement import Agreement
 from fewshot_pl.resuming.last_checkpoint import LastCheckpoint
 from fewshot_pl.resuming.progress import is_resumable, validation_is_due
-from fewshot_pl.resuming.slurm import requeue_signal
+from fewshot_pl.resuming.slurm import ending_signals
+from fewshot_pl.signals import answer, signal_name
 
 _STOPPING = b"\nStopping after this step, to go on from there; Ctrl-C again stops at once.\n"
 
@@ -24,7 +24,8 @@ class StopOnSignal(Checkpoint):
 
     Several processes stop at the same step, whichever of them was told. ``last`` saves the state. A second Ctrl-C is
     the usual one and interrupts the step. A validation is broken off, but where there are several processes; when
-    training is resumed it runs from its start. Has to be the last callback, as it leaves what follows to nobody.
+    training is resumed it runs from its start. A test ends at once. Has to be the last callback, as it leaves what
+    follows to nobody.
 
     Args:
         last: what saves the state.
@@ -47,18 +48,14 @@ class StopOnSignal(Checkpoint):
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _in_main_thread():
-            signal.signal(signal.SIGTERM, self._end)
+        answer(ending_signals(trainer), self._end)
 
     def _listen(self, trainer: Trainer) -> None:
         """Take the place of the handlers that Lightning has just put up; at the end it puts back those of before.
 
         Those save a checkpoint in the middle of a step, or talk to other processes in the middle of anything.
         """
-        if _in_main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, requeue_signal(trainer)):
-                if number is not None:
-                    signal.signal(number, self._note)
+        answer(ending_signals(trainer), self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -68,7 +65,7 @@ class StopOnSignal(Checkpoint):
         self._received = self._received or signal.Signals(number)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
-        raise Stopped(f"{signal.Signals(number).name} stopped the test: {self._cure}", number)
+        raise Stopped(f"{signal_name(number)} stopped the test: {self._cure}", number)
 
     # Stopping ----------------------------------------------------------------------------------------
 
@@ -90,16 +87,12 @@ class StopOnSignal(Checkpoint):
         if self._agreement.any_says(self._received is not None, trainer, now):
             self._last.save(trainer)
             number = self._received or signal.SIGTERM
-            name = "Ctrl-C" if number == signal.SIGINT else number.name
-            raise Stopped(f"{name} stopped training after step {trainer.global_step}: {self._cure}", number)
+            step = trainer.global_step
+            raise Stopped(f"{signal_name(number)} stopped training after step {step}: {self._cure}", number)
 
     @property
     def _cure(self) -> str:
         return f"pass --ckpt_path {self._last.path} to the same command to go on"
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()  # no other may set handlers
 
 
 def _nothing() -> None:

@@ -218,6 +218,15 @@ def test_files_that_hold_no_such_weights_are_refused(tmp_path):
         build_backbone("timm/resnet18", (3, 32, 32), "running", str(tmp_path / "absent.pt"))
 
 
+def test_weights_that_cannot_be_had_are_refused_with_a_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"weights of resnet18 are not in its cache .*: connect .* --model.backbone_w"):
+        build_backbone("timm/resnet18", (3, 32, 32), "running", "pretrained")
+    with pytest.raises(InputError, match=r"timm has no weights of davit_huge: leave out --model.backbone_weights"):
+        build_backbone("timm/davit_huge", (3, 32, 32), "running", "pretrained")
+
+
 def test_a_checkpoint_needs_no_weights_file(tmp_path):
     from pytorch_lightning import Trainer
 

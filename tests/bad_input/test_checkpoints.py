@@ -64,6 +64,15 @@ def zipped_text() -> None:
         archive.writestr("notes.txt", "nothing")
 
 
+def a_run() -> None:
+    """With a configuration that is to stay as it is."""
+    folder = Path("0/checkpoints")
+    folder.mkdir(parents=True)
+    CHECKPOINT.rename(folder / "best.ckpt")
+    Path("maml.ckpt").rename(folder / "maml.ckpt")
+    Path("0/config.yaml").write_text("of the run")
+
+
 ONE = "evaluate --ckpt_path protonet.ckpt"
 EVALUATED = {
     "missing": Bad("evaluate --ckpt_path missing.ckpt", "there is no checkpoint missing.ckpt"),
@@ -108,6 +117,7 @@ EVALUATED = {
     "the training classes": Bad(f"{ONE} --split train", "--split takes one of 'test', 'val'"),
     "steps of what takes none": Bad(f"{ONE} --num_inner_steps 2", "without steps"),
     "fewer than no steps": Bad("evaluate --ckpt_path maml.ckpt --num_inner_steps -1", "steps"),
+    "none of the episodes": Bad(f"{ONE} --trainer.limit_test_batches 0", "leave out --trainer.limit_test_batches 0"),
     "output of no known kind": Bad(f"{ONE} --output results.txt", "must end in one of .json, .csv"),
     "a file for the report's folder": Bad(f"{ONE} --report maml.ckpt", "give --report another place"),
 }
@@ -127,6 +137,20 @@ OTHERS = {
     "to resume: no run": Bad("train --ckpt_path last", "start one without --ckpt_path"),
     "to resume: a folder": Bad("train --ckpt_path images", "there is no checkpoint images"),
     "to resume: another class": Bad("train --ckpt_path maml.ckpt", "holds a MAML: pass --model MAML"),
+    "to resume: another benchmark": Bad(
+        "train --ckpt_path 0/checkpoints/best.ckpt --data Glyphs", "pass --data ImageFolder to resume it", a_run
+    ),
+    "to resume: other ways": Bad(
+        "train --ckpt_path 0/checkpoints/maml.ckpt --model MAML", "pass --data.num_ways 3, as in its training", a_run
+    ),
+    "to resume: another backbone": Bad(
+        "train --ckpt_path 0/checkpoints/best.ckpt --model.backbone conv4-32",
+        "pass --model.backbone conv4, as",
+        a_run,
+    ),
+    "to resume: weights of another version": Bad(
+        "train --ckpt_path protonet.ckpt", "use the version of fewshot_pl", changed(state_dict={"a": torch.ones(3)})
+    ),
     "to resume: with a payload": Bad(
         "train --ckpt_path protonet.ckpt", NONE, changed(state_dict={"weight": Payload()})
     ),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny_trainings import told
 
+from fewshot_pl.algorithms import ProtoNet
 from fewshot_pl.benchmarks import ImageFolder
 from fewshot_pl.checkpoints import load_algorithm, opened_checkpoint
 from fewshot_pl.cli import evaluate
@@ -222,6 +225,34 @@ def test_a_comparison_needs_the_whole_list(
     both = ["--compare", checkpoints["first"], checkpoints["second"]]
     assert evaluate([*both, *cpu, "--trainer.limit_test_batches", "2"]) == 2
     assert "pass --num_episodes in place of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_the_signal_of_a_jobs_near_end_stops_an_evaluation_and_saves_nothing(
+    split: str,
+    checkpoints: dict[str, str],
+    cpu: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"JOB_ID": "1", "JOB_NAME": "evaluate", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(ProtoNet, f"{split.replace('val', 'validation')}_step", lambda *_: told(signal.SIGUSR1)())
+    flags = ["--ckpt_path", checkpoints["first"], "--split", split, *cpu]
+    assert evaluate(flags) == 128 + signal.SIGUSR1
+    assert "SIGUSR1 stopped the evaluation: give the same command again" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_is_meant_by_a_tilde(
+    checkpoints: dict[str, str], cpu: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    flags = ["--ckpt_path", checkpoints["first"], "--output=~/results/of.json", "--report=~/page"]
+    assert evaluate([*flags, *cpu]) == 0
+    assert (tmp_path / "results" / "of.json").is_file() and (tmp_path / "page" / "report.html").is_file()
 
 
 def test_steps_are_of_those_that_take_them(checkpoints: dict[str, str], run: Run) -> None:

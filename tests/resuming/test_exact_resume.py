@@ -1,6 +1,7 @@
 """Training that is stopped and resumed ends with the weights, to the bit, of one that never stopped."""
 
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,3 +136,19 @@ def test_training_that_was_to_end_early_ends_there_too(settings, num_steps, imag
     again = with_patience(resume_from=last_checkpoint(tmp_path))
     for part in ("state_dict", "optimizer_states", "global_step"):
         assert_same(again[part], whole[part])
+
+
+@pytest.mark.parametrize("place", ["another folder", "another spelling"])
+def test_the_best_checkpoint_stays_the_best_wherever_it_is_resumed(place, images, tmp_path, uninterrupted, monkeypatch):
+    settings = {"model": {"learning_rate": 0.0, "norm": "group"}}  # no validation is better than the first
+    folder = tmp_path / "stopped"
+    with pytest.raises(Stopped):
+        trained(images, folder, callbacks=[At("on_train_batch_start", 6, told(signal.SIGTERM))], **settings)
+    if place == "another folder":
+        folder = folder.rename(tmp_path / "moved")
+    else:
+        monkeypatch.chdir(tmp_path)
+        folder = Path("stopped")
+    trained(images, folder, resume_from=last_checkpoint(folder), **settings)
+    assert_same(state(folder), state(uninterrupted(**settings)))
+    assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 4

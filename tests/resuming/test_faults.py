@@ -11,7 +11,7 @@ from random_images import write_image_folder
 from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
 from fewshot_pl.checkpoints import opened_checkpoint
-from fewshot_pl.cli import train
+from fewshot_pl.cli import evaluate, train
 from fewshot_pl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
@@ -97,10 +97,10 @@ def test_a_signal_ends_a_command_with_its_code_and_says_how_to_go_on(number, fla
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(flags, run, meanwhile):
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(flags, run, meanwhile, capsys):
     meanwhile("on_before_optimizer_step", 6, lambda: [told(signal.SIGINT)() for _ in range(2)])
-    with pytest.raises(SystemExit):
-        train(flags)
+    assert train(flags) == 128 + signal.SIGINT
+    assert capsys.readouterr().err.splitlines()[-1].startswith("Ctrl-C stopped the command before its end")
     assert torch.load(last_checkpoint(run), weights_only=True)["global_step"] == 4
 
 
@@ -146,21 +146,61 @@ def test_a_run_that_never_started_leaves_no_folder(mistake, flags, tmp_path):
     assert not list((tmp_path / "runs").glob("**/*"))
 
 
-def test_slurm_queues_a_job_again_and_the_same_command_goes_on(flags, run, meanwhile, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A job of SLURM's whose requests are written down in a file, and which may be one that was queued again."""
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     job = {"JOB_ID": "1234", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.chdir(tmp_path)
+    return lambda restarts: monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+
+
+def test_slurm_queues_a_job_again_and_the_same_command_goes_on(flags, run, meanwhile, tmp_path, slurm, capsys):
     meanwhile("on_train_batch_start", 6, told(signal.SIGUSR1))
     assert train(flags) == 128 + signal.SIGUSR1
     assert "SLURM queues job 1234 again" in capsys.readouterr().err
     assert (tmp_path / "asked").read_text() == "requeue 1234\n"
 
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    slurm(restarts=1)
     seen = []
     meanwhile("on_train_batch_start", 7, lambda: seen.append("step 7"))
     assert train(flags) == 0
     assert seen and torch.load(last_checkpoint(run), weights_only=True)["global_step"] == 8
     assert [folder.name for folder in run.parent.iterdir()] == ["0"]
+
+
+def test_a_job_that_resumed_a_checkpoint_goes_on_from_where_it_came_to(flags, run, meanwhile, slurm):
+    assert train([*flags, "--trainer.max_epochs", "1"]) == 0
+    first = last_checkpoint(run).rename(last_checkpoint(run).with_name("first.ckpt"))
+    resume = [*flags, "--ckpt_path", str(first), "--trainer.max_epochs", "3"]
+    meanwhile("on_train_batch_start", 6, told(signal.SIGUSR1))
+    assert train(resume) == 128 + signal.SIGUSR1
+    slurm(restarts=1)
+    seen = []
+    meanwhile("on_train_batch_start", 6, lambda: seen.append("step 6, again"))
+    assert train(resume) == 0
+    assert not seen and opened_checkpoint(last_checkpoint(run))["global_step"] == 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_test_and_saves_nothing_elsewhere(number, flags, run, meanwhile, slurm, tmp_path, capsys):
+    meanwhile("on_test_batch_start", 8, told(number))
+    assert train(flags) == 128 + number
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert "stopped the test: pass --ckpt_path" in sentence
+    assert ("SLURM queues job 1234 again" in sentence) == (tmp_path / "asked").exists() == (number == signal.SIGUSR1)
+    assert not list(tmp_path.glob("*.ckpt"))
+    slurm(restarts=1)
+    meanwhile("on_test_batch_start", 8, None)
+    assert train(flags) == 0
+    assert (run / "results.json").is_file()
+
+
+def test_a_checkpoint_of_another_program_in_the_working_directory_is_not_loaded(flags, run, slurm, tmp_path):
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another program")
+    assert train(flags) == 0
+    assert evaluate(["--ckpt_path", str(last_checkpoint(run)), "--trainer.accelerator", "cpu"]) == 0

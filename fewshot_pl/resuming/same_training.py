@@ -1,0 +1,58 @@
+"""Whether a checkpoint is of the training that is to go on from it."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.checkpoints import opened_checkpoint
+from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.errors import InputError
+
+_OF_DATA = {"num_ways", "image_shape", "pixel_range"}  # what an algorithm has from the benchmark, not from a flag
+_WITHOUT_WEIGHTS = {*inspect.signature(FewShotAlgorithm).parameters, "init_from", "backbone_weights"}
+_WAYS = {"num_ways", "train_num_ways"}
+_OF_IMAGES = {"image_size", "channels", "sources"}
+
+
+def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataModule) -> None:
+    """Raise InputError where a checkpoint is of another algorithm or benchmark, or has weights of other shapes.
+
+    All else may be changed on the way: learning rate, epochs, shots, where the images lie, the machine.
+
+    Args:
+        path: of the checkpoint.
+        model: that is to go on.
+        data: to train it on.
+    """
+    held = opened_checkpoint(path)
+    if (algorithm := held["algorithm"]) != type(model).__name__:
+        raise InputError(f"{path} holds a {algorithm}: pass --model {algorithm} to resume it")
+    if (trained_on := held.get("data")) not in (None, name := type(data).__name__):
+        raise InputError(
+            f"{path} was trained on {trained_on} and training goes on there alone: pass --data {trained_on} to resume "
+            f"it, or leave out --ckpt_path to train on {name} from the start"
+        )
+    if _shapes(held["state_dict"]) != _shapes(model.state_dict()):
+        flags = " ".join(_other_flags(held, model, data))
+        cure = f"pass {flags}, as in its training," if flags else "use the version of fewshot_pl that wrote it"
+        raise InputError(f"the weights in {path} do not fit this {algorithm}: {cure} to resume it")
+
+
+def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in weights.items()}
+
+
+def _other_flags(held: dict[str, Any], model: FewShotAlgorithm, data: EpisodicDataModule) -> Iterator[str]:
+    """The flags that would give the weights of a checkpoint their shapes, as they were in its training."""
+    of_model, of_data = held["hyper_parameters"], held.get("datamodule_hyper_parameters", {})
+    shaping = _OF_IMAGES | (_WAYS if "num_ways" in of_model else set())
+    for key, now, before, names in (
+        ("model", model.hparams, of_model, of_model.keys() - _OF_DATA - _WITHOUT_WEIGHTS),
+        ("data", data.hparams, of_data, of_data.keys() & shaping),
+    ):
+        for name in sorted(names & now.keys()):
+            if now[name] != (value := before[name]):
+                yield f"--{key}.{name} {value if isinstance(value, str) else json.dumps(value)}"
