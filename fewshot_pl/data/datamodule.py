@@ -1,6 +1,7 @@
 """EpisodicDataModule: the base of every benchmark."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from fewshot_pl.errors import InputError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_TRAIN_CLASSES = "train_classes"
 
 
 class EpisodicDataModule(LightningDataModule, ABC):
@@ -119,6 +121,34 @@ class EpisodicDataModule(LightningDataModule, ABC):
             raise InputError(
                 f"{type(algorithm).__name__} has a head of {num_outputs} outputs and cannot take tasks that differ in "
                 "ways: pass --data.sampling fixed, or train ProtoNet, MatchingNet or RelationNet"
+            )
+
+    # Classes that no publication divides ----------------------------------------------------------------
+
+    def divided_classes(self, split: Split) -> list[str]:
+        """The names of a split's classes, where folders of a user's or a seed divide them; else none."""
+        return []
+
+    def trained_classes(self, state: Mapping[str, Any], split: Split) -> list[str]:
+        """Those of a split's ``divided_classes`` that a model was trained on, by what its checkpoint keeps of its data.
+
+        Args:
+            state: as ``state_dict`` gives it.
+            split: ``val`` or ``test``.
+        """
+        return sorted({*self.divided_classes(split)} & {*state.get(_TRAIN_CLASSES, ())})
+
+    def state_dict(self) -> dict[str, Any]:
+        names = self.divided_classes("train")
+        return {_TRAIN_CLASSES: names} if names else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # What is in both was so when training began, and was warned of.
+        seen = {name for split in ("val", "test") for name in self.trained_classes(state_dict, split)}
+        if moved := sorted(seen - {*self.divided_classes("train")}):
+            raise InputError(
+                f"class '{moved[0]}' (and {len(moved) - 1} more) was trained on before and is in val or test now: put "
+                "the class folders back as they were, or start a training without --ckpt_path"
             )
 
     # Fixed lists -------------------------------------------------------------------------------------

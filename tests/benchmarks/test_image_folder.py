@@ -1,15 +1,20 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import itertools
+import json
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fewshot_pl.benchmarks import ImageFolder
+from fewshot_pl.benchmarks.class_folders import class_folders
+from fewshot_pl.cli import evaluate, train
 from fewshot_pl.errors import InputError
 
 SPLITS = ("train", "val", "test")
+CPU = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
 def fill(root, names, num_images=3, size=(20, 14)):
@@ -70,6 +75,62 @@ def test_classes_are_divided_by_ratio_and_seed(folder, root):
     assert classes(first) == classes(again)  # the seed of the episodes moves no class between train and test
     assert classes(first) != classes(other)
     assert [len(found) for found in classes(built(folder(split_ratio=(2, 1, 1)))).values()] == [10, 5, 5]
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 1])
+def test_a_class_that_comes_or_goes_moves_hardly_another(root, seed):
+    fill(root, names(40), num_images=0)
+    before = division(root, seed)
+    (root / "class07").rename(root / "class07 renamed")
+    (root / "classes more").mkdir()
+    after = division(root, seed)
+    moved = [name for name in before.keys() & after.keys() if before[name] != after[name]]
+    assert len(after) == 41 and len(moved) <= 3 * 2  # by a removal and two additions, one at each of two borders
+
+
+def division(root, seed):
+    """The split of each class."""
+    folders = class_folders(root, (0.64, 0.16, 0.20), seed)
+    return {folder.name: split for split, classes in folders.items() for folder in classes}
+
+
+@pytest.fixture
+def trained(root, tmp_path):
+    """The flags of a training of one step that has ended, and its last checkpoint."""
+    for split in SPLITS:
+        fill(root / split, names(3, split))
+    sizes = {"num_ways": 2, "num_queries": 1, "image_size": 16, "batches_per_epoch": 1}
+    settings = {**sizes, "num_val_episodes": 2, "num_test_episodes": 2, "cache_dir": tmp_path / "cache", "root": root}
+    flags = [f"--data.{name}={value}" for name, value in settings.items()]
+    flags += ["--data=ImageFolder", f"--runs={tmp_path / 'runs'}", "--pictures=none", *CPU]
+    assert train([*flags, "--trainer.max_epochs=1"]) == 0
+    return flags, next((tmp_path / "runs").rglob("last.ckpt"))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("several", [False, True])
+def test_an_evaluation_on_trained_classes_warns(trained, root, several):
+    data = [f"--data.root={root}"]
+    if several:
+        own = {"ImageFolder": {"root": str(root), "image_size": 16}}
+        data = ["--data=MultiSource", f"--data.sources={json.dumps([own])}"]
+    with warnings.catch_warnings(record=True) as before:
+        assert evaluate([f"--ckpt_path={trained[1]}", *data, *CPU]) == 0
+    assert not [warning for warning in before if "trained on" in str(warning.message)]
+    (root / "train" / "train01").rename(root / "test" / "train01")
+    with pytest.warns(UserWarning, match=r"class 'train01' \(and 0 more\) of test was trained on by .*last.ckpt"):
+        assert evaluate([f"--ckpt_path={trained[1]}", *data, *CPU]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+def test_a_training_is_not_resumed_where_its_classes_are_tested(trained, root, capsys):
+    flags, last = trained
+    resumed = [*flags, "--trainer.max_epochs=2", f"--ckpt_path={last}"]
+    (root / "train" / "train01").rename(root / "test" / "train01")
+    assert train(resumed) == 2
+    assert "class 'train01' (and 0 more) was trained on before and is in val or test now" in capsys.readouterr().err
+    (root / "test" / "train01").rename(root / "train" / "train01")
+    assert train(resumed) == 0
 
 
 def test_validation_takes_its_share_of_the_training_classes(folder, root):

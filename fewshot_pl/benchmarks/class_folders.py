@@ -1,0 +1,68 @@
+"""The folders of images, one per class, below a user's folder, and which split each belongs to."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_warn
+
+from fewshot_pl.data.datamodule import SPLITS, Split
+from fewshot_pl.errors import InputError
+from fewshot_pl.printable import printable
+
+SplitRatio = tuple[float, float, float]
+ClassFolders = dict[Split, list[Path]]
+
+
+def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> ClassFolders:
+    """The class folders of each split, sorted by name; a split may have none.
+
+    Raises:
+        InputError: ``root`` is not there or holds no class folders, or the ratio is not one.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"there is no folder {root}: point --data.root at a folder with one folder of images per class"
+        )
+    if len(split_ratio) != 3 or min(split_ratio) < 0 or sum(split_ratio) <= 0:
+        raise InputError(f"split_ratio must be three shares for train, val and test, not {split_ratio}")
+    given = {split: list(_folders(root / split)) for split in SPLITS}
+    if not any(given.values()):
+        classes = list(_folders(root))
+        if not classes:
+            raise InputError(
+                f"{root} holds no folders: make one folder per class in it and put the class's images there"
+            )
+        return _divided(classes, split_ratio, split_seed)
+    if given["train"] and not given["val"] and split_ratio[1] > 0:
+        given |= _divided(given["train"], (*split_ratio[:2], 0.0), split_seed) | {"test": given["test"]}
+    _warn_of_shared_classes(given, root)
+    return given
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    if parent.is_dir():
+        yield from sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _divided(classes: list[Path], ratio: SplitRatio, seed: int) -> ClassFolders:
+    """The classes of each split, sorted; where a class is added or removed, one or two others cross a border."""
+    shuffled = sorted(classes, key=lambda folder: _place(folder.name, seed))
+    first, second, _ = np.rint(np.cumsum(ratio) / sum(ratio) * len(classes)).astype(int)
+    parts = shuffled[:first], shuffled[first:second], shuffled[second:]
+    return {split: sorted(part) for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def _place(name: str, seed: int) -> bytes:
+    """Where a class comes in the order that is divided: random, and the same whatever other classes there are."""
+    return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
+
+
+def _warn_of_shared_classes(folders: ClassFolders, root: Path) -> None:
+    names = {split: {folder.name for folder in folders[split]} for split in SPLITS}
+    if shared := sorted(names["train"] & (names["val"] | names["test"])):
+        rank_zero_warn(
+            f"class '{printable(shared[0])}' (and {len(shared) - 1} more) is in train/ and in val/ or test/ of {root}: "
+            "few-shot figures are about classes that training never saw"
+        )
