@@ -22,6 +22,7 @@ from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, 
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, remove_parts, write_store
 from fewshot_pl.data.one_process import one_process
 from fewshot_pl.data.pixels import images_at
+from fewshot_pl.errors import InputError
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
@@ -136,7 +137,7 @@ class StoredDataModule(EpisodicDataModule):
     def _images_on(self, split: str, device: torch.device) -> Tensor:
         key = (split, device)
         if key not in self._device_images:
-            self._device_images[key] = torch.from_numpy(self.stores[split].images).to(device)
+            self._device_images[key] = self.stores[split].tensor().to(device)
         return self._device_images[key]
 
     def _store_on_device(self, split: str) -> bool:
@@ -168,7 +169,12 @@ class StoredDataModule(EpisodicDataModule):
                 remove_parts(path)
             rank_zero_info(f"Packing the {split} images of {type(self).__name__} into {path} (once)")
             write_store(path, self.class_images(split))
-            return open_store(path)
+            try:
+                return open_store(path)
+            except BrokenStoreError as error:
+                raise InputError(
+                    f"what was written is not what is read ({error}): pass --data.cache_dir a folder on another disk"
+                ) from error
 
     @cached_property
     def _cache_key(self) -> str:  # once: listing a large folder takes a second
