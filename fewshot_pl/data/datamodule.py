@@ -9,6 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
+from fewshot_pl.data.arguments import check_types
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.data.training_loader import TrainingLoader
@@ -63,6 +64,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.save_hyperparameters(
             logger=False, ignore=self.fixed
         )  # those of the benchmark too: a checkpoint knows its data
+        check_types(type(self), self.hparams)
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         self.train_size = EpisodeSize(
             train_num_ways or num_ways, train_num_shots or num_shots, train_num_queries or num_queries

@@ -107,6 +107,28 @@ def test_rotations_can_be_left_out(rotations, expected):
     assert [data.num_rotations(split) for split in ("train", "val", "test")] == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "Vinyals"}, "--data.split takes one of 'vinyals', 'alphabets', not Vinyals"),
+        ({"rotations": 1}, "--data.rotations takes bool or one of 'train', not 1"),
+        ({"num_ways": "5"}, "--data.num_ways takes a whole number, not 5"),
+        ({"num_ways": 5.0}, "--data.num_ways takes a whole number, not 5.0"),
+        ({"unlabelled_tasks": True}, "--data.unlabelled_tasks takes a number, not True"),
+        ({"train_num_shots": "one"}, "--data.train_num_shots takes a whole number or null, not one"),
+        ({"root": None}, "--data.root takes str, not None"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_as_a_flag_is(settings, message):
+    with pytest.raises(InputError, match=message):
+        Omniglot(**settings)
+
+
+def test_numbers_of_numpy_and_paths_are_taken(tmp_path):
+    data = Omniglot(num_ways=np.int64(3), unlabelled_tasks=np.float32(0.5), root=tmp_path, cache_dir=tmp_path)
+    assert data.eval_size.num_ways == 3 and data.root == tmp_path
+
+
 def test_training_can_include_the_validation_characters(zipped):
     data = Omniglot(root=str(zipped), train_on_val=True)
     assert data.published_classes("train") == sorted(published_split("omniglot_vinyals")["trainval"])
