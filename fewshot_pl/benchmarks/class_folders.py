@@ -13,6 +13,7 @@ from fewshot_pl.printable import printable
 
 SplitRatio = tuple[float, float, float]
 ClassFolders = dict[Split, list[Path]]
+_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> ClassFolders:
@@ -27,7 +28,7 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> Class
         )
     if len(split_ratio) != 3 or min(split_ratio) < 0 or sum(split_ratio) <= 0:
         raise InputError(f"split_ratio must be three shares for train, val and test, not {split_ratio}")
-    given = {split: list(_folders(root / split)) for split in SPLITS}
+    given = {split: _given(root, split) for split in SPLITS}
     if not any(given.values()):
         classes = list(_folders(root))
         if not classes:
@@ -38,7 +39,15 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> Class
     if given["train"] and not given["val"] and split_ratio[1] > 0:
         given |= _divided(given["train"], (*split_ratio[:2], 0.0), split_seed) | {"test": given["test"]}
     _warn_of_shared_classes(given, root)
+    _warn_of_others(root)
     return given
+
+
+def _given(root: Path, split: Split) -> list[Path]:
+    found = {name: folders for name in _NAMES[split] if (folders := list(_folders(root / name)))}
+    if len(found) > 1:
+        raise InputError(f"{root} has {'/ and '.join(found)}/, which mean the same: put their classes into one of them")
+    return next(iter(found.values()), [])
 
 
 def _folders(parent: Path) -> Iterator[Path]:
@@ -65,4 +74,13 @@ def _warn_of_shared_classes(folders: ClassFolders, root: Path) -> None:
         rank_zero_warn(
             f"class '{printable(shared[0])}' (and {len(shared) - 1} more) is in train/ and in val/ or test/ of {root}: "
             "few-shot figures are about classes that training never saw"
+        )
+
+
+def _warn_of_others(root: Path) -> None:
+    known = {name for names in _NAMES.values() for name in names}
+    if others := [folder.name for folder in _folders(root) if folder.name not in known]:
+        rank_zero_warn(
+            f"folder '{printable(others[0])}' (and {len(others) - 1} more) of {root} is left out: classes are read "
+            "from train/, val/ and test/ beside it"
         )

@@ -23,8 +23,8 @@ class ImageFolder(ImageDataModule):
     """Your own images: ``root/<class>/*``, or ``root/{train,val,test}/<class>/*``, of any size and format.
 
     Without split folders the classes are divided by ``split_ratio`` and ``split_seed``; where one is added, removed or
-    renamed, hardly another moves between splits. With ``train/`` but no ``val/``, validation takes its share of the
-    classes in ``train/``. Evaluation alone needs only ``test/``.
+    renamed, hardly another moves between splits. ``val/`` may be called ``valid/`` or ``validation/``; with ``train/``
+    alone, validation takes its share of the classes there. Evaluation alone needs only ``test/``.
     Every image is turned upright, brought to ``image_size`` on its shorter side and cropped around its centre;
     transparent parts become white. Files whose extension belongs to no image format are ignored.
 

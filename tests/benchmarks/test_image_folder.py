@@ -142,6 +142,26 @@ def test_validation_takes_its_share_of_the_training_classes(folder, root):
     assert found["test"] == tuple(names(3, "new"))
 
 
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_validation_folders_of_other_names_are_read(name, folder, root):
+    for split, part in (("train", "train"), (name, "val"), ("test", "test")):
+        fill(root / split, names(3, part))
+    assert classes(built(folder())) == {split: tuple(names(3, split)) for split in SPLITS}
+    fill(root / "val", ["another"])
+    with pytest.raises(InputError, match=f"root has val/ and {name}/, which mean the same: put their classes into one"):
+        built(folder())
+
+
+@pytest.mark.filterwarnings("default")
+def test_folders_beside_those_of_the_splits_are_named(folder, root):
+    for split in SPLITS:
+        fill(root / split, names(3, split))
+    fill(root, ["extra", "more"])
+    with pytest.warns(UserWarning, match=r"folder 'extra' \(and 1 more\) of .*root is left out: classes are read from"):
+        found = classes(built(folder()))
+    assert found == {split: tuple(names(3, split)) for split in SPLITS}
+
+
 def test_evaluation_needs_only_test_classes(folder, root):
     fill(root / "test", names(3))
     data = built(folder(), "test")
