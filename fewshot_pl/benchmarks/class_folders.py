@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
+from fewshot_pl import benchmarks
 from fewshot_pl.data.datamodule import SPLITS, Split
+from fewshot_pl.data.image_tree import FolderTree
 from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
 
@@ -16,8 +18,10 @@ ClassFolders = dict[Split, list[Path]]
 _NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
-def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> ClassFolders:
+def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int, cache_dir: Path) -> ClassFolders:
     """The class folders of each split, sorted by name; a split may have none.
+
+    What commands leave in ``root``, folders of runs and ``cache_dir``, is no class.
 
     Raises:
         InputError: ``root`` is not there or holds no class folders, or the ratio is not one.
@@ -30,7 +34,7 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> Class
         raise InputError(f"split_ratio must be three shares for train, val and test, not {split_ratio}")
     given = {split: _given(root, split) for split in SPLITS}
     if not any(given.values()):
-        classes = list(_folders(root))
+        classes = _users_folders(root, cache_dir)
         if not classes:
             raise InputError(
                 f"{root} holds no folders: make one folder per class in it and put the class's images there"
@@ -39,7 +43,7 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int) -> Class
     if given["train"] and not given["val"] and split_ratio[1] > 0:
         given |= _divided(given["train"], (*split_ratio[:2], 0.0), split_seed) | {"test": given["test"]}
     _warn_of_shared_classes(given, root)
-    _warn_of_others(root)
+    _warn_of_others(_users_folders(root, cache_dir), root)
     return given
 
 
@@ -48,6 +52,19 @@ def _given(root: Path, split: Split) -> list[Path]:
     if len(found) > 1:
         raise InputError(f"{root} has {'/ and '.join(found)}/, which mean the same: put their classes into one of them")
     return next(iter(found.values()), [])
+
+
+def _users_folders(root: Path, cache_dir: Path) -> list[Path]:
+    return [folder for folder in _folders(root) if not _holds_runs(folder) and not _holds_cache(folder, cache_dir)]
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether there is a ``<benchmark>/<algorithm>/<number>`` in it, as in ``--runs``."""
+    return any(run.name.isdigit() for name in benchmarks.__all__ for run in (folder / name).glob("*/*"))
+
+
+def _holds_cache(folder: Path, cache_dir: Path) -> bool:
+    return cache_dir.resolve().is_relative_to(folder.resolve()) and not FolderTree(folder).names
 
 
 def _folders(parent: Path) -> Iterator[Path]:
@@ -77,9 +94,9 @@ def _warn_of_shared_classes(folders: ClassFolders, root: Path) -> None:
         )
 
 
-def _warn_of_others(root: Path) -> None:
+def _warn_of_others(folders: list[Path], root: Path) -> None:
     known = {name for names in _NAMES.values() for name in names}
-    if others := [folder.name for folder in _folders(root) if folder.name not in known]:
+    if others := [folder.name for folder in folders if folder.name not in known]:
         rank_zero_warn(
             f"folder '{printable(others[0])}' (and {len(others) - 1} more) of {root} is left out: classes are read "
             "from train/, val/ and test/ beside it"

@@ -78,15 +78,16 @@ class ImageFolder(ImageDataModule):
     def source_fingerprint(self) -> dict[str, Any]:
         folders = self._classes
         return {
-            "format": 1,
+            "format": 2,
             "shape": self.image_shape,
-            "classes": {split: [str(folder.relative_to(self.root)) for folder in folders[split]] for split in SPLITS},
-            "files": FolderTree(self.root).fingerprint(),
+            "classes": {
+                split: [FolderTree(folder).image_fingerprint() for folder in folders[split]] for split in SPLITS
+            },
         }
 
     @cached_property
     def _classes(self) -> ClassFolders:
-        return class_folders(self.root, self.split_ratio, self.split_seed)
+        return class_folders(self.root, self.split_ratio, self.split_seed, self.cache_dir)
 
     def _one_class(self, folder: Path) -> tuple[str, NDArray[np.uint8]]:
         tree = FolderTree(folder)

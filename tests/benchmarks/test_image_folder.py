@@ -35,8 +35,15 @@ def folder(tmp_path):
     """Makes an ImageFolder for tiny tasks over ``tmp_path/root``."""
 
     def make(**settings):
-        defaults = {"num_ways": 2, "num_shots": 1, "num_queries": 2, "image_size": 16}
-        return ImageFolder(root=str(tmp_path / "root"), cache_dir=str(tmp_path / "cache"), **(defaults | settings))
+        defaults = {
+            "root": str(tmp_path / "root"),
+            "cache_dir": str(tmp_path / "cache"),
+            "num_ways": 2,
+            "num_shots": 1,
+            "num_queries": 2,
+            "image_size": 16,
+        }
+        return ImageFolder(**(defaults | settings))
 
     return make
 
@@ -90,7 +97,7 @@ def test_a_class_that_comes_or_goes_moves_hardly_another(root, seed):
 
 def division(root, seed):
     """The split of each class."""
-    folders = class_folders(root, (0.64, 0.16, 0.20), seed)
+    folders = class_folders(root, (0.64, 0.16, 0.20), seed, root / "cache")
     return {folder.name: split for split, classes in folders.items() for folder in classes}
 
 
@@ -105,6 +112,18 @@ def trained(root, tmp_path):
     flags += ["--data=ImageFolder", f"--runs={tmp_path / 'runs'}", "--pictures=none", *CPU]
     assert train([*flags, "--trainer.max_epochs=1"]) == 0
     return flags, next((tmp_path / "runs").rglob("last.ckpt"))
+
+
+@pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+def test_a_training_in_the_folder_of_its_classes_packs_once(root, monkeypatch, capsys):
+    fill(root, names(9))
+    monkeypatch.chdir(root)
+    sizes = {"num_ways": 2, "num_queries": 1, "image_size": 16, "batches_per_epoch": 1, "split_ratio": "[1,1,1]"}
+    settings = {**sizes, "num_val_episodes": 2, "num_test_episodes": 2, "cache_dir": "cache", "root": "."}
+    flags = [f"--data.{name}={value}" for name, value in settings.items()]
+    for _ in range(2):
+        assert train(["--data=ImageFolder", *flags, "--pictures=embedding", "--trainer.max_epochs=1", *CPU]) == 0
+    assert len(list((root / "cache").glob("ImageFolder-*"))) == 1
 
 
 @pytest.mark.filterwarnings("default")
@@ -226,6 +245,25 @@ def test_changes_of_the_images_or_their_division_rebuild_the_cache(folder, root)
     for path in root.glob("*/0.png"):
         Image.new("RGB", (20, 14), "white").save(path)
     assert (built(folder()).stores["train"].images != before).any()
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_what_is_none_of_its_images_leaves_the_cache_as_it_is(folder, root, divided):
+    for split in SPLITS:
+        fill(root / split if divided else root, names(3, split))
+    fingerprint = folder(split_ratio=(1, 1, 1)).source_fingerprint()
+    run = root / "runs" / "ImageFolder" / "ProtoNet" / "0"
+    run.mkdir(parents=True)
+    (run / "results.json").write_text("{}")
+    Image.new("RGB", (4, 4)).save(run / "sprite.png")
+    (root / "deep" / "cache").mkdir(parents=True)
+    (root / "notes.txt").write_text("of all")
+    (next(root.rglob("0.png")).parent / "notes.txt").write_text("of a class")
+    again = folder(split_ratio=(1, 1, 1), cache_dir=str(root / "deep" / "cache"))
+    assert again.source_fingerprint() == fingerprint
+    expected = sorted(name for split in SPLITS for name in names(3, split))
+    assert sorted(itertools.chain(*classes(built(again)).values())) == expected
+    assert folder(split_ratio=(1, 1, 1), cache_dir=str(root / "deep" / "cache")).source_fingerprint() == fingerprint
 
 
 @pytest.mark.filterwarnings("default")
