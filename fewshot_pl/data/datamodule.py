@@ -125,6 +125,11 @@ class EpisodicDataModule(LightningDataModule, ABC):
                 "ways: pass --data.sampling fixed, or train ProtoNet, MatchingNet or RelationNet"
             )
 
+    @property
+    def store_cure(self) -> str:
+        """What leaves images out of a device's memory, as the end of a sentence; empty where they are not in it."""
+        return "" if self.hparams.get("store", "host") == "host" else ", or on a GPU pass --data.store host"
+
     # Classes that no publication divides ----------------------------------------------------------------
 
     def divided_classes(self, split: Split) -> list[str]:

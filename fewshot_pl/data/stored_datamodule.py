@@ -137,7 +137,14 @@ class StoredDataModule(EpisodicDataModule):
     def _images_on(self, split: str, device: torch.device) -> Tensor:
         key = (split, device)
         if key not in self._device_images:
-            self._device_images[key] = self.stores[split].tensor().to(device)
+            try:
+                self._device_images[key] = self.stores[split].tensor().to(device)
+            except RuntimeError as error:  # only CUDA has a class of its own for it
+                if "out of memory" not in str(error):
+                    raise
+                raise InputError(
+                    f"the {split} images do not fit into the memory of {device}: pass --data.store host"
+                ) from error
         return self._device_images[key]
 
     def _store_on_device(self, split: str) -> bool:
@@ -149,9 +156,9 @@ class StoredDataModule(EpisodicDataModule):
         if self.store_place != "auto":
             return self.store_place == "device"
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if device.type != "cuda":
+        if device.type == "cpu":
             return True  # the memory map is the device's memory: nothing is copied
-        return self.stores[split].images.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        return self.stores[split].images.nbytes < _DEVICE_SHARE * _free_memory(device)
 
     def _stored(self, split: Split) -> ImageStore:
         if split not in self._opened:
@@ -184,3 +191,12 @@ class StoredDataModule(EpisodicDataModule):
 def _cache_folder(cache_dir: str | None) -> Path:
     default = os.environ.get("FEWSHOT_PL_CACHE") or Path.home() / ".cache" / "fewshot_pl"
     return Path(cache_dir or default).expanduser()
+
+
+def _free_memory(device: torch.device) -> int:
+    """The bytes that an accelerator has left."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0  # of other kinds torch does not say: images stay on the host unless asked

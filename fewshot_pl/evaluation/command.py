@@ -104,7 +104,7 @@ def _outcome(
     started = time.monotonic()
     seed_everything(0, verbose=False)  # each as if it were the only one
     run = trainer.test if split == "test" else trainer.validate
-    with within_memory("lower --data.eval_tasks_per_batch"):
+    with within_memory(f"lower --data.eval_tasks_per_batch{data.store_cure}"):
         metrics = run(contestant.model, datamodule=data, verbose=False)[0]
     device = trainer.strategy.root_device
     result = result_of(contestant.model, data, metrics, split, time.monotonic() - started, device)
