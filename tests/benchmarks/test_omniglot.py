@@ -1,5 +1,6 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
+import hashlib
 import io
 import itertools
 import os
@@ -179,6 +180,23 @@ def test_what_is_not_there_is_downloaded_once(zipped, built, tmp_path, monkeypat
     np.testing.assert_array_equal(images, built.stores["test"].class_images(0))
     assert (tmp_path / "omniglot-py" / "images_background.zip").is_file()
     assert data.source_fingerprint() == fingerprint
+
+
+def test_a_downloaded_archive_is_read_without_the_folder_that_was_extracted(
+    zipped, built, tmp_path, offline, monkeypatch
+):
+    (tmp_path / "omniglot-py").mkdir()
+    for name in ("images_background", "images_evaluation"):
+        content = (zipped / f"{name}.zip").read_bytes()
+        (tmp_path / "omniglot-py" / f"{name}.zip").write_bytes(content)
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        monkeypatch.setitem(datasets.Omniglot.zips_md5, name, md5)
+    name, images = next(iter(Omniglot(root=str(tmp_path)).class_images("test")))
+    assert name == built.stores["test"].class_names[0]
+    np.testing.assert_array_equal(images, built.stores["test"].class_images(0))
+    (tmp_path / "omniglot-py" / "images_background.zip").write_bytes(b"half of it")
+    with pytest.raises(InputError, match="download failed"):
+        next(iter(Omniglot(root=str(tmp_path)).class_images("test")))
 
 
 def test_without_network_it_says_which_file_goes_where(tmp_path, offline):
