@@ -66,9 +66,8 @@ class EpisodicDataModule(LightningDataModule, ABC):
         )  # those of the benchmark too: a checkpoint knows its data
         check_types(type(self), self.hparams)
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
-        self.train_size = EpisodeSize(
-            train_num_ways or num_ways, train_num_shots or num_shots, train_num_queries or num_queries
-        )
+        own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}
+        self.train_size = self.eval_size._replace(**{name: count for name, count in own.items() if count is not None})
         self._check_sizes(num_workers)
         _check_positive(tasks_per_batch=tasks_per_batch, batches_per_epoch=batches_per_epoch)
         _check_positive(eval_tasks_per_batch=eval_tasks_per_batch)
