@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fewshot_pl.benchmarks import ImageFolder
@@ -139,6 +140,15 @@ def test_an_evaluation_on_trained_classes_warns(trained, root, several):
     (root / "train" / "train01").rename(root / "test" / "train01")
     with pytest.warns(UserWarning, match=r"class 'train01' \(and 0 more\) of test was trained on by .*last.ckpt"):
         assert evaluate([f"--ckpt_path={trained[1]}", *data, *CPU]) == 0
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_checkpoint_that_does_not_know_its_classes_warns(trained):
+    contents = torch.load(trained[1], weights_only=True)
+    assert contents.pop("ImageFolder") == {"train_classes": names(3, "train")}
+    torch.save(contents, trained[1])
+    with pytest.warns(UserWarning, match=r"last.ckpt does not say which classes it was trained on.*: test may hold"):
+        assert evaluate([f"--ckpt_path={trained[1]}", *CPU]) == 0
 
 
 @pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
