@@ -167,7 +167,7 @@ def train(args: Sequence[str] | None) -> None:
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
-    with within_memory(_memory_cure(model)), slurm.queued_again(trainer):
+    with within_memory(_memory_cure(model, data)), slurm.queued_again(trainer):
         _fit(cli)
         best = _best_checkpoint(trainer)
         tested = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
@@ -182,7 +182,7 @@ def train(args: Sequence[str] | None) -> None:
         print_result(result)
         result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
         save_result(result, file)  # nothing of what follows can lose it
-    with within_memory(_memory_cure(model)):
+    with within_memory(_memory_cure(model, data)):
         rates = calibrate(model.to(device), data, Path(best)) if best else None  # a Trainer leaves it in main memory
     if rates:
         print(told(rates))
@@ -231,13 +231,13 @@ def _best_checkpoint(trainer: Trainer) -> str | None:
     return paths[0] if paths and paths[0] else None
 
 
-def _memory_cure(model: FewShotAlgorithm) -> str:
-    """What to ask less memory by, in the flags that the algorithm has."""
+def _memory_cure(model: FewShotAlgorithm, data: EpisodicDataModule) -> str:
+    """What to ask less memory by, in the flags that the algorithm and the benchmark have."""
     fewer = (
         "pass --model.task_chunk 1, or lower --data.tasks_per_batch or, for evaluations, --data.eval_tasks_per_batch"
     )
     recompute = ", or pass --model.recompute_inner_steps true" if "recompute_inner_steps" in model.hparams else ""
-    return fewer + recompute
+    return fewer + recompute + data.store_cure
 
 
 def _train_ways(data: EpisodicDataModule) -> int:

@@ -77,6 +77,9 @@ def test_training_names_the_flags_that_the_algorithm_has(algorithm, recomputes, 
     for flag in ("--model.task_chunk 1", "--data.tasks_per_batch", "--data.eval_tasks_per_batch"):
         assert flag in sentence
     assert ("--model.recompute_inner_steps true" in sentence) == recomputes
+    assert sentence.endswith(", or on a GPU pass --data.store host")
+    assert cli.train([*model, "--data.store=host"]) == 2
+    assert "--data.store" not in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_with_the_flags_that_the_command_has(capsys):

@@ -84,6 +84,9 @@ class MultiSource(EpisodicDataModule):
         other.sources = [source.sized(**sizes) for source in self.sources]
         return other
 
+    def divided_classes(self, split: Split) -> list[str]:
+        return [name for source in self.sources for name in source.divided_classes(split)]
+
     # Lightning's hooks -------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
 from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
 from fewshot_pl.data.datamodule import Split
@@ -97,13 +98,20 @@ def _characters(split: str) -> dict[str, list[str]]:
 def _archive(root: Path, name: str) -> ImageTree:
     if (tree := find_tree(root, name)) is not None:
         return tree
-    dataset = downloaded(
-        lambda: datasets.Omniglot(str(root), background=name == "images_background", download=True),
-        root / datasets.Omniglot.folder / name,
+    archive = root / datasets.Omniglot.folder / f"{name}.zip"
+    downloaded(
+        lambda: _fetch(archive, root, name),
+        archive.with_suffix(""),
         f"get {name}.zip from https://github.com/brendenlake/omniglot/tree/master/python and put it into {root}, "
         "or point --data.root at the folder that holds it",
     )
-    return ZipTree(Path(dataset.root) / f"{name}.zip")
+    return ZipTree(archive)
+
+
+def _fetch(archive: Path, root: Path, name: str) -> None:
+    # torchvision wants the folder that it extracts, also where the archive is there.
+    if not check_integrity(str(archive), datasets.Omniglot.zips_md5[name]):
+        datasets.Omniglot(str(root), background=name == "images_background", download=True)
 
 
 def _archive_fingerprint(root: Path, name: str) -> dict[str, Any]:

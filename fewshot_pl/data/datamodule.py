@@ -1,6 +1,7 @@
 """EpisodicDataModule: the base of every benchmark."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -8,6 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
+from fewshot_pl.data.arguments import check_types
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.data.training_loader import TrainingLoader
@@ -16,6 +18,7 @@ from fewshot_pl.errors import InputError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_TRAIN_CLASSES = "train_classes"
 
 
 class EpisodicDataModule(LightningDataModule, ABC):
@@ -61,10 +64,10 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.save_hyperparameters(
             logger=False, ignore=self.fixed
         )  # those of the benchmark too: a checkpoint knows its data
+        check_types(type(self), self.hparams)
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
-        self.train_size = EpisodeSize(
-            train_num_ways or num_ways, train_num_shots or num_shots, train_num_queries or num_queries
-        )
+        own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}
+        self.train_size = self.eval_size._replace(**{name: count for name, count in own.items() if count is not None})
         self._check_sizes(num_workers)
         _check_positive(tasks_per_batch=tasks_per_batch, batches_per_epoch=batches_per_epoch)
         _check_positive(eval_tasks_per_batch=eval_tasks_per_batch)
@@ -119,6 +122,39 @@ class EpisodicDataModule(LightningDataModule, ABC):
             raise InputError(
                 f"{type(algorithm).__name__} has a head of {num_outputs} outputs and cannot take tasks that differ in "
                 "ways: pass --data.sampling fixed, or train ProtoNet, MatchingNet or RelationNet"
+            )
+
+    @property
+    def store_cure(self) -> str:
+        """What leaves images out of a device's memory, as the end of a sentence; empty where they are not in it."""
+        return "" if self.hparams.get("store", "host") == "host" else ", or on a GPU pass --data.store host"
+
+    # Classes that no publication divides ----------------------------------------------------------------
+
+    def divided_classes(self, split: Split) -> list[str]:
+        """The names of a split's classes, where folders of a user's or a seed divide them; else none."""
+        return []
+
+    def trained_classes(self, state: Mapping[str, Any], split: Split) -> list[str]:
+        """Those of a split's ``divided_classes`` that a model was trained on, by what its checkpoint keeps of its data.
+
+        Args:
+            state: as ``state_dict`` gives it.
+            split: ``val`` or ``test``.
+        """
+        return sorted({*self.divided_classes(split)} & {*state.get(_TRAIN_CLASSES, ())})
+
+    def state_dict(self) -> dict[str, Any]:
+        names = self.divided_classes("train")
+        return {_TRAIN_CLASSES: names} if names else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # What is in both was so when training began, and was warned of.
+        seen = {name for split in ("val", "test") for name in self.trained_classes(state_dict, split)}
+        if moved := sorted(seen - {*self.divided_classes("train")}):
+            raise InputError(
+                f"class '{moved[0]}' (and {len(moved) - 1} more) was trained on before and is in val or test now: put "
+                "the class folders back as they were, or start a training without --ckpt_path"
             )
 
     # Fixed lists -------------------------------------------------------------------------------------

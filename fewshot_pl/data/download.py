@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 
 from pytorch_lightning.utilities import rank_zero_info
 
@@ -47,7 +47,7 @@ def downloaded(dataset: Callable[[], _Dataset], place: Path, by_hand: str) -> _D
         with one_process(place):
             return dataset()
     except (OSError, RuntimeError, EOFError, HTTPException, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise InputError(f"the download failed ({error}): {by_hand}") from error
+        raise InputError(f"the download failed ({_reason(error)}): {by_hand}") from error
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -87,7 +87,7 @@ def _fetch(remote: Remote, path: Path) -> None:
         try:
             _fetch_rest(url, part)
         except (OSError, HTTPException) as error:
-            failures.append(f"{url}: {error}")
+            failures.append(f"{url}: {_reason(error)}")
             continue
         if _md5(part) == remote.md5:
             part.replace(path)
@@ -95,6 +95,15 @@ def _fetch(remote: Remote, path: Path) -> None:
         part.unlink()  # of another file, or damaged: no use to go on from
         failures.append(f"{url}: its MD5 is not {remote.md5}")
     raise OSError("; ".join(dict.fromkeys(failures)))
+
+
+def _reason(error: object) -> str:
+    """What went wrong, without the numbers that systems and libraries have for it."""
+    if isinstance(error, URLError) and not isinstance(error, HTTPError):
+        return _reason(error.reason)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
 
 
 def _fetch_rest(url: str, part: Path) -> None:

@@ -180,7 +180,7 @@ class ImageDataModule(StoredDataModule):
         if not self.embedding_pays(split):
             return
         here = self._store_on_device(split)  # else block by block, as it may not fit
-        images = self._images_on(split, device) if here else torch.from_numpy(self.stores[split].images)
+        images = self._images_on(split, device) if here else self.stores[split].tensor()
         pixels = partial(self._pixels, split, part="support")
         self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
 

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,6 +25,7 @@ from fewshot_pl.errors import InputError
 _FORMAT = 1  # raised whenever the layout changes, so that older caches are rebuilt
 _CHUNK_BYTES = 1 << 24
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class BrokenStoreError(Exception):
@@ -35,7 +37,7 @@ class ImageStore:
     """All images of a split, sorted by class.
 
     Attributes:
-        images: uint8 ``[num_images, C, H, W]``.
+        images: uint8 ``[num_images, C, H, W]``, to read.
         class_names: name of each class.
         class_starts: int64 ``[num_classes + 1]``; class c owns images ``class_starts[c]:class_starts[c + 1]``.
     """
@@ -52,6 +54,12 @@ class ImageStore:
         """The images ``[n, C, H, W]`` of one class."""
         return self.images[self.class_starts[index] : self.class_starts[index + 1]]
 
+    def tensor(self) -> Tensor:
+        """All images, uint8 [num_images, C, H, W], over the map: nothing may write to them."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(self.images)
+
     def images_at(self, numbers: Tensor) -> Tensor:
         """Copies of the images with these numbers [...]: uint8 [..., C, H, W]."""
         return torch.from_numpy(self.images[numbers.numpy()])
@@ -62,6 +70,7 @@ def open_store(path: Path) -> ImageStore:
 
     Raises:
         BrokenStoreError: the files are not exactly what ``write_store`` wrote.
+        InputError: they are there and cannot be read: no permission, no memory for the map, a disk that fails.
     """
     try:
         index = json.loads((path / "index.json").read_text(encoding="utf-8"))
@@ -70,8 +79,8 @@ def open_store(path: Path) -> ImageStore:
         shape = tuple(index["shape"])
         if (path / "images.u8").stat().st_size != math.prod(shape):
             raise BrokenStoreError(f"{path} has the wrong size")
-        # Copy-on-write: a tensor over the map may be written to, the file stays as it is.
-        images = np.memmap(path / "images.u8", dtype=np.uint8, mode="c", shape=shape)
+        # Read-only: memory need not suffice for what may be written to, and so stores may be larger than it.
+        images = np.memmap(path / "images.u8", dtype=np.uint8, mode="r", shape=shape)
         if zlib.crc32(_index_bytes(index), _checksum(images)) != index["crc32"]:
             raise BrokenStoreError(f"{path} fails its checksum")
         starts = np.asarray(index["class_starts"], dtype=np.int64)
@@ -81,8 +90,13 @@ def open_store(path: Path) -> ImageStore:
         if (np.diff(starts) < 0).any():
             raise BrokenStoreError(f"{path} has classes out of order")
         return ImageStore(images, names, starts)
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except (*_MISSING, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise BrokenStoreError(f"{path} cannot be read: {error}") from error
+    except OSError as error:  # of the place: the store may be as good as new
+        raise InputError(
+            f"the packed images in {path} cannot be read ({error.strerror}): make them readable, or pass "
+            "--data.cache_dir another folder"
+        ) from error
 
 
 def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:

@@ -95,9 +95,16 @@ class FolderTree(ImageTree):
             return path.read_bytes()
 
     def fingerprint(self) -> dict[str, Any]:
+        return self._fingerprint_of(self.files)
+
+    def image_fingerprint(self) -> dict[str, Any]:
+        """The same, of the images alone."""
+        return self._fingerprint_of(self.names)
+
+    def _fingerprint_of(self, names: list[str]) -> dict[str, Any]:
         digest = hashlib.sha256()
         with _readable(self.path):
-            for name in self.files:
+            for name in names:
                 status = os.stat(f"{self.path}/{name}")  # noqa: PTH116 - half the time of Path.stat for 60,000 files
                 digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return {"folder": str(self.path.resolve()), "files": digest.hexdigest()}

@@ -4,11 +4,20 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from fewshot_pl.data.image_tree import ImageFile
 
 Channels = Literal[1, 3]
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what makes an image of each EXIF orientation upright
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of photographs, by channel
 
 
@@ -39,8 +48,21 @@ def whole_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def plain_colour(image: Image.Image) -> Image.Image:
-    """An image in RGB of 8 bits: upright by its EXIF orientation, on white where it is transparent."""
-    return _on_white(_eight_bit(ImageOps.exif_transpose(image))).convert("RGB")
+    """An image in RGB of 8 bits: upright by its EXIF orientation, on white where it is transparent.
+
+    EXIF data that cannot be read counts as none.
+    """
+    return _on_white(_eight_bit(_upright(image))).convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As ``ImageOps.exif_transpose``, which also rewrites all EXIF data and stumbles over what is damaged of it."""
+    image.load()  # only then are PNG's EXIF data known, and TIFF turned by itself
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow raises whatever damaged EXIF data lead it to
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

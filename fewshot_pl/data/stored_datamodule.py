@@ -22,6 +22,7 @@ from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, 
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, remove_parts, write_store
 from fewshot_pl.data.one_process import one_process
 from fewshot_pl.data.pixels import images_at
+from fewshot_pl.errors import InputError
 
 ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
@@ -136,7 +137,14 @@ class StoredDataModule(EpisodicDataModule):
     def _images_on(self, split: str, device: torch.device) -> Tensor:
         key = (split, device)
         if key not in self._device_images:
-            self._device_images[key] = torch.from_numpy(self.stores[split].images).to(device)
+            try:
+                self._device_images[key] = self.stores[split].tensor().to(device)
+            except RuntimeError as error:  # only CUDA has a class of its own for it
+                if "out of memory" not in str(error):
+                    raise
+                raise InputError(
+                    f"the {split} images do not fit into the memory of {device}: pass --data.store host"
+                ) from error
         return self._device_images[key]
 
     def _store_on_device(self, split: str) -> bool:
@@ -148,9 +156,9 @@ class StoredDataModule(EpisodicDataModule):
         if self.store_place != "auto":
             return self.store_place == "device"
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if device.type != "cuda":
+        if device.type == "cpu":
             return True  # the memory map is the device's memory: nothing is copied
-        return self.stores[split].images.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        return self.stores[split].images.nbytes < _DEVICE_SHARE * _free_memory(device)
 
     def _stored(self, split: Split) -> ImageStore:
         if split not in self._opened:
@@ -168,7 +176,12 @@ class StoredDataModule(EpisodicDataModule):
                 remove_parts(path)
             rank_zero_info(f"Packing the {split} images of {type(self).__name__} into {path} (once)")
             write_store(path, self.class_images(split))
-            return open_store(path)
+            try:
+                return open_store(path)
+            except BrokenStoreError as error:
+                raise InputError(
+                    f"what was written is not what is read ({error}): pass --data.cache_dir a folder on another disk"
+                ) from error
 
     @cached_property
     def _cache_key(self) -> str:  # once: listing a large folder takes a second
@@ -178,3 +191,12 @@ class StoredDataModule(EpisodicDataModule):
 def _cache_folder(cache_dir: str | None) -> Path:
     default = os.environ.get("FEWSHOT_PL_CACHE") or Path.home() / ".cache" / "fewshot_pl"
     return Path(cache_dir or default).expanduser()
+
+
+def _free_memory(device: torch.device) -> int:
+    """The bytes that an accelerator has left."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0  # of other kinds torch does not say: images stay on the host unless asked

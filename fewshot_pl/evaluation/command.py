@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer, seed_everything
 
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
-from fewshot_pl.evaluation.contestants import Contestant, check_fit, contestants
+from fewshot_pl.evaluation.contestants import Contestant, check_fit, contestants, warn_of_trained_classes
 from fewshot_pl.evaluation.files import latex, save_outcomes
 from fewshot_pl.evaluation.flags import request
 from fewshot_pl.evaluation.outcome import (
@@ -47,6 +47,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     models = contestants(checkpoints, config.num_inner_steps, config.per_query)
     cells = grid(made.data, config.ways, config.shots)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
+    warn_of_trained_classes(models, made.data, config.split)
     if config.compare and trainer.is_global_zero:
         _note_other_data(models, type(made.data).__name__)
     outcomes = [outcome for data in cells for outcome in _compared(trainer, models, data, config.split, recorder)]
@@ -107,7 +108,7 @@ def _outcome(
     started = time.monotonic()
     seed_everything(0, verbose=False)  # each as if it were the only one
     run = trainer.test if split == "test" else trainer.validate
-    with within_memory("lower --data.eval_tasks_per_batch"):
+    with within_memory(f"lower --data.eval_tasks_per_batch{data.store_cure}"):
         metrics = run(contestant.model, datamodule=data, verbose=False)
     if not metrics:
         flag = "--trainer.limit_test_batches" if split == "test" else "--trainer.limit_val_batches"

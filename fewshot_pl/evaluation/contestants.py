@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytorch_lightning.utilities import rank_zero_warn
+
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.checkpoints import algorithm_of
-from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.data.datamodule import EpisodicDataModule, Split
 from fewshot_pl.errors import InputError
 
 _STEPS, _PER_QUERY = "num_inner_steps_test", "per_query"
@@ -19,6 +21,7 @@ class Contestant(NamedTuple):
     path: str
     model: FewShotAlgorithm
     trained_on: str | None  # name of the benchmark
+    data_state: dict[str, Any]  # what the checkpoint keeps of the benchmark
 
 
 def contestants(
@@ -43,7 +46,10 @@ def contestants(
     found = []
     for path, checkpoint in checkpoints.items():
         changed = {name: value for name, value in asked.items() if name in checkpoint["hyper_parameters"]}
-        found.append(Contestant(labels[path], path, algorithm_of(checkpoint, **changed), checkpoint.get("data")))
+        trained_on = checkpoint.get("data")
+        state = checkpoint.get(str(trained_on))
+        known = state if isinstance(state, dict) else {}
+        found.append(Contestant(labels[path], path, algorithm_of(checkpoint, **changed), trained_on, known))
     return found
 
 
@@ -64,6 +70,21 @@ def check_fit(
             _check_ways(contestant, data.eval_size.num_ways, "--ways" if asks_for_ways else "--data.num_ways")
         data.prepare_data()
         data.setup(stage)
+
+
+def warn_of_trained_classes(models: Iterable[Contestant], data: EpisodicDataModule, split: Split) -> None:
+    """Warn where a model was trained on classes of the split that is to measure it, or may have been."""
+    for contestant in models:
+        if seen := data.trained_classes(contestant.data_state, split):
+            rank_zero_warn(
+                f"class '{seen[0]}' (and {len(seen) - 1} more) of {split} was trained on by {contestant.path}: "
+                "few-shot figures are about classes that training never saw"
+            )
+        elif not contestant.data_state and contestant.trained_on == type(data).__name__ and data.divided_classes(split):
+            rank_zero_warn(
+                f"{contestant.path} does not say which classes it was trained on, and versions before divided a folder "
+                f"otherwise: {split} may hold some of them, unless folders of their own divide them"
+            )
 
 
 def _check_image_shape(contestant: Contestant, data: EpisodicDataModule) -> None:

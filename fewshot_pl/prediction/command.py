@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from fewshot_pl.data.square_image import plain_colour
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser
 from fewshot_pl.freed_memory import keep_freed_memory
@@ -89,7 +90,9 @@ def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Pat
 
 
 def _has_colour(image: Image.Image) -> bool:
-    hues = np.asarray(image.convert("HSV").resize((32, 32)))[..., 1]  # the saturation of some of the pixels
+    hues = np.asarray(plain_colour(image).convert("HSV").resize((32, 32)))[
+        ..., 1
+    ]  # the saturation of some of the pixels
     return bool(hues.mean() > 8)
 
 
@@ -102,11 +105,9 @@ def _labelled(predictor: FewShotPredictor, files: list[Path]) -> tuple[list[Show
         read: list[_Read] = []
         for file in files[start : start + predictor.batch_size]:
             try:
-                image = predictor.model.opened(file)
+                read.append(_read(predictor, file))
             except InputError as error:
                 unreadable.append(str(error))
-            else:  # kept small: a batch of photographs would take gigabytes
-                read.append(_Read(file, predictor.model.data.own_image(image), data_url(image)))
         shown += _shown(predictor, read)
     return shown, unreadable
 
@@ -117,6 +118,14 @@ class _Read(NamedTuple):
     file: Path
     stored: NDArray[np.uint8]
     picture: str
+
+
+def _read(predictor: FewShotPredictor, file: Path) -> _Read:
+    image = predictor.model.opened(file)
+    try:  # kept small: a batch of photographs would take gigabytes
+        return _Read(file, predictor.model.data.own_image(image), data_url(image))
+    except (ValueError, TypeError, OSError) as error:  # as Pillow has it for colours that it cannot convert
+        raise InputError(f"image {file} cannot be made one in RGB ({error}): replace it or remove it") from error
 
 
 def _shown(predictor: FewShotPredictor, read: list[_Read]) -> list[Shown]:

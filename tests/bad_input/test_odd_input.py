@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ def turned() -> dict[str, Any]:
     exif = Image.Exif()
     exif[274] = 6
     return {"exif": exif}
+
+
+def oddly_turned() -> dict[str, Any]:
+    """The same, and a resolution that is a letter in place of a number."""
+    tags = [(274, 3, 1, struct.pack("<HH", 6, 0)), (282, 2, 1, b"x\0\0\0")]
+    entries = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in tags)
+    head = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags))
+    return {"exif": head + entries + bytes(4), "quality": 100}
 
 
 def halves() -> Image.Image:
@@ -69,6 +78,19 @@ ODD: dict[str, tuple[str, Callable[[], bytes], tuple[int, int, int]]] = {
     "an animated WebP: the first picture": ("webp", lambda: moving("webp"), RED),
     "a photograph on its side: upright": ("jpg", lambda: encoded(halves(), "jpeg", quality=100, **turned()), None),
     "EXIF that is none": ("jpg", lambda: encoded(plain(), "jpeg", quality=100, exif=b"Exif\0\0nonsense"), RED),
+    "a PNG's EXIF that is none": ("png", lambda: encoded(plain(), "png", exif=b"Exif\0\0nonsense"), RED),
+    "EXIF that is cut": ("png", lambda: encoded(plain(), "png", exif=b"Exif\0\0II*\0\x08"), RED),
+    "EXIF that is none and dots per inch": (
+        "jpg",
+        lambda: encoded(plain(), "jpeg", quality=100, dpi=(72, 72), exif=b"Exif\0\0nonsense"),
+        RED,
+    ),
+    "on its side, with a tag that Pillow cannot write": (
+        "jpg",
+        lambda: encoded(halves(), "jpeg", **oddly_turned()),
+        None,
+    ),
+    "Lab colours": ("tif", lambda: encoded(Image.new("LAB", (20, 20), (255, 128, 128)), "tiff"), (255, 255, 255)),
     "a single pixel": ("png", lambda: encoded(plain((1, 1)), "png"), RED),
     "a line of 20,000 pixels": ("png", lambda: encoded(plain((20_000, 1)), "png"), RED),
     "20,000 pixels a side of a JPEG": ("jpg", lambda: encoded(plain((20_000, 40)), "jpeg", quality=100), RED),

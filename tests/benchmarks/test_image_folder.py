@@ -1,15 +1,21 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import itertools
+import json
+import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fewshot_pl.benchmarks import ImageFolder
+from fewshot_pl.benchmarks.class_folders import class_folders
+from fewshot_pl.cli import evaluate, train
 from fewshot_pl.errors import InputError
 
 SPLITS = ("train", "val", "test")
+CPU = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
 def fill(root, names, num_images=3, size=(20, 14)):
@@ -30,8 +36,15 @@ def folder(tmp_path):
     """Makes an ImageFolder for tiny tasks over ``tmp_path/root``."""
 
     def make(**settings):
-        defaults = {"num_ways": 2, "num_shots": 1, "num_queries": 2, "image_size": 16}
-        return ImageFolder(root=str(tmp_path / "root"), cache_dir=str(tmp_path / "cache"), **(defaults | settings))
+        defaults = {
+            "root": str(tmp_path / "root"),
+            "cache_dir": str(tmp_path / "cache"),
+            "num_ways": 2,
+            "num_shots": 1,
+            "num_queries": 2,
+            "image_size": 16,
+        }
+        return ImageFolder(**(defaults | settings))
 
     return make
 
@@ -72,6 +85,83 @@ def test_classes_are_divided_by_ratio_and_seed(folder, root):
     assert [len(found) for found in classes(built(folder(split_ratio=(2, 1, 1)))).values()] == [10, 5, 5]
 
 
+@pytest.mark.parametrize("seed", [-1, 0, 1])
+def test_a_class_that_comes_or_goes_moves_hardly_another(root, seed):
+    fill(root, names(40), num_images=0)
+    before = division(root, seed)
+    (root / "class07").rename(root / "class07 renamed")
+    (root / "classes more").mkdir()
+    after = division(root, seed)
+    moved = [name for name in before.keys() & after.keys() if before[name] != after[name]]
+    assert len(after) == 41 and len(moved) <= 3 * 2  # by a removal and two additions, one at each of two borders
+
+
+def division(root, seed):
+    """The split of each class."""
+    folders = class_folders(root, (0.64, 0.16, 0.20), seed, root / "cache")
+    return {folder.name: split for split, classes in folders.items() for folder in classes}
+
+
+@pytest.fixture
+def trained(root, tmp_path):
+    """The flags of a training of one step that has ended, and its last checkpoint."""
+    for split in SPLITS:
+        fill(root / split, names(3, split))
+    sizes = {"num_ways": 2, "num_queries": 1, "image_size": 16, "batches_per_epoch": 1}
+    settings = {**sizes, "num_val_episodes": 2, "num_test_episodes": 2, "cache_dir": tmp_path / "cache", "root": root}
+    flags = [f"--data.{name}={value}" for name, value in settings.items()]
+    flags += ["--data=ImageFolder", f"--runs={tmp_path / 'runs'}", "--pictures=none", *CPU]
+    assert train([*flags, "--trainer.max_epochs=1"]) == 0
+    return flags, next((tmp_path / "runs").rglob("last.ckpt"))
+
+
+@pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+def test_a_training_in_the_folder_of_its_classes_packs_once(root, monkeypatch, capsys):
+    fill(root, names(9))
+    monkeypatch.chdir(root)
+    sizes = {"num_ways": 2, "num_queries": 1, "image_size": 16, "batches_per_epoch": 1, "split_ratio": "[1,1,1]"}
+    settings = {**sizes, "num_val_episodes": 2, "num_test_episodes": 2, "cache_dir": "cache", "root": "."}
+    flags = [f"--data.{name}={value}" for name, value in settings.items()]
+    for _ in range(2):
+        assert train(["--data=ImageFolder", *flags, "--pictures=embedding", "--trainer.max_epochs=1", *CPU]) == 0
+    assert len(list((root / "cache").glob("ImageFolder-*"))) == 1
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("several", [False, True])
+def test_an_evaluation_on_trained_classes_warns(trained, root, several):
+    data = [f"--data.root={root}"]
+    if several:
+        own = {"ImageFolder": {"root": str(root), "image_size": 16}}
+        data = ["--data=MultiSource", f"--data.sources={json.dumps([own])}"]
+    with warnings.catch_warnings(record=True) as before:
+        assert evaluate([f"--ckpt_path={trained[1]}", *data, *CPU]) == 0
+    assert not [warning for warning in before if "trained on" in str(warning.message)]
+    (root / "train" / "train01").rename(root / "test" / "train01")
+    with pytest.warns(UserWarning, match=r"class 'train01' \(and 0 more\) of test was trained on by .*last.ckpt"):
+        assert evaluate([f"--ckpt_path={trained[1]}", *data, *CPU]) == 0
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_checkpoint_that_does_not_know_its_classes_warns(trained):
+    contents = torch.load(trained[1], weights_only=True)
+    assert contents.pop("ImageFolder") == {"train_classes": names(3, "train")}
+    torch.save(contents, trained[1])
+    with pytest.warns(UserWarning, match=r"last.ckpt does not say which classes it was trained on.*: test may hold"):
+        assert evaluate([f"--ckpt_path={trained[1]}", *CPU]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+def test_a_training_is_not_resumed_where_its_classes_are_tested(trained, root, capsys):
+    flags, last = trained
+    resumed = [*flags, "--trainer.max_epochs=2", f"--ckpt_path={last}"]
+    (root / "train" / "train01").rename(root / "test" / "train01")
+    assert train(resumed) == 2
+    assert "class 'train01' (and 0 more) was trained on before and is in val or test now" in capsys.readouterr().err
+    (root / "test" / "train01").rename(root / "train" / "train01")
+    assert train(resumed) == 0
+
+
 def test_validation_takes_its_share_of_the_training_classes(folder, root):
     fill(root / "train", names(10))
     fill(root / "test", names(3, "new"))
@@ -79,6 +169,26 @@ def test_validation_takes_its_share_of_the_training_classes(folder, root):
     assert [len(found[split]) for split in SPLITS] == [8, 2, 3]
     assert sorted(found["train"] + found["val"]) == names(10)
     assert found["test"] == tuple(names(3, "new"))
+
+
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_validation_folders_of_other_names_are_read(name, folder, root):
+    for split, part in (("train", "train"), (name, "val"), ("test", "test")):
+        fill(root / split, names(3, part))
+    assert classes(built(folder())) == {split: tuple(names(3, split)) for split in SPLITS}
+    fill(root / "val", ["another"])
+    with pytest.raises(InputError, match=f"root has val/ and {name}/, which mean the same: put their classes into one"):
+        built(folder())
+
+
+@pytest.mark.filterwarnings("default")
+def test_folders_beside_those_of_the_splits_are_named(folder, root):
+    for split in SPLITS:
+        fill(root / split, names(3, split))
+    fill(root, ["extra", "more"])
+    with pytest.warns(UserWarning, match=r"folder 'extra' \(and 1 more\) of .*root is left out: classes are read from"):
+        found = classes(built(folder()))
+    assert found == {split: tuple(names(3, split)) for split in SPLITS}
 
 
 def test_evaluation_needs_only_test_classes(folder, root):
@@ -145,6 +255,25 @@ def test_changes_of_the_images_or_their_division_rebuild_the_cache(folder, root)
     for path in root.glob("*/0.png"):
         Image.new("RGB", (20, 14), "white").save(path)
     assert (built(folder()).stores["train"].images != before).any()
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_what_is_none_of_its_images_leaves_the_cache_as_it_is(folder, root, divided):
+    for split in SPLITS:
+        fill(root / split if divided else root, names(3, split))
+    fingerprint = folder(split_ratio=(1, 1, 1)).source_fingerprint()
+    run = root / "runs" / "ImageFolder" / "ProtoNet" / "0"
+    run.mkdir(parents=True)
+    (run / "results.json").write_text("{}")
+    Image.new("RGB", (4, 4)).save(run / "sprite.png")
+    (root / "deep" / "cache").mkdir(parents=True)
+    (root / "notes.txt").write_text("of all")
+    (next(root.rglob("0.png")).parent / "notes.txt").write_text("of a class")
+    again = folder(split_ratio=(1, 1, 1), cache_dir=str(root / "deep" / "cache"))
+    assert again.source_fingerprint() == fingerprint
+    expected = sorted(name for split in SPLITS for name in names(3, split))
+    assert sorted(itertools.chain(*classes(built(again)).values())) == expected
+    assert folder(split_ratio=(1, 1, 1), cache_dir=str(root / "deep" / "cache")).source_fingerprint() == fingerprint
 
 
 @pytest.mark.filterwarnings("default")

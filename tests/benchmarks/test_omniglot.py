@@ -1,5 +1,6 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
+import hashlib
 import io
 import itertools
 import os
@@ -107,6 +108,28 @@ def test_rotations_can_be_left_out(rotations, expected):
     assert [data.num_rotations(split) for split in ("train", "val", "test")] == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "Vinyals"}, "--data.split takes one of 'vinyals', 'alphabets', not Vinyals"),
+        ({"rotations": 1}, "--data.rotations takes bool or one of 'train', not 1"),
+        ({"num_ways": "5"}, "--data.num_ways takes a whole number, not 5"),
+        ({"num_ways": 5.0}, "--data.num_ways takes a whole number, not 5.0"),
+        ({"unlabelled_tasks": True}, "--data.unlabelled_tasks takes a number, not True"),
+        ({"train_num_shots": "one"}, "--data.train_num_shots takes a whole number or null, not one"),
+        ({"root": None}, "--data.root takes str, not None"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_as_a_flag_is(settings, message):
+    with pytest.raises(InputError, match=message):
+        Omniglot(**settings)
+
+
+def test_numbers_of_numpy_and_paths_are_taken(tmp_path):
+    data = Omniglot(num_ways=np.int64(3), unlabelled_tasks=np.float32(0.5), root=tmp_path, cache_dir=tmp_path)
+    assert data.eval_size.num_ways == 3 and data.root == tmp_path
+
+
 def test_training_can_include_the_validation_characters(zipped):
     data = Omniglot(root=str(zipped), train_on_val=True)
     assert data.published_classes("train") == sorted(published_split("omniglot_vinyals")["trainval"])
@@ -157,6 +180,23 @@ def test_what_is_not_there_is_downloaded_once(zipped, built, tmp_path, monkeypat
     np.testing.assert_array_equal(images, built.stores["test"].class_images(0))
     assert (tmp_path / "omniglot-py" / "images_background.zip").is_file()
     assert data.source_fingerprint() == fingerprint
+
+
+def test_a_downloaded_archive_is_read_without_the_folder_that_was_extracted(
+    zipped, built, tmp_path, offline, monkeypatch
+):
+    (tmp_path / "omniglot-py").mkdir()
+    for name in ("images_background", "images_evaluation"):
+        content = (zipped / f"{name}.zip").read_bytes()
+        (tmp_path / "omniglot-py" / f"{name}.zip").write_bytes(content)
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        monkeypatch.setitem(datasets.Omniglot.zips_md5, name, md5)
+    name, images = next(iter(Omniglot(root=str(tmp_path)).class_images("test")))
+    assert name == built.stores["test"].class_names[0]
+    np.testing.assert_array_equal(images, built.stores["test"].class_images(0))
+    (tmp_path / "omniglot-py" / "images_background.zip").write_bytes(b"half of it")
+    with pytest.raises(InputError, match="download failed"):
+        next(iter(Omniglot(root=str(tmp_path)).class_images("test")))
 
 
 def test_without_network_it_says_which_file_goes_where(tmp_path, offline):

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
+from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.data.pixels import rotated
 from fewshot_pl.errors import InputError
 
@@ -242,6 +243,38 @@ def test_a_broken_cache_is_read_again_from_the_source(made, tmp_path, file, cont
     assert again.reads == ["val"]
     assert same(before, episodes(again, again.val_dataloader()))
     assert path.read_bytes() == whole
+
+
+class Full:
+    """Images that no device has room for."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def to(self, device):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")]
+)
+def test_images_that_do_not_fit_on_the_device_name_the_host(made, monkeypatch, error):
+    data = made(store="device")
+    monkeypatch.setattr(ImageStore, "tensor", lambda self: Full(error))
+    with pytest.raises(InputError, match=r"the val images do not fit into the memory of cpu: pass --data\.store host"):
+        episodes(data, data.val_dataloader())
+    monkeypatch.setattr(ImageStore, "tensor", lambda self: Full(RuntimeError("of another kind")))
+    with pytest.raises(RuntimeError, match="of another kind"):
+        episodes(data, data.val_dataloader())
+
+
+@pytest.mark.parametrize(("kind", "free", "fits"), [("mps", 1 << 20, True), ("mps", 1000, False), ("xpu", 0, False)])
+def test_auto_copies_only_what_fits_to_any_accelerator(made, monkeypatch, kind, free, fits):
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: free + 500)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 500)
+    data = made()
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
+    assert data._store_on_device("train") == fits
 
 
 def test_another_source_has_a_cache_of_its_own(made, monkeypatch):

@@ -1,5 +1,6 @@
 import socket
-from urllib.error import URLError
+from email.message import Message
+from urllib.error import HTTPError, URLError
 
 import pytest
 
@@ -15,6 +16,22 @@ def test_a_failed_download_says_what_to_do_by_hand(error, tmp_path):
         raise error
 
     with pytest.raises(InputError, match=r"download failed \(.+\): get it from there"):
+        downloaded(failing, tmp_path / "set", "get it from there")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "set/a"), "No such file or directory: set/a"),
+        (URLError(socket.gaierror(-2, "Name or service not known")), "Name or service not known"),
+        (HTTPError("http://a", 404, "Not Found", Message(), None), "HTTP Error 404: Not Found"),
+    ],
+)
+def test_what_failed_is_told_without_the_numbers_of_the_system(error, reason, tmp_path):
+    def failing():
+        raise error
+
+    with pytest.raises(InputError, match=rf"^the download failed \({reason}\): "):
         downloaded(failing, tmp_path / "set", "get it from there")
 
 

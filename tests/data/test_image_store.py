@@ -1,5 +1,8 @@
 import errno
+import itertools
 import json
+import os
+import warnings
 import zlib
 from pathlib import Path
 
@@ -35,8 +38,40 @@ def test_images_are_mapped_and_the_file_is_safe_from_writes(stored):
     before = (stored / "images.u8").read_bytes()
     images = open_store(stored).images
     assert isinstance(images, np.memmap)
-    images[:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        images[:] = 0
     assert (stored / "images.u8").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux")
+def test_a_mapped_store_takes_no_memory_that_could_be_lacking(stored):
+    """What may be written to, even to a copy, counts against all memory and swap: "ac" among the flags of its map."""
+    store = open_store(stored)
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    ours = [flags.split("\n")[0] for part, flags in itertools.pairwise(maps) if str(stored) in part]
+    assert store.num_classes == 3 and len(ours) == 1 and "ac" not in ours[0].split()
+
+
+def test_a_tensor_over_the_map_warns_of_nothing(stored):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tensor = open_store(stored).tensor()
+    assert told == []
+    np.testing.assert_array_equal(tensor, np.concatenate([images for _, images in some_classes()]))
+
+
+@pytest.mark.parametrize("cause", [errno.ENOMEM, errno.EACCES, errno.EIO])
+def test_a_store_that_the_place_does_not_let_read_is_not_broken(stored, monkeypatch, cause):
+    def refused(*_, **__):
+        raise OSError(cause, os.strerror(cause))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "memmap", refused)
+        with pytest.raises(InputError, match=rf"train cannot be read \({os.strerror(cause)}\).*--data\.cache_dir"):
+            open_store(stored)
+        with pytest.raises(InputError, match="cannot be read"):
+            write_store(stored, some_classes(seed=1))
+    np.testing.assert_array_equal(open_store(stored).class_images(0), some_classes()[0][1])
 
 
 def cut_short(folder: Path):

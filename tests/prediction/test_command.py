@@ -10,6 +10,7 @@ from own_images import write_classes
 from PIL import Image
 
 from fewshot_pl import FewShotPredictor
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.prediction.command import predict
 from fewshot_pl.prediction.rejection import KEY, Rejection
 
@@ -93,3 +94,22 @@ def test_a_corrupt_query_loses_no_other(checkpoint, folders, tmp_path, capsys):
     assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
     assert len(rows(tmp_path / "out")) == 5
     assert "1 of 6 images is not labelled" in (told := capsys.readouterr().err) and "a/0.png cannot be decoded" in told
+
+
+def test_a_query_in_colours_that_do_not_convert_loses_no_other(checkpoint, folders, tmp_path, capsys, monkeypatch):
+    Image.new("RGB", (9, 9)).save(folders[1] / "a" / "0.png")
+    own_image = ImageDataModule.own_image
+
+    def converted(data, image):
+        return own_image(data, image if image.size != (9, 9) else Image.new("La", (9, 9)))
+
+    monkeypatch.setattr(ImageDataModule, "own_image", converted)
+    assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
+    assert len(rows(tmp_path / "out")) == 5
+    told = capsys.readouterr().err
+    assert "1 of 6 images is not labelled" in told and "a/0.png cannot be made one in RGB (conversion from La" in told
+
+
+def test_a_support_in_lab_colours_is_looked_at(checkpoint, folders, tmp_path):
+    Image.new("LAB", (40, 40), (255, 128, 128)).save(folders[0] / "red" / "0.tif")
+    assert predict(flags(checkpoint(data="Omniglot"), folders, tmp_path / "out")) == 0

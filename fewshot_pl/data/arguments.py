@@ -1,0 +1,63 @@
+"""What the arguments of every benchmark must be."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
+from os import PathLike
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from fewshot_pl.errors import InputError
+
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # which values are of a type, and what flags call it
+    bool: ((bool,), "bool"),
+    int: ((Integral,), "a whole number"),
+    float: ((Real,), "a number"),
+    str: ((str, PathLike), "str"),
+    NoneType: ((NoneType,), "null"),
+}
+
+
+def check_types(benchmark: type, given: Mapping[str, Any]) -> None:
+    """Raise InputError, in the words that flags are refused in, if an argument is not of the type that it takes.
+
+    Args:
+        benchmark: whose initialisers state the types; those of collections are not looked into.
+        given: the arguments by name.
+    """
+    for name, annotation in _annotations(benchmark):
+        choices = list(_choices(annotation))
+        if name in given and not any(_is_of(given[name], choice) for choice in choices):
+            wanted = " or ".join(dict.fromkeys(map(_words, choices)))
+            raise InputError(f"--data.{name} takes {wanted}, not {given[name]}")
+
+
+def _annotations(benchmark: type) -> Iterator[tuple[str, Any]]:
+    """Each argument of a class and of its bases, with its type where it states one."""
+    for base in benchmark.__mro__:
+        if init := vars(base).get("__init__"):
+            for name, parameter in inspect.signature(init).parameters.items():
+                if parameter.annotation is not inspect.Parameter.empty:
+                    yield name, parameter.annotation
+
+
+def _choices(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) in (Union, UnionType):
+        for choice in get_args(annotation):
+            yield from _choices(choice)
+    else:
+        yield annotation
+
+
+def _is_of(value: Any, choice: Any) -> bool:
+    if get_origin(choice) is Literal:
+        return any(type(value) is type(known) and value == known for known in get_args(choice))
+    if choice not in _KINDS:
+        return True
+    return isinstance(value, _KINDS[choice][0]) and (choice is bool or not isinstance(value, bool))
+
+
+def _words(choice: Any) -> str:
+    if get_origin(choice) is Literal:
+        return f"one of {', '.join(map(repr, get_args(choice)))}"
+    return _KINDS[choice][1]
