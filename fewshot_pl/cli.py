@@ -162,11 +162,11 @@ def train(args: Sequence[str] | None) -> None:
     with within_memory(_memory_cure(model)):
         _fit(cli)
         best = _best_checkpoint(trainer)
-        metrics = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)[0]
+        trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
     if not trainer.is_global_zero:
         return
     device = trainer.strategy.root_device
-    result = result_of(model, data, metrics, "test", time.monotonic() - started, device)
+    result = result_of(model, data, trainer, "test", time.monotonic() - started)
     result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
     print_result(result)
     if cli.run_folder:

@@ -99,6 +99,10 @@ class ImageDataModule(StoredDataModule):
 
     # Lightning's hooks -------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.forget_features()  # of an evaluation that was interrupted, maybe of another model
+
     def on_after_batch_transfer(self, batch: Batch | Episode, dataloader_idx: int) -> Episode:
         if isinstance(batch, Episode):
             return batch

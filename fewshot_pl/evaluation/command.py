@@ -104,9 +104,8 @@ def _outcome(
     seed_everything(0, verbose=False)  # each as if it were the only one
     run = trainer.test if split == "test" else trainer.validate
     with within_memory("lower --data.eval_tasks_per_batch"):
-        metrics = run(contestant.model, datamodule=data, verbose=False)[0]
-    device = trainer.strategy.root_device
-    result = result_of(contestant.model, data, metrics, split, time.monotonic() - started, device)
+        run(contestant.model, datamodule=data, verbose=False)
+    result = result_of(contestant.model, data, trainer, split, time.monotonic() - started)
     result["checkpoint"] = contestant.path
     return Outcome(contestant.label, result, data, recorder.records if recorder else None)
 
