@@ -83,6 +83,11 @@ def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Pat
             "Images labelled together influence each other, as this model's norm is transductive: "
             "pass --per_query true to have each by itself"
         )
+    if predictor.model.is_transductive and predictor.rejection_ is not None:
+        yield (
+            "When to call an image unknown was found out in batches that were half of unknown images: as this model's "
+            "norm is transductive, in other batches other shares will be called so"
+        )
     if predictor.rejection_ is None:
         yield "This checkpoint was not calibrated to call images unknown, so none is"
 
