@@ -7,7 +7,7 @@ from typing import Literal
 
 from fewshot_pl.errors import InputError
 from fewshot_pl.exporting.onnx_graphs import TOLERANCE, exportable, write_graphs
-from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.flags import FewShotArgumentParser, make_folder
 from fewshot_pl.guard import guarded
 from fewshot_pl.prediction.trained_model import trained_model
 
@@ -22,7 +22,7 @@ def export(args: Sequence[str] | None) -> None:
     config = parser.parse_args(None if args is None else list(args))
     model = trained_model(config.ckpt_path, "cpu")
     algorithm, folder = exportable(model.algorithm), Path(config.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "output")
     differences = write_graphs(algorithm, model.data, folder)
     for name, difference in differences.items():
         print(f"{folder / name} differs from torch by {difference:.1e} of its largest number")

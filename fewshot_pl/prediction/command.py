@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fewshot_pl.errors import InputError
-from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.flags import FewShotArgumentParser, make_folder
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import FALSE_REJECT
@@ -36,10 +36,10 @@ def predict(args: Sequence[str] | None) -> None:
     others = [file for found in (*classes.values(), queries) for file in found.others]
     for sentence in _remarks(predictor, [file for file, _ in examples], others):
         print(sentence)
+    folder = Path(config.output).expanduser()
+    make_folder(folder, "output")  # before the work that would be lost
     with within_memory("lower --batch_size, or pass --device cpu"):
         shown, unreadable = _labelled(predictor, queries.images)
-    folder = Path(config.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     labels = [one.label for one in shown]
     write_labels(labels, folder / "predictions.csv")
     support = {

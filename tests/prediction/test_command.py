@@ -114,6 +114,13 @@ def test_of_a_reptile_that_passes_each_query_by_itself_nothing_is_remarked(check
         )
 
 
+def test_a_folder_that_cannot_be_is_said_before_the_work(checkpoint, folders, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(FewShotPredictor, "logits", lambda *_: pytest.fail("labelling has begun"))
+    assert predict(flags(checkpoint(), folders, tmp_path / "file" / "out")) == 2
+    assert "give --output another place" in capsys.readouterr().err
+
+
 def test_a_corrupt_query_loses_no_other(checkpoint, folders, tmp_path, capsys):
     (folders[1] / "a" / "0.png").write_bytes(b"no image")
     assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
