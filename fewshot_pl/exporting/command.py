@@ -31,6 +31,8 @@ def export(args: Sequence[str] | None) -> None:
     facts = {
         "algorithm": type(algorithm).__name__,
         "image_shape": list(model.data.image_shape),
+        "whole_images": model.data.whole_images,
+        "light_on_dark": model.data.light_on_dark,
         "rejections": [rejection._asdict() for rejection in model.rejections],
     }
     (folder / "export.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
