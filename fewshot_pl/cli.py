@@ -174,16 +174,17 @@ def train(args: Sequence[str] | None) -> None:
     if not trainer.is_global_zero:
         return
     assert cli.run_folder is not None
-    device, file = trainer.strategy.root_device, cli.run_folder / "results.json"
+    file = cli.run_folder / "results.json"
     result: dict[str, Any] = {}  # stays so where --trainer.limit_test_batches leaves nothing to test on
     if tested:
-        result = result_of(model, data, tested[0], "test", time.monotonic() - started, device)
+        result = result_of(model, data, trainer, "test", time.monotonic() - started)
         result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
         print_result(result)
         result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
         save_result(result, file)  # nothing of what follows can lose it
+    device = trainer.strategy.root_device  # a Trainer leaves the model in main memory
     with within_memory(_memory_cure(model, data)):
-        rates = calibrate(model.to(device), data, Path(best)) if best else None  # a Trainer leaves it in main memory
+        rates = calibrate(model.to(device), data, Path(best)) if best else None
     if rates:
         print(told(rates))
     if rates and result:

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,16 @@ class FewShotArgumentParser(LightningArgumentParser):
         known = [option for action in self._actions for option in action.option_strings]
         print(f"error: {printable(explained(message, known))}", file=sys.stderr)
         sys.exit(2)
+
+
+def make_folder(folder: Path, flag: str) -> None:
+    """Make the folder that a flag names, if need be; raise InputError where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder} ({error.strerror}): give --{flag} another place") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write into {folder}: give --{flag} another place")
 
 
 def explained(message: str, known_flags: Iterable[str] = ()) -> str:

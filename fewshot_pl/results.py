@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 
@@ -23,33 +24,32 @@ _FIGURES = ("accuracy", "mse", "ci95", "nll", "ece", "brier", "loss")
 def result_of(
     model: FewShotAlgorithm,
     data: EpisodicDataModule,
-    metrics: Mapping[str, float],
+    trainer: Trainer,
     split: str,
     wall_time: float,
-    device: torch.device,
 ) -> dict[str, Any]:
     """The result of an evaluation as plain values; accuracies are fractions, NLL is in nats, times are seconds.
 
     Args:
         model: what was evaluated.
         data: on its episodes.
-        metrics: what Lightning's Trainer returned.
+        trainer: which has just evaluated it; it knows the device, while the model is back in main memory.
         split: whose episodes.
         wall_time: of all that the result took.
-        device: where, as a Trainer has the model back in main memory when it is done.
     """
+    metrics = trainer.callback_metrics
     return {
         "algorithm": type(model).__name__,
         "data": type(data).__name__,
         "split": split,
         **_sizes(data),
-        "num_episodes": data.num_episodes[split],
+        "num_episodes": int(metrics[f"{split}/num_episodes"]),
         **{name: float(metrics[f"{split}/{name}"]) for name in _FIGURES if f"{split}/{name}" in metrics},
         "norm": model.norm_mode,
         "episode_seed": data.seed,
         "wall_time_s": round(wall_time, 1),
         "versions": versions(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {_name(device)}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {_name(trainer.strategy.root_device)}",
         "model_parameters": _plain(model.hparams),
         "data_parameters": _plain(data.hparams),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from episodes import random_episode
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fewshot_pl.algorithms import MAML, MatchingNet, ProtoNet, RelationNet
@@ -124,6 +124,29 @@ def test_features_that_depend_on_the_episode_are_made_with_it(data, monkeypatch,
 def test_methods_that_adapt_the_network_are_given_images(data):
     model = MAML(image_shape=SHAPE, num_ways=3)
     assert 0 <= evaluated(model, data())["test/accuracy"] <= 1
+
+
+class Breaks(Callback):
+    """Interrupts a test before its third batch."""
+
+    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 2:
+            raise RuntimeError("interrupted")
+
+
+def test_a_test_that_was_interrupted_leaves_nothing_to_the_next(data):
+    for model in (ProtoNet(image_shape=SHAPE), MAML(image_shape=SHAPE, num_ways=3)):
+        expected, module = evaluated(model, data()), data()
+        with pytest.raises(RuntimeError, match="interrupted"):
+            trainer(callbacks=[Breaks()]).test(model, datamodule=module, verbose=False)
+        assert evaluated(model, module) == expected
+
+
+def test_features_of_a_test_that_was_interrupted_are_not_given_to_another_model(data):
+    module, other = data(), ProtoNet(image_shape=SHAPE, norm="transductive")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        trainer(callbacks=[Breaks()]).test(ProtoNet(image_shape=SHAPE), datamodule=module, verbose=False)
+    assert evaluated(other, module) == evaluated(other, data())
 
 
 def test_training_is_as_before_and_its_pictures_show_images(data, tmp_path, monkeypatch):

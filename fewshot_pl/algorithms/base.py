@@ -9,17 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot_pl.algorithms.arguments import check_arguments
+from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
-from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy, episode_losses
+from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
 from fewshot_pl.step_log import StepLog
 
 
-class FewShotAlgorithm(TaskMapping, ABC):
+class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
@@ -174,38 +175,6 @@ class FewShotAlgorithm(TaskMapping, ABC):
 
     def on_train_batch_end(self, outputs: Any, batch: Episode, batch_idx: int) -> None:
         self._step_log.log_last(self, batch.num_tasks)
-
-    def validation_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluation_step(batch, "val")
-
-    def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluation_step(batch, "test")
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_measures("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_measures("test")
-
-    def _evaluation_step(self, batch: Episode, stage: str) -> dict[str, Tensor]:
-        outputs, measures = self(batch), self._measures(stage)
-        losses = episode_losses(self.query_loss, outputs, batch.query_y)
-        measures.loss.update(losses)
-        if batch.is_regression:
-            measures.regressed(outputs, batch.query_y)
-        else:
-            measures.classified(self.class_log_probabilities(outputs), batch.query_y)
-        return {"loss": losses.mean(), "logits": outputs}
-
-    def _log_measures(self, stage: str) -> None:
-        measures = self._measures(stage)
-        self.log_dict({f"{stage}/{name}": figure.float() for name, figure in measures.compute().items()})
-        measures.reset()
-
-    def _measures(self, stage: str) -> EpisodeMeasures:
-        measures = self.measures[stage]
-        assert isinstance(measures, EpisodeMeasures)
-        return measures
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)

@@ -71,10 +71,12 @@ class MetricAlgorithm(FewShotAlgorithm):
     # Lightning's hooks: an evaluation embeds each image once, where the data module can ------------------
 
     def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
         if not self.trainer.sanity_checking:
             self._embed_split("val")
 
     def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
         self._embed_split("test")
 
     def on_validation_epoch_end(self) -> None:

@@ -5,14 +5,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fewshot_pl.benchmarks.placed import PlacedDataModule, files_by_class, folder_name
 from fewshot_pl.benchmarks.published_splits import warn_of_incomplete_total, whole_classes
 from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.image_tree import ImageFile
-from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, plain_colour, whole_image
+from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, whole_image
 from fewshot_pl.data.stored_datamodule import ClassImages
 
 Square = Callable[[ImageFile], NDArray[np.uint8]]
@@ -33,6 +32,7 @@ class Photographs(PlacedDataModule):
 
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
+    whole_images = True
     augmentation = staticmethod(standard_augmentation)
     layout: ClassVar[str]
     images_per_class: ClassVar[int | None] = None
@@ -47,9 +47,6 @@ class Photographs(PlacedDataModule):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return (3, self.image_size, self.image_size)
-
-    def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
-        return whole_image(plain_colour(image), self.image_size)
 
     def class_images(self, split: Split) -> ClassImages:
         files = files_by_class(self.tree, self.class_of())

@@ -66,6 +66,10 @@ class Sinusoid(EpisodicDataModule):
     def episode_dataset(self, split: Split) -> Dataset[Episode]:
         return _CurveDataset(self.curves, self.size(split), self.seed, split)
 
+    def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
+        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
+        return self.episode_dataset(split)[EpisodeRange(0, first, count)]
+
 
 class Curves(NamedTuple):
     """The distribution of the curves."""

@@ -1,6 +1,9 @@
 """AdaptationCurve: how well queries are answered after each inner step, as a picture and as scalars in TensorBoard."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from pytorch_lightning import LightningModule, Trainer
@@ -18,11 +21,23 @@ _MAX_SCALARS = 11
 _TASK, _MEAN, _CHANCE = "#9db8dc", "#1f4e96", "#8a8f98"
 
 
+@runtime_checkable
+class _ValidationTasks(Protocol):
+    """A data module with a fixed list of validation tasks."""
+
+    num_episodes: dict[str, int]
+
+    def fixed_episodes(self, split: str, first: int, count: int) -> Episode: ...
+
+    def in_precision(self, episode: Episode) -> Episode: ...
+
+
 class AdaptationCurve(FirstBatchObserver):
     """Writes query accuracy (of regression the squared error) before and after each inner step to TensorBoard.
 
-    The picture ``val/adaptation_curve`` has a line for each task of the first validation batch and their mean; the
-    means are also scalars, ``adaptation/accuracy_after_00_steps`` and so on. Methods without steps have neither.
+    The picture ``val/adaptation_curve`` has a line for each of the first validation tasks, whatever the batches they
+    come in, and their mean; the means are also scalars, ``adaptation/accuracy_after_00_steps`` and so on. Methods
+    without steps have neither. Of a data module without a fixed list, tasks are those of the first batch.
 
     Args:
         every_n_epochs: epochs from one look to the next.
@@ -38,8 +53,10 @@ class AdaptationCurve(FirstBatchObserver):
     def look(self, trainer: Trainer, pl_module: LightningModule, episode: Episode, logits: Tensor) -> None:
         if not isinstance(pl_module, FewShotAlgorithm) or not takes_steps(pl_module):
             return
-        episode = episode.tasks(slice(self.max_tasks))
-        curves = adaptation_curves(pl_module, episode).cpu()
+        tasks, at_once = self._tasks(trainer, pl_module, episode), episode.num_tasks  # what validation has memory for
+        starts = range(0, tasks.num_tasks, at_once)
+        parts = [adaptation_curves(pl_module, tasks.tasks(slice(start, start + at_once))) for start in starts]
+        curves = torch.cat(parts).float().cpu()  # matplotlib knows no bfloat16
         if curves.shape[1] == 1:
             return
         name, chance = ("mse", None) if episode.is_regression else ("accuracy", 1 / episode.num_ways)
@@ -49,6 +66,15 @@ class AdaptationCurve(FirstBatchObserver):
             for writer in writers(trainer):
                 writer.add_scalar(tag, curves[:, step].mean(), trainer.global_step)
         show(trainer, TAG, adaptation_figure(curves, chance))
+
+    def _tasks(self, trainer: Trainer, pl_module: LightningModule, first_batch: Episode) -> Episode:
+        """The first tasks of validation, on the model's device."""
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, _ValidationTasks):
+            return first_batch.tasks(slice(self.max_tasks))
+        tasks = data.fixed_episodes("val", 0, min(self.max_tasks, data.num_episodes["val"]))
+        moved: Episode = move_data_to_device(data.in_precision(tasks), pl_module.device)
+        return moved
 
 
 def adaptation_curves(model: FewShotAlgorithm, episode: Episode) -> Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
@@ -44,6 +45,8 @@ class EpisodePicture(ValidationPicture):
     def figure(self, pl_module: LightningModule, episode: Episode, logits: Tensor) -> Figure | None:
         if episode.is_regression:
             return None
+        if isinstance(pl_module, FewShotAlgorithm):  # whose probabilities need not be a softmax of its logits
+            logits = pl_module.class_log_probabilities(logits)
         return episode_figure(episode, logits, self.max_ways, max_queries=self.max_queries)
 
 
@@ -57,7 +60,7 @@ def episode_figure(
 
     Args:
         episode: images [T, N*K, C, H, W] and [T, N*Q, C, H, W]; classes may differ in shots and queries.
-        logits: of the queries, [T, N*Q, N].
+        logits: of the queries, [T, N*Q, N], whose softmax is the classes' probabilities.
         max_ways: classes shown.
         max_shots: support images shown per class.
         max_queries: queries shown per class.

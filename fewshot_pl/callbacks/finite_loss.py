@@ -37,6 +37,9 @@ class FiniteLoss(Callback):
     def __init__(self, action: Nonfinite = "stop", every_n_steps: int = 50) -> None:
         self.action = action
         self.every_n_steps = every_n_steps
+        self._forget()
+
+    def _forget(self) -> None:
         self.num_skipped = 0
         self._batch: Episode | None = None
         self._losses: list[Tensor] = []  # of the batches since the last step, as whether they are finite
@@ -44,8 +47,10 @@ class FiniteLoss(Callback):
         self._buffers: list[Tensor] = []  # as before the step at hand
         self._last_step: Literal["none", "taken", "skipped"] = "none"
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._forget()  # what came before: another training, stopped maybe
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._losses, self._first = [], None
         self._keep_buffers(pl_module)
 
     def on_train_batch_start(

@@ -67,7 +67,8 @@ def regression_figure(model: FewShotAlgorithm, episode: Episode, max_tasks: int 
         task = episode.tasks(slice(index, index + 1))
         axes = figure.add_subplot(1, num_tasks, index + 1)
         low, high = (extreme(torch.cat([task.support_x, task.query_x], 1)) for extreme in (torch.min, torch.max))
-        x = torch.linspace(float(low), float(high), _NUM_X, device=task.query_x.device)
+        # In the task's own precision: nothing converts here, where Lightning has left the model's.
+        x = torch.linspace(float(low), float(high), _NUM_X, dtype=task.query_x.dtype, device=task.query_x.device)
         with torch.no_grad():
             _draw_curves(axes, model, task, x)
         _draw_points(axes, task)
@@ -76,22 +77,22 @@ def regression_figure(model: FewShotAlgorithm, episode: Episode, max_tasks: int 
 
 
 def _draw_points(axes: Axes, task: Episode) -> None:
-    x, order = task.query_x.flatten().cpu().sort()
-    axes.plot(x, task.query_y.flatten().cpu()[order], ".:", color=_TARGET, label="target", zorder=1)
-    support = task.support_x.flatten().cpu(), task.support_y.flatten().cpu()
+    x, order = _drawn(task.query_x).flatten().sort()
+    axes.plot(x, _drawn(task.query_y).flatten()[order], ".:", color=_TARGET, label="target", zorder=1)
+    support = _drawn(task.support_x).flatten(), _drawn(task.support_y).flatten()
     axes.plot(*support, "^", color=_SUPPORT, markersize=8, label="support", zorder=4)
 
 
 def _draw_curves(axes: Axes, model: FewShotAlgorithm, task: Episode, x: Tensor) -> None:
     inputs = task.support_x[0], task.support_y[0], x[:, None, None, None]
     if isinstance(model, _Samples):
-        _draw_samples(axes, x.cpu(), model.sampled_outputs(*inputs)[..., 0].cpu())
+        _draw_samples(axes, _drawn(x), _drawn(model.sampled_outputs(*inputs)[..., 0]))
         return
-    curves = model.adaptation_curve(*inputs, 1)[..., 0].cpu()  # [S+1, n]
+    curves = _drawn(model.adaptation_curve(*inputs, 1)[..., 0])  # [S+1, n]
     last = len(curves) - 1
     for step in shown_steps(last, _MAX_CURVES):
         color = colormaps["YlGn"](0.35 + 0.65 * step / max(last, 1))
-        axes.plot(x.cpu(), curves[step], color=color, linestyle="-" if step else "--", label=_steps(step), zorder=2)
+        axes.plot(_drawn(x), curves[step], color=color, linestyle="-" if step else "--", label=_steps(step), zorder=2)
 
 
 def _draw_samples(axes: Axes, x: Tensor, samples: Tensor) -> None:
@@ -104,3 +105,8 @@ def _draw_samples(axes: Axes, x: Tensor, samples: Tensor) -> None:
 
 def _steps(number: int) -> str:
     return "before adaptation" if number == 0 else f"after {number} step{'s' * (number > 1)}"
+
+
+def _drawn(values: Tensor) -> Tensor:
+    """Values as matplotlib takes them, which knows no bfloat16."""
+    return values.float().cpu()

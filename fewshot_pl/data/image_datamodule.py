@@ -17,7 +17,7 @@ from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, S
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
-from fewshot_pl.data.square_image import square_image
+from fewshot_pl.data.square_image import plain_colour, square_image, whole_image
 from fewshot_pl.data.stored_datamodule import StoredDataModule
 from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize
 from fewshot_pl.episode import UNKNOWN, Episode
@@ -56,6 +56,7 @@ class ImageDataModule(StoredDataModule):
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation | None = None
     light_on_dark = False  # whether images are of ink, which is stored light on dark
+    whole_images = False  # whether an image becomes a square as a whole, in place of its largest centred square
 
     def __init__(
         self,
@@ -92,12 +93,19 @@ class ImageDataModule(StoredDataModule):
         return darkest, brightest
 
     def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
-        """A user's image as this benchmark would store it: uint8 [C, H, W]; see ``square_image``."""
+        """A user's image as this benchmark would store it, uint8 [C, H, W]: see ``square_image``, ``whole_image``."""
         channels, _, size = self.image_shape
-        own = square_image(image, size, 3 if channels == 3 else 1)
+        if self.whole_images:
+            own = whole_image(plain_colour(image), size)
+        else:
+            own = square_image(image, size, 3 if channels == 3 else 1)
         return np.invert(own) if self.light_on_dark else own
 
     # Lightning's hooks -------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.forget_features()  # of an evaluation that was interrupted, maybe of another model
 
     def on_after_batch_transfer(self, batch: Batch | Episode, dataloader_idx: int) -> Episode:
         if isinstance(batch, Episode):

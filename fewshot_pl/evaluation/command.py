@@ -109,12 +109,11 @@ def _outcome(
     seed_everything(0, verbose=False)  # each as if it were the only one
     run = trainer.test if split == "test" else trainer.validate
     with within_memory(f"lower --data.eval_tasks_per_batch{data.store_cure}"):
-        metrics = run(contestant.model, datamodule=data, verbose=False)
-    if not metrics:
+        measured = run(contestant.model, datamodule=data, verbose=False)
+    if not measured:
         flag = "--trainer.limit_test_batches" if split == "test" else "--trainer.limit_val_batches"
         raise InputError(f"there is no batch of episodes to evaluate on: leave out {flag} 0")
-    device = trainer.strategy.root_device
-    result = result_of(contestant.model, data, metrics[0], split, time.monotonic() - started, device)
+    result = result_of(contestant.model, data, trainer, split, time.monotonic() - started)
     result["checkpoint"] = contestant.path
     return Outcome(contestant.label, result, data, recorder.records if recorder else None)
 

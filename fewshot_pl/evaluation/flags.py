@@ -1,7 +1,6 @@
 """The flags of ``evaluate.py``."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +10,7 @@ from fewshot_pl import benchmarks
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
-from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.flags import FewShotArgumentParser, make_folder
 from fewshot_pl.tf32 import TF32_FLAG
 
 OUTPUTS = (".json", ".csv")
@@ -100,7 +99,7 @@ def _check(config: Any, args: list[str]) -> None:
         raise InputError(f"--output {config.output} must end in one of {', '.join(OUTPUTS)}")
     for flag, folder in (("report", config.report), ("output", config.output and Path(config.output).parent)):
         if folder:
-            _make_folder(Path(folder).expanduser(), flag)
+            make_folder(Path(folder).expanduser(), flag)
 
 
 def _check_checkpoints(config: Any) -> None:
@@ -109,12 +108,3 @@ def _check_checkpoints(config: Any) -> None:
     different = {Path(path).expanduser().resolve() for path in config.compare or []}
     if config.compare and len(different) < max(2, len(config.compare)):
         raise InputError("--compare takes two or more different checkpoints: name each once")
-
-
-def _make_folder(folder: Path, flag: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder} ({error.strerror}): give --{flag} another place") from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write into {folder}: give --{flag} another place")

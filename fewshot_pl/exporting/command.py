@@ -8,7 +8,7 @@ from typing import Literal
 
 from fewshot_pl.errors import InputError
 from fewshot_pl.exporting.onnx_graphs import TOLERANCE, exportable, write_graphs
-from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.flags import FewShotArgumentParser, make_folder
 from fewshot_pl.guard import guarded
 from fewshot_pl.prediction.trained_model import trained_model
 
@@ -23,7 +23,7 @@ def export(args: Sequence[str] | None) -> None:
     config = parser.parse_args(None if args is None else list(args))
     model = trained_model(config.ckpt_path, "cpu")
     algorithm, folder = exportable(model.algorithm), Path(config.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "output")
     differences = write_graphs(algorithm, model.data, folder)
     for name, difference in differences.items():
         print(f"{folder / name} differs from torch by {difference:.1e} of its largest number")
@@ -32,6 +32,8 @@ def export(args: Sequence[str] | None) -> None:
     facts = {
         "algorithm": type(algorithm).__name__,
         "image_shape": list(model.data.image_shape),
+        "whole_images": model.data.whole_images,
+        "light_on_dark": model.data.light_on_dark,
         "rejections": [rejection._asdict() for rejection in model.rejections],
     }
     (folder / "export.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")

@@ -38,15 +38,21 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    """Features [S, D] of a support, their classes [S, N], 1 or 0, and features [n, D] of queries to logits [n, N]."""
+    """Features [S, D] of a support, their classes [S, N], 1 or 0, and features [n, D] of queries to what they get.
+
+    That is the logits [n, N] and the probabilities [n, N] that the algorithm makes of them.
+    """
 
     def __init__(self, algorithm: MetricAlgorithm) -> None:
         super().__init__()
         self.algorithm = algorithm
 
-    def forward(self, support_features: Tensor, support_classes: Tensor, query_features: Tensor) -> Tensor:
-        labels = support_classes.argmax(1)
-        return self.algorithm.logits_from_features(support_features, labels, query_features, support_classes.shape[1])
+    def forward(
+        self, support_features: Tensor, support_classes: Tensor, query_features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        labels, num_ways = support_classes.argmax(1), support_classes.shape[1]
+        logits = self.algorithm.logits_from_features(support_features, labels, query_features, num_ways)
+        return logits, self.algorithm.class_log_probabilities(logits).exp()
 
 
 def exportable(algorithm: FewShotAlgorithm) -> MetricAlgorithm:
@@ -85,11 +91,11 @@ def write_graphs(algorithm: MetricAlgorithm, data: ImageDataModule, folder: Path
     any_number = torch.export.Dim.DYNAMIC
     images = _random_images(4, data.image_shape)
     encoder, head = Encoder(algorithm, data).eval(), Head(algorithm).eval()
-    _write(encoder, (images,), ({0: any_number},), ["images"], "features", folder / "encoder.onnx")
+    _write(encoder, (images,), ({0: any_number},), ["images"], ["features"], folder / "encoder.onnx")
     task = _random_task(encoder, 7, 3, 5, data.image_shape)
     varying: tuple[dict[int, Any], ...] = ({0: any_number}, {0: any_number, 1: any_number}, {0: any_number})
     names = ["support_features", "support_classes", "query_features"]
-    _write(head, task, varying, names, "logits", folder / "head.onnx")
+    _write(head, task, varying, names, ["logits", "probabilities"], folder / "head.onnx")
     return {
         # With other numbers of images and classes than the graphs were made from.
         "encoder.onnx": _difference(folder / "encoder.onnx", encoder, (_random_images(3, data.image_shape),)),
@@ -102,7 +108,7 @@ def _write(
     inputs: tuple[Tensor, ...],
     varying: tuple[dict[int, Any], ...],
     names: list[str],
-    output: str,
+    outputs: list[str],
     path: Path,
 ) -> None:
     with torch.no_grad():
@@ -111,7 +117,7 @@ def _write(
             inputs,
             path,
             input_names=names,
-            output_names=[output],
+            output_names=outputs,
             dynamic_shapes=varying,
             external_data=False,
             dynamo=True,
@@ -124,10 +130,12 @@ def _difference(path: Path, module: nn.Module, inputs: tuple[Tensor, ...]) -> fl
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = (one.name for one in session.get_inputs())
-    found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})[0]
+    found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
     with torch.no_grad():
-        expected = module(*inputs).numpy()
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+        outputs = module(*inputs)
+    expected = [one.numpy() for one in (outputs if isinstance(outputs, tuple) else (outputs,))]
+    pairs = zip(found, expected, strict=True)
+    return max(float(np.abs(one - other).max() / np.abs(other).max()) for one, other in pairs)
 
 
 def _random_images(count: int, shape: tuple[int, int, int]) -> Tensor:

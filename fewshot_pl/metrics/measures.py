@@ -55,6 +55,11 @@ class EpisodeMeasures(nn.Module):
         accuracy = dict(zip(("accuracy", "ci95"), self.accuracy.compute(), strict=True))
         return {**accuracy, **self.calibration.compute(), **figures}
 
+    def num_episodes(self) -> int:
+        """How many episodes have been counted on all devices."""
+        counted = self.mse if self.mse.update_called else self.accuracy
+        return len(counted.of_all_devices())
+
     def records(self) -> EpisodeRecords:
         """Each episode by itself, those of one device after those of another; every query must have a known class."""
         if self.mse.update_called:

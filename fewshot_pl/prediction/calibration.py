@@ -20,6 +20,7 @@ from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.mixture import drawn_sources, joined_batch
 from fewshot_pl.episode import Episode
 from fewshot_pl.prediction.rejection import KEY, Rejection, Score, auroc, calibrated, nearest_rejection, scores
+from fewshot_pl.prediction.trained_model import num_passed_before
 
 _MOST_EPISODES = 100  # of some 150 images each
 _NUM_SHOTS = (1, 5)  # beside those of the evaluation
@@ -80,6 +81,8 @@ def known_and_unknown(
 ) -> tuple[Scores, Scores] | None:
     """The scores of queries of a task's own classes, and of queries of as many other classes, over fixed episodes.
 
+    All of a task pass together, so that where queries influence each other, half of them are unknown.
+
     The other classes are of the task's source. A source without others, or with too few images to a class, has no
     tasks here; None where there is none that has.
     """
@@ -136,11 +139,16 @@ def _query_logits(
 
 @torch.no_grad()
 def _logits(model: FewShotAlgorithm, drawn: Episode, num_ways: int, num_support: int) -> Tensor:
-    """The logits [T, (N + M)*Q, N] of the queries of all classes, where the first N classes have a support."""
+    """The logits [T, (N + M)*Q, N] of the queries of all classes, where the first N classes have a support.
+
+    As ``TrainedModel.adapted`` has them of all these queries in one batch.
+    """
     support_x, query_x = (images.to(model.dtype) for images in (drawn.support_x[:, :num_support], drawn.query_x))
-    support_y = drawn.support_y[:, :num_support]
-    logits: Tensor = model(Episode(support_x, support_y, query_x, drawn.query_y, known_ways=num_ways))
-    return logits
+    support_y, num_before = drawn.support_y[:, :num_support], num_passed_before(model, num_support)
+    passed_x = torch.cat([support_x[:, :num_before], query_x], 1)
+    passed_y = torch.cat([support_y[:, :num_before], drawn.query_y], 1)
+    logits: Tensor = model(Episode(support_x, support_y, passed_x, passed_y, known_ways=num_ways))
+    return logits[:, num_before:]
 
 
 def _scores(model: FewShotAlgorithm, logits: Tensor) -> Scores:

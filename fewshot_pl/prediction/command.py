@@ -14,7 +14,7 @@ from rich.progress import track
 
 from fewshot_pl.data.square_image import plain_colour
 from fewshot_pl.errors import InputError
-from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.flags import FewShotArgumentParser, make_folder
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import FALSE_REJECT
@@ -38,10 +38,10 @@ def predict(args: Sequence[str] | None) -> None:
     others = [file for found in (*classes.values(), queries) for file in found.others]
     for sentence in _remarks(predictor, [file for file, _ in examples], others):
         print(sentence)
+    folder = Path(config.output).expanduser()
+    make_folder(folder, "output")  # before the work that would be lost
     with within_memory("lower --batch_size, or pass --device cpu"):
         shown, unreadable = _labelled(predictor, queries.images)
-    folder = Path(config.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     labels = [one.label for one in shown]
     write_labels(labels, folder / "predictions.csv")
     support = {
@@ -84,6 +84,11 @@ def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Pat
         yield (
             "Images labelled together influence each other, as this model's norm is transductive: "
             "pass --per_query true to have each by itself"
+        )
+    if predictor.model.is_transductive and predictor.rejection_ is not None:
+        yield (
+            "When to call an image unknown was found out in batches that were half of unknown images: as this model's "
+            "norm is transductive, in other batches other shares will be called so"
         )
     if predictor.rejection_ is None:
         yield "This checkpoint was not calibrated to call images unknown, so none is"

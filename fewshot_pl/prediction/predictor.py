@@ -22,8 +22,8 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A trained few-shot learner, of any algorithm, that tells apart the classes of a few labelled images.
 
     ``fit`` adapts once; what predicts then takes any number of images, in batches. Images are files, PIL images or
-    uint8 arrays [H, W] or [H, W, 3], of any size: they are brought upright and cropped to the centred square of the
-    size that the checkpoint was trained on.
+    uint8 arrays [H, W] or [H, W, 3], of any size: they are brought upright and to the square that the checkpoint was
+    trained on, as its training images were.
 
     Args:
         checkpoint: a file that ``train.py`` wrote.

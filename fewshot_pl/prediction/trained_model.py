@@ -47,7 +47,7 @@ class TrainedModel(NamedTuple):
     @property
     def is_transductive(self) -> bool:
         """Whether images that pass together influence each other."""
-        return self.algorithm.norm_mode.startswith("transductive")
+        return is_transductive(self.algorithm)
 
     def pixels(self, images: Iterable[OwnImage]) -> Tensor:
         """Images as the network sees them, [n, C, H, W].
@@ -81,7 +81,7 @@ class TrainedModel(NamedTuple):
         support_x, support_y = support_x.to(device), support_y.to(device)
         # Outputs of a head that no class needs stay unused.
         logits_of = self.algorithm.predictor(support_x, support_y, self.algorithm.num_ways or num_classes)
-        num_before = len(support_x) if self.is_transductive else 0
+        num_before = num_passed_before(self.algorithm, len(support_x))
 
         @torch.no_grad()
         def answers(images: Tensor) -> Tensor:
@@ -133,6 +133,16 @@ def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
     if not isinstance(data, ImageDataModule):
         raise InputError(f"{path} was trained on {name}, which has no images: take a checkpoint trained on images")
     return data
+
+
+def is_transductive(algorithm: FewShotAlgorithm) -> bool:
+    """Whether queries that pass together influence each other; a Reptile ``per_query`` lets each pass by itself."""
+    return algorithm.norm_mode == "transductive"
+
+
+def num_passed_before(algorithm: FewShotAlgorithm, num_support: int) -> int:
+    """How many images of a support pass before each batch of queries, so that one query alone has statistics too."""
+    return num_support if is_transductive(algorithm) else 0
 
 
 def check_classes(algorithm: FewShotAlgorithm, num_classes: int) -> None:

@@ -132,7 +132,7 @@ OTHERS = {
     "to export: with a payload": Bad("export", NONE, changed(state_dict={"weight": Payload()})),
     "to export: what adapts": Bad("export --ckpt_path maml.ckpt", "adapts its weights to each task"),
     "to export: an unknown format": Bad("export --format tflite", "--format takes"),
-    "to export: a file for the folder": Bad("export --output maml.ckpt", "maml.ckpt"),
+    "to export: a file for the folder": Bad("export --output maml.ckpt", "give --output another place"),
     "to resume: missing": Bad("train --ckpt_path missing.ckpt", "there is no checkpoint missing.ckpt"),
     "to resume: no run": Bad("train --ckpt_path last", "start one without --ckpt_path"),
     "to resume: a folder": Bad("train --ckpt_path images", "there is no checkpoint images"),

@@ -80,8 +80,8 @@ FOLDERS = {
     "a share above 1": Bad("predict --false_reject 2", "0 to 1"),
     "no images at once": Bad("predict --batch_size 0", "batch_size must be at least 1"),
     "an unknown device": Bad("predict --device abacus", "no device abacus"),
-    "a file for the output": Bad("predict --output protonet.ckpt", "protonet.ckpt"),
-    "a file above the output": Bad("predict --output protonet.ckpt/out", "protonet.ckpt"),
+    "a file for the output": Bad("predict --output protonet.ckpt", "give --output another place"),
+    "a file above the output": Bad("predict --output protonet.ckpt/out", "give --output another place"),
 }
 IMAGES = {
     "zero bytes": Bad("train", DECODED, written(IMAGE, b"")),

@@ -57,6 +57,23 @@ def test_the_last_scalar_is_the_accuracy_that_validation_found(algorithm, patter
     assert [image.step for image in events().Images(TAG)] == [3, 6]
 
 
+@pytest.mark.parametrize("tasks_per_batch", [1, 3, 6])
+@pytest.mark.parametrize("kind", ["images", "regression"])
+def test_scalars_are_of_the_first_tasks_whatever_the_batches_they_come_in(
+    kind, tasks_per_batch, patterns, trainer, events
+):
+    lists = {"num_val_episodes": 6, "eval_tasks_per_batch": tasks_per_batch, "num_queries": 3, "batches_per_epoch": 1}
+    if kind == "images":
+        data, model = patterns(**lists), maml(num_ways=3, image_shape=(1, 16, 16))
+    else:
+        data = Sinusoid(num_shots=4, **lists)
+        model = maml(num_ways=1, image_shape=(1, 1, 1), backbone="mlp-16", norm="none", inner_lr=0.01)
+    trainer(AdaptationCurve(max_tasks=4), max_epochs=1).fit(model, datamodule=data)
+    expected = adaptation_curves(model.eval(), data.fixed_episodes("val", 0, 4)).mean(0)
+    found = [value for (value,) in scalars(events()).values()]
+    assert found == pytest.approx(expected.tolist(), rel=1e-5)
+
+
 def test_regression_shows_squared_errors(trainer, events):
     data = Sinusoid(num_shots=4, num_queries=6, tasks_per_batch=2, batches_per_epoch=2, num_val_episodes=4)
     model = maml(num_ways=1, image_shape=(1, 1, 1), backbone="mlp-16", norm="none", inner_lr=0.01)

@@ -9,6 +9,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from torch.nn import functional as F
 
+from fewshot_pl.algorithms import RelationNet
 from fewshot_pl.callbacks import EpisodePicture, episode_figure
 from fewshot_pl.callbacks.episode_picture import RIGHT, SUPPORT, TAG, UNKNOWN, WRONG, visible
 from fewshot_pl.callbacks.observer import figure_pixels
@@ -113,6 +114,16 @@ def test_half_precision(episode):
     task = episode()
     half = task._replace(support_x=task.support_x.bfloat16(), query_x=task.query_x.bfloat16())
     assert len(captions(episode_figure(half, perfect_logits(task, 3).bfloat16()))) == 12
+
+
+def test_probabilities_are_those_that_the_algorithm_states(episode):
+    task = episode(num_ways=3, num_queries=1, size=28)
+    logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 2.0, -1.0], [0.0, -1.0, 2.0]]]).expand(2, -1, -1)
+    scores = torch.tensor([2.0, 0.0, -1.0]).sigmoid()
+    model = RelationNet(image_shape=(1, 28, 28), backbone="conv4-maps")
+    figure = EpisodePicture().figure(model, task, logits)
+    probability = float(scores[0] / scores.sum())  # docs/algorithms/relation_net.md
+    assert [caption for caption, _ in captions(figure)] == [f"{n} → {n}  {probability:.0%}" for n in range(3)]
 
 
 def test_is_written_once_per_validation(fit, events):

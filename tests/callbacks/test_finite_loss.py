@@ -77,6 +77,17 @@ def test_training_stops_and_the_last_checkpoint_is_from_before(algorithm, device
     assert not (tmp_path / "more.ckpt").exists()
 
 
+def test_a_training_that_was_stopped_does_not_stop_the_next():
+    guard = FiniteLoss()
+    with pytest.raises(InputError, match="step 1"):
+        trainer(guard).fit(made(ProtoNet), loader("a", "x"))
+    model = made(ProtoNet)
+    trainer(guard).validate(model, loader("a"), verbose=False)
+    with_sanity_check = trainer(guard, num_sanity_val_steps=1)
+    with_sanity_check.fit(model, loader("a", "b"), loader("a"))
+    assert with_sanity_check.global_step == 2
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_skipped_step_leaves_no_bit_behind(algorithm):
     states = []

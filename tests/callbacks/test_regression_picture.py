@@ -7,7 +7,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from fewshot_pl.algorithms import MAML
 from fewshot_pl.benchmarks import Sinusoid
-from fewshot_pl.callbacks import RegressionPicture, regression_figure
+from fewshot_pl.callbacks import AdaptationCurve, RegressionPicture, regression_figure
 from fewshot_pl.callbacks.observer import figure_pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*isinstance.treespec, LeafSpec")
@@ -72,6 +72,19 @@ def test_is_written_once_per_validation(model, data, tmp_path, events):
     trainer = Trainer(max_epochs=2, accelerator="cpu", logger=logger, callbacks=[RegressionPicture()], **quiet)
     trainer.fit(model, datamodule=data)
     assert [image.step for image in events().Images("val/regression")] == [2, 4]
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_is_drawn_in_every_precision(model, data, precision, sampled, tmp_path, events):
+    if sampled:
+        model.sampled_outputs = lambda support_x, support_y, query_x: model.learner(query_x)[None]
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    logger = TensorBoardLogger(tmp_path)
+    callbacks = [RegressionPicture(), AdaptationCurve()]
+    trainer = Trainer(max_epochs=1, accelerator="cpu", precision=precision, logger=logger, callbacks=callbacks, **quiet)
+    trainer.fit(model, datamodule=data)
+    assert {"val/regression", "val/adaptation_curve"} <= set(events().Tags()["images"])
 
 
 def test_draws_nothing_of_labels(model, episode):

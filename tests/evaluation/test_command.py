@@ -153,6 +153,17 @@ def test_regressions_are_compared_by_their_squared_errors(
     assert rf"MAML & 5 points & ${results[0]['mse']:.3f} \pm {results[0]['ci95']:.3f}$ & -- \\" in printed
 
 
+@pytest.mark.parametrize("name", ["first", "maml", "sinusoid"])
+def test_the_episodes_that_were_measured_are_counted(
+    checkpoints: dict[str, str], run: Run, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a list of 20 in batches of 3."""
+    assert run("--ckpt_path", checkpoints[name])["num_episodes"] == 20
+    limited = run("--ckpt_path", checkpoints[name], "--trainer.limit_test_batches", "4")
+    assert limited["num_episodes"] == 12
+    assert "12 episodes of seed 0" in capsys.readouterr().out
+
+
 def test_a_table_for_spreadsheets_has_a_row_each(checkpoints: dict[str, str], run: Run, tmp_path: Path) -> None:
     flags = ["--ckpt_path", checkpoints["first"], "--shots", "1", "2"]
     results = run(*flags)

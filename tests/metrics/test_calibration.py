@@ -94,6 +94,7 @@ def test_measures_of_a_classification(log_probabilities, labels):
     measures.classified(log_probabilities, labels)
     figures = measures.compute()
     assert list(figures) == ["accuracy", "ci95", "nll", "ece", "brier"]
+    assert measures.num_episodes() == NUM_EPISODES
     assert figures["accuracy"].item() == pytest.approx(episode_accuracy(log_probabilities, labels).mean().item())
 
 
@@ -106,6 +107,7 @@ def test_measures_of_a_regression_after_a_classification(log_probabilities, labe
     measures.regressed(predictions, targets)
     figures = measures.compute()
     assert list(figures) == ["mse", "ci95"]
+    assert measures.num_episodes() == 4
     assert figures["mse"].item() == pytest.approx(episode_mse(predictions, targets).mean().item())
 
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from own_images import ALGORITHMS
 from random_images import give_random_images, write_image_folder
 
+from fewshot_pl import algorithms
 from fewshot_pl.algorithms import ProtoNet
 from fewshot_pl.benchmarks import CIFARFS, ImageFolder, MultiSource, Sinusoid
 from fewshot_pl.checkpoints import opened_checkpoint
-from fewshot_pl.data.episode_dataset import EpisodeRange
+from fewshot_pl.data.episode_dataset import EpisodeRange, IndexBatch
+from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
 from fewshot_pl.data.mixture import drawn_sources
 from fewshot_pl.prediction.calibration import (
     calibrate,
@@ -21,6 +24,7 @@ from fewshot_pl.prediction.calibration import (
     told,
 )
 from fewshot_pl.prediction.rejection import rejections_in
+from fewshot_pl.prediction.trained_model import TrainedModel
 
 
 @pytest.fixture
@@ -57,6 +61,22 @@ def test_known_images_are_queries_of_the_tasks_classes_and_unknown_ones_of_other
     np.testing.assert_allclose(known["logit"], 0, atol=0.1)  # float32 rounds squares of 3,072 numbers
     assert (unknown["logit"] < -10).all()
     assert calibrated_rejections(nearest(), data, "val")[0].false_accept(0.05) == 0
+
+
+@pytest.mark.parametrize("algorithm", ["MAML", "RelationNet", "Reptile, per query", "ProtoNet"])
+def test_scores_are_those_that_a_prediction_of_a_whole_task_gives(module, algorithm):
+    """Of queries of 3 classes and of as many others, in one batch; transductive models see the support with them."""
+    data, name = module(), algorithm.removesuffix(", per query")
+    arguments = {"per_query": True} if name != algorithm else {}
+    model = getattr(algorithms, name)(image_shape=(3, 32, 32), **ALGORITHMS[name], **arguments).eval()
+    sampler = EpisodeSampler(data.stores["val"], EpisodeSize(6, 2, 4), data.seed)
+    seen = [part["logit"].reshape(5, 12) for part in known_and_unknown(model, data, "val", num_shots=2)]
+    for number in range(5):
+        drawn = data.episode(IndexBatch("val", sampler(0, number, 1)))
+        adapted = TrainedModel(model, data, []).adapted(drawn.support_x[0, :6], drawn.support_y[0, :6], 3)
+        expected = adapted(drawn.query_x[0]).double().max(-1).values.split(12)
+        for part, logits in zip(seen, expected, strict=True):
+            np.testing.assert_allclose(part[number], logits, rtol=1e-4, atol=1e-4)
 
 
 def test_batches_of_tasks_change_nothing(module):

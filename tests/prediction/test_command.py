@@ -33,6 +33,12 @@ def rows(output):
         return list(csv.DictReader(file))
 
 
+def calibrated(path):
+    """Gives a checkpoint thresholds of the largest probability: of so many percent that much."""
+    rejection = Rejection("probability", 3, 1, 0.9, np.linspace(0.0, 1.0, 101).tolist(), [0.25] * 101)
+    torch.save({**torch.load(path, weights_only=True), KEY: [rejection._asdict()]}, path)
+
+
 @pytest.mark.parametrize("algorithm", ["ProtoNet", "MAML"])
 def test_the_table_holds_what_the_predictor_says(checkpoint, folders, tmp_path, capsys, algorithm):
     path, output = checkpoint(algorithm), tmp_path / "deep" / "out"
@@ -54,8 +60,7 @@ def test_the_table_holds_what_the_predictor_says(checkpoint, folders, tmp_path, 
 
 def test_unknown_images_are_marked(checkpoint, folders, tmp_path, capsys):
     path = checkpoint()
-    rejection = Rejection("probability", 3, 1, 0.9, np.linspace(0.0, 1.0, 101).tolist(), [0.25] * 101)
-    torch.save({**torch.load(path, weights_only=True), KEY: [rejection._asdict()]}, path)
+    calibrated(path)
     assert predict(flags(path, folders, tmp_path / "out", false_reject=0.9)) == 0
     table = rows(tmp_path / "out")
     assert [row["unknown"] for row in table] == ["yes" if float(row["probability"]) < 0.9 else "no" for row in table]
@@ -83,10 +88,38 @@ def test_colour_images_for_a_grey_checkpoint_are_remarked(checkpoint, folders, t
     assert "images have colour" not in capsys.readouterr().out
 
 
-def test_a_transductive_model_is_remarked(checkpoint, folders, tmp_path, capsys):
+@pytest.mark.parametrize("calibrates", [False, True])
+def test_a_transductive_model_is_remarked(checkpoint, folders, tmp_path, capsys, calibrates):
     path = checkpoint("MAML")
+    if calibrates:
+        calibrated(path)
     assert predict(flags(path, folders, tmp_path / "out")) == 0
-    assert "influence each other" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "influence each other" in told and ("in batches that were half of unknown images" in told) == calibrates
+    assert predict(flags(path, folders, tmp_path / "out", per_query="true")) == 0
+    told = capsys.readouterr().out
+    assert "influence each other" not in told and ("in batches that were half of unknown images" in told) == calibrates
+
+
+def test_of_a_reptile_that_passes_each_query_by_itself_nothing_is_remarked(checkpoint, folders, tmp_path, capsys):
+    path = checkpoint("Reptile", per_query=True)
+    calibrated(path)
+    assert predict(flags(path, folders, tmp_path / "out")) == 0
+    told = capsys.readouterr().out
+    assert "influence each other" not in told and "in batches" not in told
+    together = rows(tmp_path / "out")
+    assert predict(flags(path, folders, tmp_path / "alone", batch_size=1)) == 0
+    for one, other in zip(together, rows(tmp_path / "alone"), strict=True):
+        assert one["class"] == other["class"] and float(one["probability"]) == pytest.approx(
+            float(other["probability"]), abs=2e-4
+        )
+
+
+def test_a_folder_that_cannot_be_is_said_before_the_work(checkpoint, folders, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(FewShotPredictor, "logits", lambda *_: pytest.fail("labelling has begun"))
+    assert predict(flags(checkpoint(), folders, tmp_path / "file" / "out")) == 2
+    assert "give --output another place" in capsys.readouterr().err
 
 
 def test_a_corrupt_query_loses_no_other(checkpoint, folders, tmp_path, capsys):
