@@ -1,9 +1,13 @@
-"""How close training comes to its limits: the bare step, and the network on the same images in one batch."""
+"""How close training comes to its limits: the bare step, the network on the same images in one batch, convolutions."""
 
+import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_pl.backbones import build_backbone
@@ -26,6 +30,10 @@ def work(setting: Setting) -> Iterator[Work]:
     yield Work(f"Trainer, MAML, {small}", trainer)
     for task in (omniglot, colour):
         yield Work(f"Bare network, ProtoNet, {task}", partial(_network, setting, task))
+    if setting.device.type == "cpu":
+        for num_steps, num_shots in product((1, 5), (1, 5)):
+            task, adaptation = Task("CIFARFS", 5, num_shots, 15), Adaptation(num_steps, first_order=False)
+            yield Work(f"Convolutions, MAML, {task}, {adaptation}", partial(_convolutions, setting, task, adaptation))
     if setting.device.type == "cuda":
         yield Work(f"Peak, ProtoNet, {colour}", partial(_peak, setting, colour))
 
@@ -68,6 +76,38 @@ def _network(setting: Setting, task: Task) -> Iterator[Comparison]:
         return rate(bare, count * task.num_images, setting.device)
 
     yield compared(f"ProtoNet, {task}, against its bare network", "images/s", ours, limit, setting.repeats)
+
+
+def _convolutions(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
+    """MAML's step beside the convolutions in it, as if nothing else took any time."""
+    data = setting.data(task, tasks_per_batch=setting.meta_batch)
+    episode, step = next(episodes(data, setting.device)), bare_step(maml(task, adaptation))
+
+    def ours() -> float:
+        return rate(lambda: step(episode), episode.num_tasks, setting.device)
+
+    def limit() -> float:
+        convolutions = _Convolutions()
+        with convolutions:
+            step(episode)
+        return episode.num_tasks / convolutions.seconds
+
+    yield compared(f"MAML, {task}, {adaptation}, against its convolutions", "tasks/s", ours, limit, setting.repeats)
+
+
+class _Convolutions(TorchDispatchMode):
+    """The seconds that a CPU spends in convolutions and their gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seconds = 0.0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        started = time.perf_counter()
+        outputs = function(*args, **(kwargs or {}))
+        if "convolution" in function.__name__:
+            self.seconds += time.perf_counter() - started
+        return outputs
 
 
 def _peak(setting: Setting, task: Task) -> Iterator[Comparison]:
