@@ -190,6 +190,8 @@ def train(args: Sequence[str] | None) -> None:
     if rates and result:
         save_result(result | {"unknown": rates}, file)
     print(f"Saved in {cli.run_folder}")
+    if not result and file.is_file():
+        print(f"{file} is of before: nothing was tested now")
     if result and isinstance(trainer.logger, TensorBoardLogger):
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
         trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})

@@ -116,8 +116,16 @@ def test_an_exit_that_is_lightnings_answer_to_ctrl_c_is_taken_for_it():
         guarded(lambda _: sys.exit(2))([])
 
 
+@pytest.fixture
+def no_handler_of_before():
+    """SIGTERM ends this process, whatever a training before has left."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
-def test_a_process_that_a_command_forks_answers_signals_as_without(capsys):
+def test_a_process_that_a_command_forks_answers_signals_as_without(capsys, no_handler_of_before):
     @guarded
     def command(args):
         process = multiprocessing.get_context("fork").Process(target=told(signal.SIGTERM))

@@ -190,7 +190,7 @@ def test_export_commands_run_and_their_example_gives_the_same_scores(arguments, 
     predictor = FewShotPredictor(small_run(arguments)[1], device="cpu")
     predictor.fit(names["examples"], [file.parent.name for file in names["examples"]])
     scores = predictor.decision_function(names["queries"])
-    np.testing.assert_allclose(names["scores"], scores, rtol=1e-3, atol=1e-3 * np.abs(scores).max())
+    np.testing.assert_allclose(names["logits"], scores, rtol=1e-3, atol=1e-3 * np.abs(scores).max())
 
 
 def test_a_run_folder_holds_what_the_readme_says(workplace):

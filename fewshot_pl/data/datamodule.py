@@ -148,9 +148,10 @@ class EpisodicDataModule(LightningDataModule, ABC):
         names = self.divided_classes("train")
         return {_TRAIN_CLASSES: names} if names else {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def check_resumable(self, state: Mapping[str, Any]) -> None:
+        """Raise InputError where a training is to go on whose classes are in val or test now, by the state as above."""
         # What is in both was so when training began, and was warned of.
-        seen = {name for split in ("val", "test") for name in self.trained_classes(state_dict, split)}
+        seen = {name for split in ("val", "test") for name in self.trained_classes(state, split)}
         if moved := sorted(seen - {*self.divided_classes("train")}):
             raise InputError(
                 f"class '{moved[0]}' (and {len(moved) - 1} more) was trained on before and is in val or test now: put "

@@ -1,5 +1,6 @@
 """BestCheckpoint: the checkpoint that validation chooses."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def _within(folder: str, state: dict[str, Any]) -> dict[str, Any]:
     """The state of a ModelCheckpoint whose files are in ``folder`` now."""
 
     def moved(path: str) -> str:
-        return str(Path(folder) / Path(path).name) if path else path
+        # Names may hold folders, as those of figures do.
+        inside = os.path.relpath(path, state["dirpath"]) if path else ""
+        return path if inside.startswith(os.pardir) or not path else str(Path(folder) / inside)
 
     paths = {name: moved(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
     best = {moved(path): score for path, score in state["best_k_models"].items()}

@@ -3,6 +3,7 @@
 from types import FrameType
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from fewshot_pl.errors import Stopped
 from fewshot_pl.resuming.slurm import ending_signals
@@ -23,7 +24,21 @@ class EndOnSignal(Callback):
         self._listen(trainer)
 
     def _listen(self, trainer: Trainer) -> None:
-        answer(ending_signals(trainer), self._end)
+        end_on_signals(trainer, "evaluation", "give the same command again")
 
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        raise Stopped(f"{signal_name(number)} stopped the evaluation: give the same command again", number)
+
+def end_on_signals(trainer: Trainer, what: str, cure: str) -> None:
+    """Let signals end what a Trainer does now at once, in all its processes.
+
+    Args:
+        trainer: that does it.
+        what: what it is called.
+        cure: what to do then.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
+            launcher.kill(number)  # who told this process alone knows of no others
+        raise Stopped(f"{signal_name(number)} stopped the {what}: {cure}", number)
+
+    answer(ending_signals(trainer), end)

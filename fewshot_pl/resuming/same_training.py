@@ -18,7 +18,7 @@ _OF_IMAGES = {"image_size", "channels", "sources"}
 
 
 def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataModule) -> None:
-    """Raise InputError where a checkpoint is of another algorithm or benchmark, or has weights of other shapes.
+    """Raise InputError where a checkpoint is of another algorithm, benchmark or classes, or of weights of other shapes.
 
     All else may be changed on the way: learning rate, epochs, shots, where the images lie, the machine.
 
@@ -35,6 +35,8 @@ def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataM
             f"{path} was trained on {trained_on} and training goes on there alone: pass --data {trained_on} to resume "
             f"it, or leave out --ckpt_path to train on {name} from the start"
         )
+    if isinstance(state := held.get(name), dict):
+        data.check_resumable(state)
     if _shapes(held["state_dict"]) != _shapes(model.state_dict()):
         flags = " ".join(_other_flags(held, model, data))
         cure = f"pass {flags}, as in its training," if flags else "use the version of fewshot_pl that wrote it"

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from fewshot_pl.errors import Stopped
 from fewshot_pl.resuming.agreement import Agreement
+from fewshot_pl.resuming.end_on_signal import end_on_signals
 from fewshot_pl.resuming.last_checkpoint import LastCheckpoint
 from fewshot_pl.resuming.progress import is_resumable, validation_is_due
 from fewshot_pl.resuming.slurm import ending_signals
@@ -48,7 +49,7 @@ class StopOnSignal(Checkpoint):
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        answer(ending_signals(trainer), self._end)
+        end_on_signals(trainer, "test", self._cure)
 
     def _listen(self, trainer: Trainer) -> None:
         """Take the place of the handlers that Lightning has just put up; at the end it puts back those of before.
@@ -63,9 +64,6 @@ class StopOnSignal(Checkpoint):
                 raise KeyboardInterrupt
             os.write(2, _STOPPING)  # print might be what was interrupted
         self._received = self._received or signal.Signals(number)
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        raise Stopped(f"{signal_name(number)} stopped the test: {self._cure}", number)
 
     # Stopping ----------------------------------------------------------------------------------------
 

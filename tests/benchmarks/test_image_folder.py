@@ -156,7 +156,10 @@ def test_a_training_is_not_resumed_where_its_classes_are_tested(trained, root, c
     flags, last = trained
     resumed = [*flags, "--trainer.max_epochs=2", f"--ckpt_path={last}"]
     (root / "train" / "train01").rename(root / "test" / "train01")
-    assert train(resumed) == 2
+    config = last.parents[1] / "config.yaml"
+    written = config.read_text()
+    assert train([*resumed, "--trainer.log_every_n_steps=7"]) == 2
+    assert config.read_text() == written
     assert "class 'train01' (and 0 more) was trained on before and is in val or test now" in capsys.readouterr().err
     (root / "test" / "train01").rename(root / "train" / "train01")
     assert train(resumed) == 0

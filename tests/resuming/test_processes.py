@@ -3,14 +3,19 @@
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from random_images import write_image_folder
-from tiny_trainings import assert_same, last_checkpoint, state, trained
+from tiny_trainings import assert_same, last_checkpoint, state, told, trained
 
+from fewshot_pl.errors import Stopped
+from fewshot_pl.resuming import EndOnSignal
 from fewshot_pl.resuming.agreement import Agreement
+from fewshot_pl.signals import ended_by_signals
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
 
@@ -57,3 +62,15 @@ def test_processes_ask_each_other_now_and_then_and_not_at_every_step():
     assert [agreement.any_says(True, trainer) for _ in range(5)] == [False] * 4 + [True]
     assert not agreement.any_says(False, trainer) and trainer.strategy.asked == 4
     assert agreement.any_says(True, trainer, now=True)
+
+
+def test_who_is_told_to_end_an_evaluation_tells_the_processes_that_it_started(monkeypatch):
+    signals = []
+    launcher = _SubprocessScriptLauncher.__new__(_SubprocessScriptLauncher)
+    launcher.procs = [SimpleNamespace(pid=0, send_signal=signals.append)]
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    monkeypatch.setattr(trainer.strategy, "_launcher", launcher)
+    with pytest.raises(Stopped, match="SIGTERM stopped the evaluation: give the same command again"), ended_by_signals():
+        EndOnSignal().on_test_start(trainer, None)
+        told(signal.SIGTERM)()
+    assert signals == [signal.SIGTERM]
