@@ -27,12 +27,14 @@ from fewshot_pl.callbacks import (
     pictures,
     progress_bar,
 )
+from fewshot_pl.callbacks.ready_to_test import ReadyToTest
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.evaluation import evaluate
 from fewshot_pl.flags import FewShotArgumentParser, check_training, chosen_class
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, told
+from fewshot_pl.process_group import are_started_by_others
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.resuming import (
     BestCheckpoint,
@@ -135,7 +137,8 @@ class TrainCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
-        trainer.callbacks += [last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
+        ready = ReadyToTest(self.save_config)
+        trainer.callbacks += [ready, last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
         folder = self._folder_of_run()
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
@@ -153,6 +156,7 @@ class TrainCLI(LightningCLI):
         slurm.note_job(self.run_folder)
         return self.run_folder
 
+    @rank_zero_only
     def save_config(self) -> None:
         """Write the whole configuration into the folder of the run; a fast development run keeps none."""
         if self.run_folder and not self.config_init.trainer.fast_dev_run:
@@ -182,9 +186,8 @@ def train(args: Sequence[str] | None) -> None:
         print_result(result)
         result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
         save_result(result, file)  # nothing of what follows can lose it
-    device = trainer.strategy.root_device  # a Trainer leaves the model in main memory
-    with within_memory(_memory_cure(model, data)):
-        rates = calibrate(model.to(device), data, Path(best)) if best else None
+    with within_memory(_memory_cure(model, data)):  # a Trainer leaves the model in main memory
+        rates = calibrate(model.to(trainer.strategy.root_device), data, Path(best)) if best else None
     if rates:
         print(told(rates))
     if rates and result:
@@ -217,10 +220,10 @@ def _saved_config(run_folder: Path) -> Any:
 def _fit(cli: TrainCLI) -> None:
     """Train; of a run that ends before its first step nothing is left."""
     try:
-        if cli.trainer.is_global_zero:  # what the test will lack is said before the training, not after it
+        if cli.trainer.is_global_zero and not are_started_by_others(cli.trainer):
+            # Here one process says what is lacking, for all that it will start.
             cli.datamodule.prepare_data()
             cli.datamodule.setup("test")
-            cli.save_config()
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
     except BaseException:
         if cli.run_folder and not cli.resume_from and cli.trainer.global_step == 0:

@@ -1,6 +1,16 @@
 """The group of processes that train together, one for each device."""
 
 import torch
+from pytorch_lightning import Trainer
+
+
+def are_started_by_others(trainer: Trainer) -> bool:
+    """Whether not this process started the others, but a launcher all of them, as srun and torchrun do.
+
+    They are all there then before training starts, and wait for each other half an hour at most.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return environment is not None and bool(environment.creates_processes_externally)
 
 
 def leave_process_group() -> None:

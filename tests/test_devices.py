@@ -15,6 +15,7 @@ from own_images import ALGORITHMS
 from pytorch_lightning import Trainer
 from random_images import write_image_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.distributed import is_initialized
 from torch.utils.data import DataLoader
 
 from fewshot_pl import algorithms
@@ -299,6 +300,20 @@ def test_commands_leave_what_those_of_one_process_leave(folder, alone, name):
     # Right answers are counted by class only where each episode has its place in the list.
     ours, theirs = (classes(folder / f"{which}-report" / "report.html") for which in (name, "alone"))
     assert len(ours) == 4 and ours == theirs
+
+
+def lacking(folder, name):
+    met = []
+    prepare = ImageFolder.prepare_data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageFolder, "prepare_data", lambda data: met.append(is_initialized()) or prepare(data))
+        assert train([*flags(folder, name, 2, 1, 1), "--data.num_shots=9"]) == 2
+    assert all(met)  # before the others are there nothing is packed, for which they would have to wait
+
+
+def test_processes_that_a_launcher_started_look_for_what_is_lacking_once_they_have_met(folder):
+    in_forks(2, lacking, folder, "lacking")
+    assert not list((folder / "lacking").rglob("*"))
 
 
 def classes(report):

@@ -29,7 +29,7 @@ PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTR
 README = PAGES["README.md"]
 CHECKPOINT = "runs/Glyphs/ProtoNet/0/checkpoints/best.ckpt"
 INSTALL = "python -m pip install --use-pep517 -r requirements.txt && "
-LAUNCHERS = r"(?:(?:srun )?python |torchrun (?:--[\w-]+ \S+ )+)"
+LAUNCHERS = r"(?:(?:srun (?:--[\w=-]+ )*)?python |torchrun (?:--[\w-]+ \S+ )+)"
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 

@@ -70,7 +70,10 @@ def test_who_is_told_to_end_an_evaluation_tells_the_processes_that_it_started(mo
     launcher.procs = [SimpleNamespace(pid=0, send_signal=signals.append)]
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     monkeypatch.setattr(trainer.strategy, "_launcher", launcher)
-    with pytest.raises(Stopped, match="SIGTERM stopped the evaluation: give the same command again"), ended_by_signals():
+    with (
+        pytest.raises(Stopped, match="SIGTERM stopped the evaluation: give the same command again"),
+        ended_by_signals(),
+    ):
         EndOnSignal().on_test_start(trainer, None)
         told(signal.SIGTERM)()
     assert signals == [signal.SIGTERM]
