@@ -20,7 +20,8 @@ _OF_IMAGES = {"image_size", "channels", "sources"}
 def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataModule) -> None:
     """Raise InputError where a checkpoint is of another algorithm, benchmark or classes, or of weights of other shapes.
 
-    All else may be changed on the way: learning rate, epochs, shots, where the images lie, the machine.
+    All else may be changed on the way: epochs, shots, where the images lie, the machine. The learning rate stays
+    that of the optimiser's state.
 
     Args:
         path: of the checkpoint.
