@@ -96,5 +96,11 @@ def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm
     return model.eval()
 
 
+def data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint, opened, keeps of its benchmark beside the arguments; nothing where it is of before."""
+    state = checkpoint.get(str(checkpoint.get("data")))
+    return state if isinstance(state, dict) else {}
+
+
 def _first_line(error: Exception) -> str:
     return next((line.strip().rstrip(":.") for line in str(error).splitlines()), "") or type(error).__name__

@@ -11,6 +11,7 @@ from fewshot_pl.backbones import Learner
 from fewshot_pl.backbones.learner import channels_last
 from fewshot_pl.backbones.passes import same_pass, second_order_pass
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters, inner_gradients
+from fewshot_pl.functional.precision import without_autocast
 
 
 def adapted_learner(
@@ -38,7 +39,7 @@ def adapted_learner(
 
     if num_steps and not learner.vectorised:
         parameters = channels_last(parameters)
-    with torch.autocast(learner.head.weight.device.type, enabled=False):
+    with without_autocast(learner.head.weight):
         return adapted_parameters(
             loss_in_pass, parameters, inner_lr, num_steps, first_order, data=data, recompute=recompute, plain=plain
         )
@@ -64,7 +65,7 @@ def learner_gradient(
     constant = first_order or not torch.is_grad_enabled()
     plain = _takes_autograd(learner)
     pass_of_now = second_order_pass(learner) if plain and not constant else nullcontext()
-    with torch.autocast(point.device.type, enabled=False), pass_of_now:
+    with without_autocast(point), pass_of_now:
         gradients, more = inner_gradients(loss_at, [point], constant=constant, plain=plain)
     return *gradients, *more
 

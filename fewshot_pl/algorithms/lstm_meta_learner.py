@@ -18,6 +18,7 @@ from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.lstm import lstm_step
 from fewshot_pl.functional.meta_lstm import MetaState, initial_state, meta_cell_step, preprocessed
 from fewshot_pl.functional.objectives import prediction_loss
+from fewshot_pl.functional.precision import without_autocast
 
 GateRecursion = Literal["values", "pre_activations"]
 
@@ -95,7 +96,7 @@ class LSTMMetaLearner(GradientAlgorithm):
     def _stops(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> list[_Stop]:
         """theta_0 to theta_T of one task, and what the passes over its support up to there left in batch norm."""
         state = initial_state(self.learner.point(), self.meta_lstm.hidden_size)
-        with torch.autocast(support_x.device.type, enabled=False):  # half precision spoils small gradients
+        with without_autocast(support_x):  # half precision spoils small gradients
             loss, gradient, average = self.support_gradient(state.point.detach(), support_x, support_y)
             stops = [_Stop(state.point, average)]
             for step in range(num_steps):

@@ -15,6 +15,7 @@ from fewshot_pl.algorithms.side_by_side import (
     repeated,
     summed,
 )
+from fewshot_pl.algorithms.task_map import trained_parameters
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
@@ -120,7 +121,7 @@ class MAML(GradientAlgorithm):
             outputs = outputs_of_each(self.logits_at(parameters, *images), len(query_x))
             return self.query_loss(outputs, query_y), outputs
 
-        learned = [parameter for parameter in self.learner.parameters() if parameter.requires_grad]
+        learned = trained_parameters(self.learner)
         num_queried = num_together
         if batch.query_x.is_cpu:  # whose caches keep the maps of so many
             num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))

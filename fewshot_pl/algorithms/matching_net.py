@@ -9,7 +9,7 @@ from fewshot_pl.algorithms.metric import MetricAlgorithm
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.attention import attention_read_out, log_class_attention
 from fewshot_pl.functional.lstm import lstm_hidden_states, lstm_step
-from fewshot_pl.functional.precision import at_least_float32
+from fewshot_pl.functional.precision import at_least_float32, without_autocast
 from fewshot_pl.functional.prototypes import negative_cosines
 
 
@@ -69,7 +69,7 @@ class MatchingNet(MetricAlgorithm):
         return self.support_context is None
 
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
-        with torch.autocast(query_f.device.type, enabled=False):  # dot products of long vectors, a recurrence
+        with without_autocast(query_f):  # dot products of long vectors, a recurrence
             if self.support_context is not None and self.query_context is not None:
                 order = support_y.argsort(stable=True)
                 support_y, support_f = support_y[order], self.support_context(support_f[order])

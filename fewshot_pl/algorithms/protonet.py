@@ -2,11 +2,10 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from fewshot_pl.algorithms.metric import MetricAlgorithm
-from fewshot_pl.functional.precision import at_least_float32
+from fewshot_pl.functional.precision import at_least_float32, without_autocast
 from fewshot_pl.functional.prototypes import class_means, negative_cosines, squared_distances
 
 _DISTANCES = {"squared_euclidean": squared_distances, "cosine": negative_cosines}
@@ -37,7 +36,7 @@ class ProtoNet(MetricAlgorithm):
         self.divide_by_dimension = divide_by_dimension
 
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
-        with torch.autocast(query_f.device.type, enabled=False):  # squares overflow in half precision
+        with without_autocast(query_f):  # squares overflow in half precision
             support_f, query_f = at_least_float32(support_f), at_least_float32(query_f)
             logits = -self.distance(query_f, class_means(support_f, support_y, num_ways))  # [N*Q, N]
         return logits / query_f.shape[-1] if self.divide_by_dimension else logits

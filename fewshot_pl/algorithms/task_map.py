@@ -90,11 +90,11 @@ def _looped_losses(
     network: nn.Module, function: Callable[..., tuple[Tensor, ...]], tasks: list[tuple[Tensor, ...]], num_threads: int
 ) -> tuple[Tensor, ...]:
     """The mean of the tasks' losses, and their other outputs, stacked to [T, ...]."""
-    parameters = _trained(network)
+    parameters = trained_parameters(network)
 
     def with_gradients(network: nn.Module, *task: Tensor) -> TaskGradients:
         outputs = function(network, *task)
-        with without_autocast(outputs[0]):
+        with without_autocast(outputs[0]):  # as Lightning's backward pass, behind the step
             gradients = torch.autograd.grad(outputs[0], parameters, allow_unused=True)
         return [tuple(values.detach() for values in outputs)], gradients
 
@@ -106,7 +106,7 @@ def _chunked_losses(
     network: nn.Module, vmapped: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], at_once: int | None
 ) -> tuple[Tensor, ...]:
     """The same, by a function of some tasks, [n, ...] each, to their outputs, [n, ...] each."""
-    parameters = _trained(network)
+    parameters = trained_parameters(network)
 
     def with_gradients(*tasks: Tensor) -> TaskGradients:
         outputs = vmapped(network, *tasks)
@@ -118,5 +118,6 @@ def _chunked_losses(
     return mean_with_known_gradient(parameters, starmap(with_gradients, chunks))
 
 
-def _trained(network: nn.Module) -> list[nn.Parameter]:
+def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Those parameters of a network that are learned: what is frozen is not."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]

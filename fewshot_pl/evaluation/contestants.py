@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pytorch_lightning.utilities import rank_zero_warn
 
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.checkpoints import algorithm_of
+from fewshot_pl.checkpoints import algorithm_of, data_state
 from fewshot_pl.data.datamodule import EpisodicDataModule, Split
 from fewshot_pl.errors import InputError
 
@@ -46,10 +46,8 @@ def contestants(
     found = []
     for path, checkpoint in checkpoints.items():
         changed = {name: value for name, value in asked.items() if name in checkpoint["hyper_parameters"]}
-        trained_on = checkpoint.get("data")
-        state = checkpoint.get(str(trained_on))
-        known = state if isinstance(state, dict) else {}
-        found.append(Contestant(labels[path], path, algorithm_of(checkpoint, **changed), trained_on, known))
+        model = algorithm_of(checkpoint, **changed)
+        found.append(Contestant(labels[path], path, model, checkpoint.get("data"), data_state(checkpoint)))
     return found
 
 

@@ -79,7 +79,8 @@ def inner_gradients(
     if plain:
         with torch.enable_grad():
             # Steps are taken by what is frozen too, as torch.func takes them.
-            start = tuple(value if value.requires_grad else value.detach().requires_grad_() for value in start)
+            leaves = (value if constant or value.requires_grad else value.detach() for value in start)
+            start = tuple(value.requires_grad_() for value in leaves)
             found, more = loss_and_more(start)
             gradients = torch.autograd.grad(found, start, create_graph=not constant, materialize_grads=True)
     else:

@@ -12,10 +12,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def without_autocast(values: Tensor) -> AbstractContextManager[None]:
-    """Within, nothing is computed in half precision on the device of ``values``; as in a backward pass of Lightning's.
-
-    Gradients that are taken earlier, in the midst of a training step, would be in half precision else.
-    """
+    """Within, autocast computes nothing in half precision on the device of ``values``."""
     return torch.autocast(values.device.type, enabled=False)
 
 

@@ -95,10 +95,9 @@ def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Pat
 
 
 def _has_colour(image: Image.Image) -> bool:
-    hues = np.asarray(plain_colour(image).convert("HSV").resize((32, 32)))[
-        ..., 1
-    ]  # the saturation of some of the pixels
-    return bool(hues.mean() > 8)
+    some = plain_colour(image).convert("HSV").resize((32, 32))
+    saturation = np.asarray(some)[..., 1]
+    return bool(saturation.mean() > 8)
 
 
 def _labelled(predictor: FewShotPredictor, files: list[Path]) -> tuple[list[Shown], list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.checkpoints import opened_checkpoint
+from fewshot_pl.checkpoints import data_state, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 
@@ -36,8 +36,7 @@ def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataM
             f"{path} was trained on {trained_on} and training goes on there alone: pass --data {trained_on} to resume "
             f"it, or leave out --ckpt_path to train on {name} from the start"
         )
-    if isinstance(state := held.get(name), dict):
-        data.check_resumable(state)
+    data.check_resumable(data_state(held))
     if _shapes(held["state_dict"]) != _shapes(model.state_dict()):
         flags = " ".join(_other_flags(held, model, data))
         cure = f"pass {flags}, as in its training," if flags else "use the version of fewshot_pl that wrote it"
