@@ -119,7 +119,7 @@ def _is_lightnings(error: BaseException) -> bool:
 
 
 def _silence_advertisements() -> None:
-    """Leave out what Lightning prints that helps nobody who runs our commands."""
+    """Leave out what Lightning and torch print that helps nobody who runs our commands."""
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
@@ -128,6 +128,8 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer` in `LightningModule`")
     # Figures that are logged are of all devices as they are.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\(.*sync_dist=True")
+    # Gradients lie in memory as convolutions left them: several devices copy them, which costs next to nothing.
+    warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
 
 

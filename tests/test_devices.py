@@ -344,6 +344,7 @@ def test_lightning_and_torchrun_start_the_processes_themselves(folder, alone):
             told = one.communicate(timeout=300)[1]
             assert one.returncode == 0, told
             assert "sync_dist" not in told  # figures are of all devices as they are
+            assert "strides" not in told  # how gradients lie in memory is nobody's concern
     finally:
         for one in started:
             one.kill()
