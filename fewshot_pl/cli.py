@@ -233,8 +233,8 @@ def _fit(cli: TrainCLI) -> None:
 
 def _best_checkpoint(trainer: Trainer) -> str | None:
     """The checkpoint that validation chose; None where none was kept, as in a fast development run."""
-    paths = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
-    return paths[0] if paths and paths[0] else None
+    ours = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint) and one.monitor]
+    return (ours[0].best_model_path or None) if ours else None
 
 
 def _memory_cure(model: FewShotAlgorithm, data: EpisodicDataModule) -> str:

@@ -117,6 +117,16 @@ def test_a_reproduction_says_what_it_reproduces(path, made):
 
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)
+def test_gradients_are_clipped_on_the_scale_of_mamls_code(path, made):
+    """Its outer loss is the sum over the queries' images by the number of shots, where ours is the mean."""
+    cli = made(f"--config={path}")
+    if cli.trainer.gradient_clip_algorithm == "value":
+        size = cli.datamodule.train_size
+        factor = size.num_ways * size.num_queries / size.num_shots
+        assert cli.trainer.gradient_clip_val * factor == pytest.approx(10, rel=1e-3)
+
+
+@pytest.mark.parametrize("path", PAPER, ids=stem)
 def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
     config = content(path)
     assert config.keys() - {"checkpoint"} == {"seed_everything", "trainer", "model", "data"}

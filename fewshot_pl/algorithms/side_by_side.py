@@ -101,8 +101,11 @@ def losses_in_groups(
         queried = [_known(query_loss, *some) for some in zip(own, *images, strict=True)]
         of_parts = [gradients for _, gradients in queried]
         of_adapted = of_parts[0] if len(of_parts) == 1 else [torch.cat(parts) for parts in zip(*of_parts, strict=True)]
+        # Without inner steps what is frozen comes as it is, with no way back to what is learned.
+        pairs = [pair for pair in zip(parameters.values(), of_adapted, strict=True) if pair[0].requires_grad]
         with without_autocast(support_x):
-            gradients = torch.autograd.grad(list(parameters.values()), learned, of_adapted, materialize_grads=True)
+            values, of_values = zip(*pairs, strict=True)
+            gradients = torch.autograd.grad(values, learned, of_values, materialize_grads=True)
         return [task for found, _ in queried for task in found], gradients
 
     loss, outputs = mean_with_known_gradient(learned, starmap(of_group, _groups(tasks, num_together)))

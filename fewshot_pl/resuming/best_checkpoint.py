@@ -22,6 +22,11 @@ class BestCheckpoint(ModelCheckpoint):
     def state_key(self) -> str:
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self.save_top_k not in (0, 1) and self.filename == "best":  # several of one name would replace each other
+            self.filename = "best-{epoch}-{step}"
+
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
         asked = self._save_on_train_epoch_end
         return not trainer.enable_validation if asked is None else asked

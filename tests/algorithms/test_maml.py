@@ -266,10 +266,11 @@ def test_a_frozen_model_adapts_as_any(algorithm, episode):
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize("task_parallel", ["auto", "loop", "vmap"])
-def test_what_is_frozen_is_adapted_and_not_learned(task_parallel, first_order, episode):
+@pytest.mark.parametrize("num_inner_steps", [0, 2])
+@pytest.mark.parametrize("task_parallel", ["auto", "loop", "vmap", "side_by_side"])
+def test_what_is_frozen_is_adapted_and_not_learned(task_parallel, num_inner_steps, first_order, episode):
     def gradients(frozen):
-        model = build(task_parallel=task_parallel, first_order=first_order)
+        model = build(task_parallel=task_parallel, first_order=first_order, num_inner_steps=num_inner_steps)
         model.learner.backbone.requires_grad_(not frozen)
         model.training_losses(episode._replace(known_ways=NUM_WAYS))["loss"].backward()
         return [parameter.grad for parameter in model.learner.parameters()]
