@@ -224,6 +224,19 @@ def test_the_best_checkpoint_is_the_one_validation_chose(flags: list[str]) -> No
     assert scores[best["global_step"] - 1] == max(scores.values())
 
 
+def test_several_best_checkpoints_are_kept_and_the_best_is_tested_whatever_a_user_keeps_beside_them(
+    flags: list[str],
+) -> None:
+    more = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=train/loss"]
+    assert train([*flags, *more, "--checkpoint.save_top_k", "2", "--trainer.max_epochs", "3"]) == 0
+    kept = list((run_folder(flags) / "checkpoints").glob("best-*.ckpt"))
+    tested = Path(results(run_folder(flags))["checkpoint"])
+    assert len(kept) == 2
+    assert tested in kept
+    states = torch.load(tested, weights_only=True)["callbacks"].values()
+    assert any(state.get("best_model_path") == str(tested) for state in states)
+
+
 def test_maml_trains_and_says_why_it_cannot_take_other_ways(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
