@@ -70,19 +70,6 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
     return " ".join(message.split())
 
 
-def check_training(config: Any) -> None:
-    """Raise InputError where flags of a training, parsed, would do nothing or end in an error of Lightning's."""
-    if config.get("lr_scheduler") and not config.get("optimizer"):
-        raise InputError(
-            "--lr_scheduler is of the optimizer that --optimizer names: pass one, as --optimizer Adam, or leave it out"
-        )
-    if config.trainer.overfit_batches:
-        raise InputError(
-            "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "
-            "--trainer.limit_train_batches for a short training"
-        )
-
-
 def chosen_class(key: str, args: Sequence[str], default: str) -> str:
     """The class that flags and config files name last for ``--model`` or ``--data``.
 

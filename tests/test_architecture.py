@@ -15,12 +15,6 @@ from fewshot_pl import algorithms
 ROOT = Path(fewshot_pl.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
-EVERYTHING = {
-    *("algorithms", "backbones", "benchmarks", "callbacks", "data", "episode", "functional", "metrics"),
-    *("checkpoints", "evaluation", "exporting", "flags", "guard", "prediction", "results", "runs", "tf32"),
-    *("freed_memory", "pages", "printable", "process_group", "registries", "resuming", "signals", "step_log"),
-    "whole_files",
-}
 # Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
     "": {"torchvision_guard", "episode", "freed_memory"},
@@ -58,7 +52,11 @@ ARROWS = {
         *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
         *("pages", "results", "resuming", "tf32", "whole_files"),
     },
-    "cli": EVERYTHING - {"exporting"},
+    "training": {
+        *("algorithms", "benchmarks", "callbacks", "data", "flags", "freed_memory", "guard", "prediction"),
+        *("process_group", "results", "resuming", "runs", "tf32", "whole_files"),
+    },
+    "cli": {"evaluation", "training"},
 }
 # Third-party packages of the parts that are pure; the other parts take what they need.
 THIRD_PARTY = {

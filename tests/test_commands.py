@@ -202,7 +202,7 @@ class Interruption(pl.Callback):
 
 def test_a_run_that_crashed_can_be_resumed(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("fewshot_pl.cli.EpisodeRate", Interruption)
+        patch.setattr("fewshot_pl.training.cli.EpisodeRate", Interruption)
         with pytest.raises(RuntimeError):
             train(flags)
     last = torch.load(run_folder(flags) / "checkpoints" / "last.ckpt", weights_only=True)
@@ -281,7 +281,7 @@ def test_a_full_disk_is_said_in_one_sentence(
     def no_space(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
 
-    monkeypatch.setattr("fewshot_pl.cli.save_result", no_space)
+    monkeypatch.setattr("fewshot_pl.training.command.save_result", no_space)
     assert train(flags) == 2
     assert "no space left on disk to write last.ckpt" in capsys.readouterr().err
 
@@ -292,6 +292,6 @@ def test_a_result_is_saved_before_it_is_calibrated_when_to_call_an_image_unknown
     def fails(*_: Any) -> None:
         raise InputError("no memory")
 
-    monkeypatch.setattr("fewshot_pl.cli.calibrate", fails)
+    monkeypatch.setattr("fewshot_pl.training.command.calibrate", fails)
     assert train(flags) == 2
     assert 0 <= results(run_folder(flags))["accuracy"] <= 1

@@ -55,7 +55,7 @@ def meanwhile(monkeypatch):
     """Makes the next command do something in a hook, when so many steps have begun."""
 
     def planned(hook, num_batches, action):
-        monkeypatch.setattr("fewshot_pl.cli.EpisodeRate", lambda: At(hook, num_batches, action))
+        monkeypatch.setattr("fewshot_pl.training.cli.EpisodeRate", lambda: At(hook, num_batches, action))
 
     return planned
 

@@ -1,0 +1,6 @@
+"""Training by the command line: its flags, the run that they start, and the result that it leaves."""
+
+from fewshot_pl.training.cli import TrainCLI
+from fewshot_pl.training.command import train
+
+__all__ = ["TrainCLI", "train"]

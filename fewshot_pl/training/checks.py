@@ -1,0 +1,18 @@
+"""What is refused before a training starts, as it could not do what it seems to say."""
+
+from typing import Any
+
+from fewshot_pl.errors import InputError
+
+
+def check_training(config: Any) -> None:
+    """Raise InputError where flags of a training, parsed, would do nothing or end in an error of Lightning's."""
+    if config.get("lr_scheduler") and not config.get("optimizer"):
+        raise InputError(
+            "--lr_scheduler is of the optimizer that --optimizer names: pass one, as --optimizer Adam, or leave it out"
+        )
+    if config.trainer.overfit_batches:
+        raise InputError(
+            "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "
+            "--trainer.limit_train_batches for a short training"
+        )

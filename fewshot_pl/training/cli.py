@@ -1,0 +1,155 @@
+"""TrainCLI: the flags of training, and the trainer, algorithm and benchmark that they ask for."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from fewshot_pl import benchmarks
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.callbacks import (
+    DEFAULT_PICTURES,
+    EpisodeRate,
+    FiniteLoss,
+    Nonfinite,
+    PictureName,
+    pictures,
+    progress_bar,
+)
+from fewshot_pl.callbacks.ready_to_test import ReadyToTest
+from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.flags import FewShotArgumentParser, chosen_class
+from fewshot_pl.resuming import (
+    BestCheckpoint,
+    LastCheckpoint,
+    StopOnSignal,
+    WholeCheckpoints,
+    check_same_training,
+    slurm,
+)
+from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, new_run_folder, run_of_checkpoint
+from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
+from fewshot_pl.training.checks import check_training
+from fewshot_pl.whole_files import save_text
+
+_PICTURES: dict[str, Any] = {
+    "nargs": "+",
+    "type": PictureName,
+    "default": DEFAULT_PICTURES,
+    "help": "what TensorBoard shows beside figures, see docs/tensorboard.md",
+}
+_NONFINITE: dict[str, Any] = {
+    "type": Nonfinite,
+    "default": "stop",
+    "help": "what to do at a step whose loss or gradient is nan or infinite: stop the training, or skip the step",
+}
+_DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
+
+
+class TrainCLI(LightningCLI):
+    """Lightning's CLI for any algorithm on any benchmark."""
+
+    def __init__(self, args: Sequence[str] | None) -> None:
+        super().__init__(
+            FewShotAlgorithm,
+            EpisodicDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=FewShotArgumentParser,
+            parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
+            save_config_callback=None,  # a run's folder has its configuration, wherever a logger writes
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 15, "callbacks": [EpisodeRate(), progress_bar()]},
+            load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
+            args=args if args is None else list(args),
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--ckpt_path", type=str | None, help="resume from this checkpoint; 'last': the newest run's"
+        )
+        parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
+        parser.add_argument("--tf32", **TF32_FLAG)
+        parser.add_argument("--pictures", **_PICTURES)
+        parser.add_argument("--nonfinite", **_NONFINITE)
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        parser.link_arguments("data.pixel_range", "model.init_args.pixel_range", apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.num_ways", compute_fn=_train_ways, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        words = sys.argv[1:] if args is None else list(args)
+        chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
+        benchmark = getattr(benchmarks, chosen["data"].split(".")[-1], EpisodicDataModule)
+        parser.set_defaults(dict(zip(("checkpoint.monitor", "checkpoint.mode"), benchmark.monitor, strict=True)))
+        self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
+
+    def before_instantiate_classes(self) -> None:
+        allow_tf32(self.config.tf32)
+        check_training(self.config)
+        data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
+        self.runs = Path(self.config.runs).expanduser()
+        self.resume_from = checkpoint_to_resume(
+            self.config.ckpt_path, self.runs / data / model, slurm.is_run_of_requeued_job
+        )
+        self.run_folder = run_of_checkpoint(self.resume_from) if self.resume_from else None
+        self.config.ckpt_path = None  # the saved config starts a run from scratch
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.resume_from:
+            check_same_training(self.resume_from, self.model, self.datamodule)
+        trainer_config = self.config_init.trainer
+        guard = FiniteLoss(self.config_init.nonfinite)
+        trainer_config.callbacks = [*(trainer_config.callbacks or []), guard, *pictures(self.config_init.pictures)]
+        if trainer_config.enable_progress_bar is False:
+            ours = self.trainer_defaults["callbacks"]
+            self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
+        logs_by_default = trainer_config.logger in (None, True)
+        if logs_by_default:
+            kwargs["logger"] = False  # made below, as the Trainer may refuse its flags
+        plugins = trainer_config.plugins or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
+        trainer = super().instantiate_trainer(**kwargs)
+        slurm.load_only_what_is_named(trainer)
+        last = LastCheckpoint()
+        ready = ReadyToTest(self.save_config)
+        trainer.callbacks += [ready, last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
+        folder = self._folder_of_run()
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder / CHECKPOINTS)  # Lightning's choice is a folder of the logger
+        if logs_by_default:
+            trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        return trainer
+
+    def _folder_of_run(self) -> Path:
+        """The folder of the run that is resumed, or of a new one."""
+        data, model = type(self.datamodule).__name__, type(self.model).__name__
+        if getattr(rank_zero_only, "rank", 0) != 0:  # only the first process writes
+            return self.run_folder or self.runs / data / model / "0"
+        self.run_folder = self.run_folder or new_run_folder(self.runs, data, model)
+        slurm.note_job(self.run_folder)
+        return self.run_folder
+
+    @rank_zero_only
+    def save_config(self) -> None:
+        """Write the whole configuration into the folder of the run; a fast development run keeps none."""
+        if self.run_folder and not self.config_init.trainer.fast_dev_run:
+            save_text(self.parser.dump(self.config, skip_unset=False), self.run_folder / "config.yaml")
+
+
+def _train_ways(data: EpisodicDataModule) -> int:
+    return data.train_size.num_ways

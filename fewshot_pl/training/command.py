@@ -1,0 +1,108 @@
+"""train.py: fit, choose by validation, test, save the result."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.freed_memory import keep_freed_memory
+from fewshot_pl.guard import guarded, within_memory
+from fewshot_pl.prediction.calibration import calibrate, told
+from fewshot_pl.process_group import are_started_by_others
+from fewshot_pl.results import figures_of, print_result, result_of, save_result
+from fewshot_pl.resuming import BestCheckpoint, slurm
+from fewshot_pl.runs import remove_run
+from fewshot_pl.training.cli import TrainCLI
+
+
+@partial(guarded, places="--runs or --data.cache_dir")
+def train(args: Sequence[str] | None) -> None:
+    """Fit, pick the best checkpoint on validation, test it, print and save the result."""
+    keep_freed_memory()
+    started = time.monotonic()
+    cli = TrainCLI(args)
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
+    with within_memory(_memory_cure(model, data)), slurm.queued_again(trainer):
+        _fit(cli)
+        best = _best_checkpoint(trainer)
+        tested = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
+    if not trainer.is_global_zero:
+        return
+    assert cli.run_folder is not None
+    file = cli.run_folder / "results.json"
+    result: dict[str, Any] = {}  # stays so where --trainer.limit_test_batches leaves nothing to test on
+    if tested:
+        result = result_of(model, data, trainer, "test", time.monotonic() - started)
+        result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
+        print_result(result)
+        result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
+        save_result(result, file)  # nothing of what follows can lose it
+    with within_memory(_memory_cure(model, data)):  # a Trainer leaves the model in main memory
+        rates = calibrate(model.to(trainer.strategy.root_device), data, Path(best)) if best else None
+    if rates:
+        print(told(rates))
+    if rates and result:
+        save_result(result | {"unknown": rates}, file)
+    print(f"Saved in {cli.run_folder}")
+    if not result and file.is_file():
+        print(f"{file} is of before: nothing was tested now")
+    if result and isinstance(trainer.logger, TensorBoardLogger):
+        parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
+        trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})
+        trainer.logger.experiment.flush()
+
+
+def _repetition(cli: TrainCLI, model: FewShotAlgorithm, words: Sequence[str]) -> dict[str, Any]:
+    """What else a result needs, beside the sizes, seeds and versions that any has, so that training can be repeated."""
+    return {
+        "training_seed": model.training_seed,
+        "num_devices": cli.trainer.world_size,
+        "num_threads": torch.get_num_threads(),  # sums of other parts are rounded in another way
+        "command": shlex.join(["train.py", *words]),
+    }
+
+
+def _saved_config(run_folder: Path) -> Any:
+    """The whole configuration of a run; None of a fast development run, which saves none."""
+    file = run_folder / "config.yaml"
+    return yaml.safe_load(file.read_text("utf-8")) if file.is_file() else None
+
+
+def _fit(cli: TrainCLI) -> None:
+    """Train; of a run that ends before its first step nothing is left."""
+    try:
+        if cli.trainer.is_global_zero and not are_started_by_others(cli.trainer):
+            # Here one process says what is lacking, for all that it will start.
+            cli.datamodule.prepare_data()
+            cli.datamodule.setup("test")
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
+    except BaseException:
+        if cli.run_folder and not cli.resume_from and cli.trainer.global_step == 0:
+            remove_run(cli.run_folder)
+        raise
+
+
+def _best_checkpoint(trainer: Trainer) -> str | None:
+    """The checkpoint that validation chose; None where none was kept, as in a fast development run."""
+    ours = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint) and one.monitor]
+    return (ours[0].best_model_path or None) if ours else None
+
+
+def _memory_cure(model: FewShotAlgorithm, data: EpisodicDataModule) -> str:
+    """What to ask less memory by, in the flags that the algorithm and the benchmark have."""
+    fewer = (
+        "pass --model.task_chunk 1, or lower --data.tasks_per_batch or, for evaluations, --data.eval_tasks_per_batch"
+    )
+    recompute = ", or pass --model.recompute_inner_steps true" if "recompute_inner_steps" in model.hparams else ""
+    return fewer + recompute + data.store_cure
