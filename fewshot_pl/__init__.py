@@ -10,7 +10,16 @@ from fewshot_pl.torchvision_guard import import_torchvision
 
 __version__ = "0.1.0"
 __all__ = ["Episode", "FewShotPredictor", "InputError", "__version__", "keep_freed_memory", "load_algorithm"]
-_ELSEWHERE = {"FewShotPredictor": "fewshot_pl.prediction.predictor", "load_algorithm": "fewshot_pl.checkpoints"}
+_ELSEWHERE = {
+    "EpisodicDataModule": "fewshot_pl.data.datamodule",
+    "FewShotPredictor": "fewshot_pl.prediction.predictor",
+    "GradientAlgorithm": "fewshot_pl.algorithms.gradient",
+    "ImageDataModule": "fewshot_pl.data.image_datamodule",
+    "MetricAlgorithm": "fewshot_pl.algorithms.metric",
+    "StoredDataModule": "fewshot_pl.data.stored_datamodule",
+    "calibrate": "fewshot_pl.prediction.calibration",
+    "load_algorithm": "fewshot_pl.checkpoints",
+}
 
 import_torchvision()  # before anything imports pytorch_lightning or torchmetrics
 

@@ -3,6 +3,7 @@
 That it builds without a warning and needs nothing from elsewhere, .ci/run finds out.
 """
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from markdown import Markdown
 from mkdocs.exceptions import PluginError
 
+import fewshot_pl
 from fewshot_pl import algorithms, benchmarks
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -54,6 +56,13 @@ def shown(markdown, page="algorithms/protonet.md", repo_url=None):
 def test_links_into_the_repository(link, without_url, with_url):
     assert shown(f"See {link}.") == f"See {without_url}."
     assert shown(f"See {link}.", repo_url="https://host/us/it/") == f"See {with_url}."
+
+
+def test_what_the_reference_names_can_be_had_from_the_package_itself():
+    names = re.findall(r"^::: ([\w.]+)\.(\w+)$", (DOCS / "api.md").read_text("utf-8"), flags=re.MULTILINE)
+    assert len(names) > 20
+    for module, name in names:
+        assert getattr(fewshot_pl, name) is getattr(importlib.import_module(module), name)
 
 
 def test_the_results_page_shows_the_readmes_table():

@@ -57,7 +57,7 @@ def num_features(backbone: nn.Module, image_shape: ImageShape) -> int:
     try:
         with torch.no_grad():
             size = backbone.eval()(torch.zeros(2, *image_shape)).shape[1]
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, IndexError) as error:  # whichever timm's networks raise
         cure = "use a larger --data.image_size or another --model.backbone"
         if image_shape[1:] == (1, 1):  # a point of regression
             cure = "pass --model.backbone mlp-40-40 --model.norm none"
@@ -78,16 +78,30 @@ def _timm(name: str, image_shape: ImageShape, norm: Norm, weights: str | None) -
 
     if not timm.is_model(name):
         raise InputError(f"timm has no model '{name}': timm.list_models() names them")
-    options: dict[str, Any] = {"img_size": image_shape[1:]} if "vit" in name or "swin" in name else {}
+    settings = timm.models.get_pretrained_cfg(name)
+    is_sized = settings is not None and settings.fixed_input_size  # made for one size, which is an argument
+    options: dict[str, Any] = {"img_size": image_shape[1:]} if is_sized else {}
     options |= {"in_chans": image_shape[0], "num_classes": 0, "pretrained": weights is not None}
-    if weights is None:
-        backbone: nn.Module = timm.create_model(name, **options)
-    elif weights == "pretrained":
-        backbone = _pretrained(name, options)
-    else:
-        backbone = _with_weights_of(Path(str(weights)), name, options)
+    try:
+        backbone = _created(name, options, weights)
+    except AssertionError as error:
+        raise InputError(
+            f"timm's {name} takes no images of {image_shape[1]}x{image_shape[2]}: use another --data.image_size or "
+            "another --model.backbone"
+        ) from error
     replace_batch_norms(backbone, norm)
     return backbone
+
+
+def _created(name: str, options: dict[str, Any], weights: str | None) -> nn.Module:
+    import timm
+
+    if weights is None:
+        backbone: nn.Module = timm.create_model(name, **options)
+        return backbone
+    if weights == "pretrained":
+        return _pretrained(name, options)
+    return _with_weights_of(Path(weights).expanduser(), name, options)
 
 
 def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:

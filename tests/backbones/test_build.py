@@ -16,7 +16,8 @@ from fewshot_pl.backbones.residual import DropBlock, drop_blocks
 from fewshot_pl.errors import InputError
 
 CONV4 = ["conv4", "conv4-32", "conv4-strided", "conv4-32-strided", "conv4-strided-flat", "conv4-maps"]
-TIMM = ["timm/resnet18", "timm/vit_tiny_patch16_224"]
+# The first and the last take any size of images, the others are made for one, which is an argument.
+TIMM = ["timm/resnet18", "timm/vit_tiny_patch16_224", "timm/deit_tiny_patch16_224", "timm/fastvit_t8"]
 
 
 # Shapes ----------------------------------------------------------------------------------------------
@@ -206,6 +207,12 @@ def test_no_copy_of_the_file_stays_in_the_model(name_and_file):
     assert "state_dict" not in backbone.pretrained_cfg
 
 
+def test_a_file_may_be_in_the_home_folder(name_and_file, monkeypatch):
+    name, file = name_and_file
+    monkeypatch.setenv("HOME", str(file.parent))
+    build_backbone(f"timm/{name}", (3, 32, 32), "running", f"~/{file.name}")
+
+
 def test_files_that_hold_no_such_weights_are_refused(tmp_path):
     other, text, tensor = tmp_path / "other.pt", tmp_path / "text.pt", tmp_path / "tensor.pt"
     torch.save(timm_model("resnet26").state_dict(), other)
@@ -271,6 +278,7 @@ def test_timms_networks_compute_the_same_with_our_batch_norms(name):
         ("timm/resnet_eighteen", (3, 32, 32), "timm has no model 'resnet_eighteen': .*list_models"),
         ("resnet12", (1, 84, 84), "resnet12 takes colour images: use conv4"),
         ("wrn28_10", (1, 84, 84), "wrn28_10 takes colour images: use conv4"),
+        ("timm/xcit_nano_12_p16_224", (3, 84, 84), "timm's xcit_nano_12_p16_224 takes no images of 84x84: use another"),
     ],
 )
 def test_backbones_that_cannot_be_are_refused_with_a_cure(name, shape, message):
@@ -278,7 +286,10 @@ def test_backbones_that_cannot_be_are_refused_with_a_cure(name, shape, message):
         build_backbone(name, shape, "running")
 
 
-@pytest.mark.parametrize(("name", "shape"), [("conv4", (1, 15, 15)), ("resnet12", (3, 12, 12))])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("conv4", (1, 15, 15)), ("resnet12", (3, 12, 12)), ("timm/levit_128s", (3, 84, 84))],
+)
 @pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
 def test_images_too_small_for_the_backbone_are_refused(algorithm, name, shape):
     with pytest.raises(InputError, match=r"too small for this backbone: use a larger --data.image_size or another"):
