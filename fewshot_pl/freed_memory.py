@@ -10,7 +10,7 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's malloc keep what is freed rather than give it back to the system; our commands call this first.
+    """Let glibc's malloc keep what is freed rather than give it back to the system; our commands but export.py do so.
 
     Torch asks malloc for each map of a CPU, and malloc asks the system for what is large, whose pages the system maps
     and clears one by one, anew at every training step. A process then holds what it ever needed at once. Call it before

@@ -1,4 +1,4 @@
-"""TensorFloat-32: whether recent GPUs may round float32 products to 10 bits; a flag of every command."""
+"""TensorFloat-32: whether recent GPUs may round float32 products to 10 bits; a flag of train.py and evaluate.py."""
 
 from typing import Any
 

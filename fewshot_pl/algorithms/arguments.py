@@ -4,7 +4,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fewshot_pl.argument_types import check_types
 from fewshot_pl.errors import InputError
+
+_COUNTS = (
+    *("num_ways", "task_chunk", "num_samples", "num_training_samples", "num_context_steps"),
+    *("inner_batch_size", "inner_batch_size_test", "hidden_size", "generator_width"),
+)
+_FROM_ZERO = (
+    *("num_inner_steps", "num_inner_steps_test", "inner_lr", "learning_rate", "generator_learning_rate"),
+    *("lr_halve_every", "max_gradient_norm", "norm_eps", "kl_weight", "real_weight", "fake_weight"),
+)
+_RANGES: dict[str, tuple[float, float]] = {  # of the arguments that an algorithm has among these
+    **dict.fromkeys(_COUNTS, (1, math.inf)),
+    **dict.fromkeys(_FROM_ZERO, (0, math.inf)),
+    "norm_momentum": (0, 1),
+}
 
 
 def check_precision(algorithm: str, precision: str) -> None:
@@ -16,22 +31,23 @@ def check_precision(algorithm: str, precision: str) -> None:
         )
 
 
-def check_arguments(algorithm: str, given: Mapping[str, Any], carries_statistics: bool) -> None:
-    """Raise InputError if an argument of an algorithm is out of its range.
+def check_arguments(algorithm: type, given: Mapping[str, Any], carries_statistics: bool) -> None:
+    """Raise InputError if an argument of an algorithm is of another type than it takes, or out of its range.
 
     Args:
-        algorithm: its name.
+        algorithm: its class.
         given: the arguments by name.
         carries_statistics: whether norm ``episode`` is possible.
     """
+    check_types(algorithm, given, "--model")
     if given.get("norm") == "episode" and not carries_statistics:
         raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
-    if given["task_parallel"] == "side_by_side" and algorithm not in ("MAML", "Reptile"):
-        raise InputError(f"{algorithm} takes no tasks side by side: leave out --model.task_parallel side_by_side")
-    if not 0 <= given["learning_rate"] < math.inf:
-        raise InputError(f"--model.learning_rate must be a number from 0, not {given['learning_rate']}")
-    for name in ("num_inner_steps", "num_inner_steps_test", "lr_halve_every"):
-        if (steps := given.get(name) or 0) < 0:
-            raise InputError(f"--model.{name} must be at least 0, not {steps}")
-    if (tasks := given["task_chunk"]) is not None and tasks < 1:
-        raise InputError(f"--model.task_chunk must be at least 1, or null for all tasks, not {tasks}")
+    if given["task_parallel"] == "side_by_side" and algorithm.__name__ not in ("MAML", "Reptile"):
+        raise InputError(
+            f"{algorithm.__name__} takes no tasks side by side: leave out --model.task_parallel side_by_side"
+        )
+    for name, (least, most) in _RANGES.items():
+        value = given.get(name)
+        if value is not None and not (least <= value <= most and math.isfinite(value)):
+            span = f"at least {least}" if most == math.inf else f"between {least} and {most}"
+            raise InputError(f"--model.{name} must be {span}, not {value}")

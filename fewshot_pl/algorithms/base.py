@@ -30,7 +30,7 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
             (MAML's and Reptile's alone: groups of the channels of one network), or ``auto``, as the base states.
         task_chunk: how many tasks vmap, threads or steps side by side take at once, to bound memory; default all, and
             of the others up to 8, as torch has threads or the caches hold maps.
-        compile: let torch.compile make one program of what training does with a task; this takes minutes at first,
+        compile: let torch.compile make one program of what training does with a task; this takes a minute or more at first,
             and where it cannot be done training goes on without, with a warning.
     """
 
@@ -49,7 +49,7 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
     ) -> None:
         super().__init__(task_parallel, task_chunk, compile)
         self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
-        check_arguments(type(self).__name__, self.hparams, self.carries_statistics)
+        check_arguments(type(self), self.hparams, self.carries_statistics)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self._step_log = StepLog()

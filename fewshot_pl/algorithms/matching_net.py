@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_pl.algorithms.metric import MetricAlgorithm
-from fewshot_pl.errors import InputError
 from fewshot_pl.functional.attention import attention_read_out, log_class_attention
 from fewshot_pl.functional.lstm import lstm_hidden_states, lstm_step
 from fewshot_pl.functional.precision import at_least_float32, without_autocast
@@ -50,8 +49,6 @@ class MatchingNet(MetricAlgorithm):
         first_read_out: Literal["zero", "mean"] = "zero",
         **kwargs: Any,
     ) -> None:
-        if num_context_steps < 1:
-            raise InputError(f"num_context_steps must be at least 1, not {num_context_steps}")
         super().__init__(backbone=backbone, **kwargs)
         self.log_scale = nn.Parameter(torch.zeros(())) if learnable_scale else None
         self.support_context = _SupportContext(self.num_features) if full_context else None

@@ -66,8 +66,11 @@ class PLATIPUS(MAML):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if min(num_samples, num_training_samples) < 1:
-            raise InputError("--model.num_samples and --model.num_training_samples must be at least 1")
+        least, most = (math.exp(bound / 2) for bound in self.log_variance_range)
+        if not least <= initial_deviation <= most:
+            raise InputError(
+                f"--model.initial_deviation must be between {least:.4f} and {most:.4f}, not {initial_deviation}"
+            )
         self.kl_weight = kl_weight
         self.num_samples = num_samples
         self.num_training_samples = num_training_samples

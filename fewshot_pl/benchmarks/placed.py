@@ -21,7 +21,7 @@ _Parsed = TypeVar("_Parsed")
 class PlacedDataModule(ImageDataModule):
     """Images in a folder or archive below ``root``, or in ``root`` itself, with the published split.
 
-    An archive or a file of annotations under its published name must have its published checksum.
+    An archive or a file of annotations under a name among ``remotes`` must have its published checksum.
 
     Attributes:
         split_name: of the split, in splits/<split_name>.json.

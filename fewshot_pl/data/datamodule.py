@@ -9,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
-from fewshot_pl.data.arguments import check_types
+from fewshot_pl.argument_types import check_types
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.data.training_loader import TrainingLoader
@@ -64,14 +64,15 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.save_hyperparameters(
             logger=False, ignore=self.fixed
         )  # those of the benchmark too: a checkpoint knows its data
-        check_types(type(self), self.hparams)
+        check_types(type(self), self.hparams, "--data")
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}
         self.train_size = self.eval_size._replace(**{name: count for name, count in own.items() if count is not None})
-        self._check_sizes(num_workers)
-        _check_positive(tasks_per_batch=tasks_per_batch, batches_per_epoch=batches_per_epoch)
-        _check_positive(eval_tasks_per_batch=eval_tasks_per_batch)
-        _check_positive(num_val_episodes=num_val_episodes, num_test_episodes=num_test_episodes)
+        self._check_sizes()
+        check_least(1, tasks_per_batch=tasks_per_batch, batches_per_epoch=batches_per_epoch)
+        check_least(1, eval_tasks_per_batch=eval_tasks_per_batch)
+        check_least(1, num_val_episodes=num_val_episodes, num_test_episodes=num_test_episodes)
+        check_least(0, num_workers=num_workers)
         self.tasks_per_batch = tasks_per_batch
         self.batches_per_epoch = batches_per_epoch
         self.eval_tasks_per_batch = eval_tasks_per_batch
@@ -79,14 +80,11 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.num_workers = num_workers
 
-    def _check_sizes(self, num_workers: int) -> None:
+    def _check_sizes(self) -> None:
         for part, size in (("", self.eval_size), ("train_", self.train_size)):
             for name in ("num_ways", "num_shots", "num_queries"):
                 fewest = 2 if name == "num_ways" and name not in self.fixed else 1  # one class is told from nothing
-                if (count := getattr(size, name)) < fewest:
-                    raise InputError(f"--data.{part}{name} must be at least {fewest}, not {count}")
-        if num_workers < 0:
-            raise InputError(f"--data.num_workers must be at least 0, not {num_workers}")
+                check_least(fewest, **{f"{part}{name}": getattr(size, name)})
 
     # What a benchmark states -----------------------------------------------------------------------
 
@@ -216,7 +214,8 @@ class EpisodicDataModule(LightningDataModule, ABC):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
 
-def _check_positive(**counts: int) -> None:
+def check_least(least: int, **counts: int) -> None:
+    """Raise InputError if one of these arguments is below ``least``."""
     for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"--data.{name} must be at least 1, not {count}")
+        if count < least:
+            raise InputError(f"--data.{name} must be at least {least}, not {count}")

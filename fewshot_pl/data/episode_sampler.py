@@ -131,12 +131,6 @@ def _generators(seed: int, epoch: int, first: int, count: int) -> Iterator[np.ra
 
 
 def _check_size(store: ImageStore, size: EpisodeSize, num_rotations: int) -> None:
-    if min(size.num_ways, size.num_shots, size.num_queries) < 1:
-        raise InputError(
-            f"ways, shots and queries must be at least 1, not {size.num_ways}, {size.num_shots}, {size.num_queries}"
-        )
-    if size.num_unlabelled < 0:
-        raise InputError(f"--data.num_unlabelled must be at least 0, not {size.num_unlabelled}")
     num_classes = store.num_classes * num_rotations
     if num_classes < size.num_ways:
         raise InputError(

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fewshot_pl.data.augment import Augmentation
-from fewshot_pl.data.datamodule import Split
+from fewshot_pl.data.datamodule import Split, check_least
 from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, Sampler, VariableBatch
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
 from fewshot_pl.data.square_image import plain_colour, square_image, whole_image
 from fewshot_pl.data.stored_datamodule import StoredDataModule
-from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize
+from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize, check_bounds
 from fewshot_pl.episode import UNKNOWN, Episode
 from fewshot_pl.errors import InputError
 
@@ -73,6 +73,7 @@ class ImageDataModule(StoredDataModule):
         super().__init__(**kwargs)
         if not 0 <= unlabelled_tasks <= 1:
             raise InputError(f"--data.unlabelled_tasks is a share, 0 to 1, not {unlabelled_tasks}")
+        check_least(0, num_unlabelled=num_unlabelled)
         self.eval_size = self.eval_size._replace(num_unlabelled=num_unlabelled)
         self.train_size = self.train_size._replace(num_unlabelled=num_unlabelled)
         self.unlabelled_tasks = unlabelled_tasks
@@ -120,6 +121,7 @@ class ImageDataModule(StoredDataModule):
                 "tasks that differ in size have no unlabelled images: leave out --data.num_unlabelled and "
                 "--data.unlabelled_tasks, or pass --data.sampling fixed"
             )
+        check_bounds(self.variable_size)
         self.eval_tasks_per_batch = 1
 
     # From indices to an Episode ------------------------------------------------------------------------

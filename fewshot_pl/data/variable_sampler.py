@@ -26,6 +26,22 @@ class VariableSize(NamedTuple):
     max_support: int = 500  # support images of a task
 
 
+def check_bounds(size: VariableSize) -> None:
+    """Raise InputError if no task can be within these bounds, whatever the images."""
+    if not 1 <= size.min_ways <= size.max_ways:
+        raise InputError(
+            f"ways cannot lie between {size.min_ways} and {size.max_ways}: pass --data.min_ways at least 1 and "
+            "--data.max_ways at least that"
+        )
+    if size.max_queries < 1:
+        raise InputError(f"--data.max_queries must be at least 1, not {size.max_queries}")
+    if size.max_support < size.max_ways:
+        raise InputError(
+            f"a support of {size.max_support} images cannot hold one of each of {size.max_ways} classes: raise "
+            "--data.max_support or lower --data.max_ways"
+        )
+
+
 class VariableIndices(NamedTuple):
     """Where the images of one episode lie in a store; its classes have n support and m query images in all."""
 
@@ -63,7 +79,6 @@ class VariableSampler:
         self._starts = store.class_starts[:-1]
         self._counts = np.diff(store.class_starts)
         self._seed = seed
-        _check_bounds(size)
         _check_store(store, size, self._num_classes)
 
     def __call__(self, epoch: int, first_episode: int, num_episodes: int = 1) -> VariableIndices:
@@ -136,21 +151,6 @@ def _random_orders(generator: np.random.Generator, counts: NDArray[np.int64]) ->
     keys = generator.random((len(counts), counts.max()))
     keys[np.arange(keys.shape[1]) >= counts[:, None]] = np.inf
     return keys.argsort(-1)
-
-
-def _check_bounds(size: VariableSize) -> None:
-    if not 1 <= size.min_ways <= size.max_ways:
-        raise InputError(
-            f"ways cannot lie between {size.min_ways} and {size.max_ways}: pass --data.min_ways at least 1 and "
-            "--data.max_ways at least that"
-        )
-    if size.max_queries < 1:
-        raise InputError(f"--data.max_queries must be at least 1, not {size.max_queries}")
-    if size.max_support < size.max_ways:
-        raise InputError(
-            f"a support of {size.max_support} images cannot hold one of each of {size.max_ways} classes: raise "
-            "--data.max_support or lower --data.max_ways"
-        )
 
 
 def _check_store(store: ImageStore, size: VariableSize, num_classes: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl import Glyphs
 from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
 from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.data.pixels import rotated
@@ -347,13 +348,28 @@ def test_a_share_of_the_training_tasks_has_no_labels(made, store):
     [
         ({"unlabelled_tasks": 1.5}, "share, 0 to 1, not 1.5"),
         ({"unlabelled_tasks": -0.1}, "share, 0 to 1, not -0.1"),
-        ({"num_unlabelled": -1}, "num_unlabelled must be at least 0"),
         ({"num_unlabelled": 2}, r"8 images.*2 shots . 4 queries . 2 x 2 unlabelled images.*or num_unlabelled"),
     ],
 )
 def test_unlabelled_images_and_tasks_that_cannot_be_are_refused(made, settings, message):
     with pytest.raises(InputError, match=message):
         made(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_unlabelled": -1}, "^--data.num_unlabelled must be at least 0, not -1$"),
+        ({"num_workers": -1}, "^--data.num_workers must be at least 0, not -1$"),
+        ({"sampling": "variable", "min_ways": 0}, "between 0 and 50"),
+        ({"sampling": "variable", "min_ways": 6, "max_ways": 5}, "between 6 and 5"),
+        ({"sampling": "variable", "max_queries": 0}, "max_queries must be at least 1"),
+        ({"sampling": "variable", "max_support": 49}, "49 images cannot hold one of each of 50 classes"),
+    ],
+)
+def test_what_no_images_could_serve_is_refused_before_any_is_read(settings, message):
+    with pytest.raises(InputError, match=message):
+        Glyphs(**settings)
 
 
 def test_the_range_of_the_pixels_is_that_of_black_and_white(made):

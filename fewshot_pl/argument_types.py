@@ -1,4 +1,4 @@
-"""What the arguments of every benchmark must be."""
+"""Of which types the arguments of algorithms and benchmarks must be, also where a program passes them."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -18,23 +18,24 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # which values are of a typ
 }
 
 
-def check_types(benchmark: type, given: Mapping[str, Any]) -> None:
+def check_types(owner: type, given: Mapping[str, Any], flag: str) -> None:
     """Raise InputError, in the words that flags are refused in, if an argument is not of the type that it takes.
 
     Args:
-        benchmark: whose initialisers state the types; those of collections are not looked into.
+        owner: whose initialisers state the types; those of collections are not looked into.
         given: the arguments by name.
+        flag: what their flags begin with: ``--model`` or ``--data``.
     """
-    for name, annotation in _annotations(benchmark):
+    for name, annotation in _annotations(owner):
         choices = list(_choices(annotation))
         if name in given and not any(_is_of(given[name], choice) for choice in choices):
             wanted = " or ".join(dict.fromkeys(map(_words, choices)))
-            raise InputError(f"--data.{name} takes {wanted}, not {given[name]}")
+            raise InputError(f"{flag}.{name} takes {wanted}, not {given[name]}")
 
 
-def _annotations(benchmark: type) -> Iterator[tuple[str, Any]]:
+def _annotations(owner: type) -> Iterator[tuple[str, Any]]:
     """Each argument of a class and of its bases, with its type where it states one."""
-    for base in benchmark.__mro__:
+    for base in owner.__mro__:
         if init := vars(base).get("__init__"):
             for name, parameter in inspect.signature(init).parameters.items():
                 if parameter.annotation is not inspect.Parameter.empty:
