@@ -25,17 +25,7 @@ _MOST_THREADS = 8  # of a loop over tasks, each of which holds the activations o
 
 
 class TaskMapping(LightningModule):
-    """Maps one-task functions over tasks as flags say.
-
-    Args:
-        task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, or (``auto``) by
-            vmap of most features and on CUDA, but for a training task by itself, on threads in evaluations of images
-            of more than one pixel, and else by a loop, but what an algorithm can take of several tasks side by side;
-            ``side_by_side``: of all tasks of a training step, where it can, and in evaluations as ``auto``.
-        task_chunk: how many tasks vmap, threads or a loop take at once, to bound memory; default all, and of threads
-            as many as torch has, up to 8.
-        compile: in training, by torch.compile.
-    """
+    """Maps one-task functions over tasks as flags say; the arguments are as of FewShotAlgorithm."""
 
     def __init__(self, task_parallel: TaskParallel, task_chunk: int | None, compile: bool) -> None:
         super().__init__()

@@ -47,6 +47,6 @@ def test_another_type_is_refused(algorithm, name, value, words):
 )
 def test_a_value_out_of_range_is_refused(algorithm, name, value):
     with pytest.raises(
-        InputError, match=f"^--model.{name} must be (at least [01]|between 0(.0067)? and (1|2.7183)), not {value}$"
+        InputError, match=f"^--model.{name} must be (at least [01]|between 0(\\.0067)? and (1|2\\.7183)), not {value}$"
     ):
         algorithm(**{name: value})
