@@ -26,7 +26,7 @@ ARROWS = {
     "backbones": set(),
     "metrics": set(),
     "step_log": set(),
-    "algorithms": {"episode", "functional", "backbones", "metrics", "step_log"},
+    "algorithms": {"episode", "functional", "backbones", "metrics", "registries", "step_log"},
     "data": {"episode"},
     "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"episode", "algorithms", "metrics", "step_log"},
@@ -36,7 +36,7 @@ ARROWS = {
     "printable": set(),
     "signals": set(),
     "registries": set(),
-    "resuming": {"algorithms", "checkpoints", "data", "signals", "whole_files"},
+    "resuming": {"algorithms", "checkpoints", "data", "registries", "signals", "whole_files"},
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks", "printable", "registries"},
     "results": {"", "algorithms", "data", "whole_files"},
@@ -50,11 +50,11 @@ ARROWS = {
     "whole_files": set(),
     "evaluation": {
         *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
-        *("pages", "results", "resuming", "tf32", "whole_files"),
+        *("pages", "registries", "results", "resuming", "tf32", "whole_files"),
     },
     "training": {
         *("algorithms", "benchmarks", "callbacks", "data", "flags", "freed_memory", "guard", "prediction"),
-        *("process_group", "results", "resuming", "runs", "tf32", "whole_files"),
+        *("process_group", "registries", "results", "resuming", "runs", "tf32", "whole_files"),
     },
     "cli": {"evaluation", "training"},
 }

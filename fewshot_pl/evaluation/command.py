@@ -28,6 +28,7 @@ from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
+from fewshot_pl.registries import stored_name
 from fewshot_pl.results import print_table, result_of
 from fewshot_pl.resuming import EndOnSignal, slurm
 from fewshot_pl.tf32 import allow_tf32
@@ -49,7 +50,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
     warn_of_trained_classes(models, made.data, config.split)
     if config.compare and trainer.is_global_zero:
-        _note_other_data(models, type(made.data).__name__)
+        _note_other_data(models, stored_name(type(made.data)))
     outcomes = [outcome for data in cells for outcome in _compared(trainer, models, data, config.split, recorder)]
     if trainer.is_global_zero:
         _publish(outcomes, config)

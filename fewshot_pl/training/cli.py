@@ -25,6 +25,7 @@ from fewshot_pl.callbacks import (
 from fewshot_pl.callbacks.ready_to_test import ReadyToTest
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
+from fewshot_pl.registries import named_class
 from fewshot_pl.resuming import (
     BestCheckpoint,
     LastCheckpoint,
@@ -93,7 +94,8 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else list(args)
         chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
-        benchmark = getattr(benchmarks, chosen["data"].split(".")[-1], EpisodicDataModule)
+        named = named_class(benchmarks, chosen["data"])
+        benchmark = named if named and issubclass(named, EpisodicDataModule) else EpisodicDataModule
         parser.set_defaults(dict(zip(("checkpoint.monitor", "checkpoint.mode"), benchmark.monitor, strict=True)))
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
 
