@@ -50,7 +50,7 @@ ARROWS = {
     "whole_files": set(),
     "evaluation": {
         *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
-        *("pages", "registries", "results", "resuming", "tf32", "whole_files"),
+        *("pages", "process_group", "registries", "results", "resuming", "tf32", "whole_files"),
     },
     "training": {
         *("algorithms", "benchmarks", "callbacks", "data", "flags", "freed_memory", "guard", "prediction"),

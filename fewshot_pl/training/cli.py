@@ -25,6 +25,7 @@ from fewshot_pl.callbacks import (
 from fewshot_pl.callbacks.ready_to_test import ReadyToTest
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
+from fewshot_pl.process_group import check_processes
 from fewshot_pl.registries import named_class
 from fewshot_pl.resuming import (
     BestCheckpoint,
@@ -125,6 +126,7 @@ class TrainCLI(LightningCLI):
         plugins = trainer_config.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
+        check_processes(trainer)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
         ready = ReadyToTest(self.save_config)
