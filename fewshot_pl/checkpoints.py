@@ -34,7 +34,7 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint, read without running code from it.
 
     Raises:
-        InputError: the file is missing, damaged, or no checkpoint of an algorithm of ours.
+        InputError: the file is missing, damaged, or no checkpoint of an algorithm of ours or of a user's own.
     """
     path = existing_checkpoint(path)
     try:
@@ -44,12 +44,21 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a checkpoint of fewshot_pl or is damaged: give one that train.py wrote"
         ) from error
-    if not isinstance(checkpoint, dict) or str(checkpoint.get("algorithm")) not in concrete_classes(algorithms):
+    if not isinstance(checkpoint, dict) or not _names_algorithm(checkpoint.get("algorithm")):
         raise InputError(f"{path} holds no algorithm of fewshot_pl: give a checkpoint that train.py wrote")
     for entry, kind in _ENTRIES.items():
         if not isinstance(checkpoint.get(entry), kind):
             raise InputError(f"{path} has no {entry}: give a checkpoint that train.py wrote")
     return checkpoint
+
+
+def _names_algorithm(name: Any) -> bool:
+    """Whether this names an algorithm of ours, or a class of a user's own."""
+    return isinstance(name, str) and (name in concrete_classes(algorithms) or _is_own(name))
+
+
+def _is_own(name: str) -> bool:
+    return "." in name  # see stored_name
 
 
 def _check_whole(path: Path) -> None:
@@ -75,13 +84,14 @@ def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:
         changed: arguments that are to be others than in training.
 
     Raises:
-        InputError: as ``opened_checkpoint``.
+        InputError: as ``opened_checkpoint``, and of an algorithm of a user's own, as no code of others is imported.
     """
     return algorithm_of(opened_checkpoint(path), **changed)
 
 
 def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm:
     """The same, of the contents of a checkpoint."""
+    check_is_ours(checkpoint)
     algorithm: type[FewShotAlgorithm] = getattr(algorithms, checkpoint["algorithm"])
     try:
         model = algorithm(**{**checkpoint["hyper_parameters"], **changed})
@@ -96,9 +106,20 @@ def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm
     return model.eval()
 
 
+def check_is_ours(checkpoint: dict[str, Any]) -> None:
+    """Raise InputError where the contents of a checkpoint are of an algorithm of a user's own."""
+    if _is_own(name := checkpoint["algorithm"]):
+        own = name.rpartition(".")[2]
+        raise InputError(
+            f"the checkpoint holds a {name}, which is no algorithm of fewshot_pl, and a checkpoint imports no code: "
+            f"load it in Python by {own}.load_from_checkpoint, and evaluate it with a Trainer's test"
+        )
+
+
 def data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint, opened, keeps of its benchmark beside the arguments; nothing where it is of before."""
-    state = checkpoint.get(str(checkpoint.get("data")))
+    name = str(checkpoint.get("data"))
+    state = next((held for key, held in checkpoint.items() if f".{name}".endswith(f".{key}")), None)
     return state if isinstance(state, dict) else {}
 
 

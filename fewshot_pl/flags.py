@@ -59,6 +59,9 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
     if match := re.search(r"Expected a dot import path string: (\w+)|Expected a path but (\S+) either", message):
         names = concrete_classes(_REGISTRIES[key]) if key in _REGISTRIES else []
         name = match.group(1) or match.group(2)
+        if name in names:
+            full = f"{_REGISTRIES[key].__name__}.{name}"
+            return f"--{key} {name} may be several classes, as one of your own has this name: pass --{key} {full}"
         choices = f" (there are {', '.join(names)})" if names else ""
         return f"--{key} cannot be {name}{_nearest(name, names)}{choices}"
     if match := re.search(r"(?:Got value|Given value): (.*)", message):

@@ -2,6 +2,22 @@
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+from fewshot_pl.errors import InputError
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Raise InputError where not this process is to be the first of several, but one that is forked or spawned from it.
+
+    Lightning then brings back weights and figures, and neither what callbacks and metrics hold nor the benchmark.
+    """
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _MultiProcessingLauncher):
+        raise InputError(
+            f"--trainer.strategy makes processes by {launcher._start_method}, and what they find stays in them: "
+            "pass --trainer.strategy ddp"
+        )
 
 
 def are_started_by_others(trainer: Trainer) -> bool:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
@@ -15,6 +16,8 @@ class StepLog:
     To log a figure takes Lightning as long as a small network takes for its forward pass, and of all that is logged
     between two lines of a logger the last is kept. So figures are logged where a line is written, at the last step of
     an epoch and of the training, twice a second for whoever looks, and at every step where something monitors them.
+    What is monitored is the mean over all processes, as they would otherwise go on in different ways; all else is of
+    each process, which then has to wait for no other.
     """
 
     def __init__(self) -> None:
@@ -27,14 +30,17 @@ class StepLog:
         is_line = every > 0 and step % every == 0
         is_last = trainer.is_last_batch or trainer.should_stop or step == trainer.max_steps
         now = time.monotonic()
-        if not (is_line or is_last or now >= self._next_look or _is_monitored(trainer)):
+        if not (is_line or is_last or now >= self._next_look or _monitored(trainer)):
             return False
         self._next_look = now + _SECONDS_BETWEEN_LOOKS
         return True
 
     def log(self, module: LightningModule, losses: Mapping[str, Tensor], num_tasks: int) -> None:
         """Log what a training step found on so many tasks, if it is due; to be called within the step."""
-        self._newest |= {f"train/{name}": value.detach() for name, value in losses.items()}
+        found = {f"train/{name}": value.detach() for name, value in losses.items()}
+        if module._trainer is not None and module.trainer.world_size > 1:
+            found |= _means_over_processes(found, _monitored(module.trainer), module)
+        self._newest |= found
         if module._trainer is None or self.is_due(module.trainer, module.trainer.global_step + 1):
             self._log(module, num_tasks)
 
@@ -48,7 +54,20 @@ class StepLog:
             module.log(name, value, batch_size=num_tasks)
 
 
-def _is_monitored(trainer: Trainer) -> bool:
-    """Whether a callback, as early stopping, or a schedule of the learning rate looks at a figure of training."""
+def _monitored(trainer: Trainer) -> list[str]:
+    """The figures of training that a callback, as early stopping, or a schedule of the learning rate looks at."""
     watching = (*trainer.callbacks, *trainer.lr_scheduler_configs)  # type: ignore[attr-defined]
-    return any(str(getattr(part, "monitor", None)).startswith("train/") for part in watching)
+    names = {str(getattr(part, "monitor", None)) for part in watching}
+    return sorted(name for name in names if name.startswith("train/"))
+
+
+def _means_over_processes(found: Mapping[str, Tensor], names: list[str], module: LightningModule) -> dict[str, Tensor]:
+    """The means of figures over those processes whose step found them; to be called by all, for the same names."""
+    if not names:
+        return {}
+    mine = torch.zeros(len(names), 2, dtype=torch.float64, device=module.device)  # sums, and of how many
+    for row, name in zip(mine, names, strict=True):
+        if name in found:
+            row[0], row[1] = found[name], 1
+    sums = module.trainer.strategy.reduce(mine, reduce_op="sum")
+    return {name: total / count for name, (total, count) in zip(names, sums, strict=True) if count}

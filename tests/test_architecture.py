@@ -27,7 +27,7 @@ ARROWS = {
     "metrics": set(),
     "step_log": set(),
     "argument_types": set(),
-    "algorithms": {"argument_types", "episode", "functional", "backbones", "metrics", "step_log"},
+    "algorithms": {"argument_types", "episode", "functional", "backbones", "metrics", "registries", "step_log"},
     "data": {"argument_types", "episode"},
     "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"episode", "algorithms", "metrics", "step_log"},
@@ -37,7 +37,7 @@ ARROWS = {
     "printable": set(),
     "signals": set(),
     "registries": set(),
-    "resuming": {"algorithms", "checkpoints", "data", "signals", "whole_files"},
+    "resuming": {"algorithms", "checkpoints", "data", "registries", "signals", "whole_files"},
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks", "printable", "registries"},
     "results": {"", "algorithms", "data", "whole_files"},
@@ -51,11 +51,11 @@ ARROWS = {
     "whole_files": set(),
     "evaluation": {
         *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
-        *("pages", "results", "resuming", "tf32", "whole_files"),
+        *("pages", "process_group", "registries", "results", "resuming", "tf32", "whole_files"),
     },
     "training": {
         *("algorithms", "benchmarks", "callbacks", "data", "flags", "freed_memory", "guard", "prediction"),
-        *("process_group", "results", "resuming", "runs", "tf32", "whole_files"),
+        *("process_group", "registries", "results", "resuming", "runs", "tf32", "whole_files"),
     },
     "cli": {"evaluation", "training"},
 }

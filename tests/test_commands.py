@@ -237,6 +237,18 @@ def test_several_best_checkpoints_are_kept_and_the_best_is_tested_whatever_a_use
     assert any(state.get("best_model_path") == str(tested) for state in states)
 
 
+def test_the_weights_that_are_tested_are_those_of_the_best_checkpoint_where_a_callback_averages_them(
+    flags: list[str], tmp_path: Path
+) -> None:
+    averaging = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
+    assert train([*flags, *averaging, "--optimizer=SGD", "--optimizer.lr=0.1"]) == 0
+    result = results(run_folder(flags))
+    best = run_folder(flags) / "checkpoints" / "best.ckpt"
+    again = evaluated(best, tmp_path / "again.json")
+    for figure in ("accuracy", "ci95", "nll", "ece", "brier", "loss"):
+        assert result[figure] == again[figure], figure
+
+
 def test_maml_trains_and_says_why_it_cannot_take_other_ways(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 from episodes import NUM_WAYS, random_episode
 from forks import free_port, in_forks, slurm, torchrun
 from own_images import ALGORITHMS
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from random_images import write_image_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed import is_initialized
@@ -119,6 +119,41 @@ def test_steps_are_worth_comparing(states):
         before = build(name.split("-")[0], **settings).double().state_dict()
         moved = [key for key, value in states["one"][name].items() if (value - before[key]).abs().max() > 1e-6]
         assert len(moved) > len(before) / 3, name
+
+
+def watched(folder):
+    """The loss that a schedule of the learning rate watches, its own one, and the rate after each of six epochs."""
+    model = build("ProtoNet", **SMALL)
+    found = []
+
+    def watching():
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "train/loss"}}
+
+    class Recorder(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            found.append([trainer.callback_metrics["train/loss"].item(), outputs["loss"].item()])
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            for before in found[-1:]:
+                before.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    model.configure_optimizers = watching
+    trainer = quiet_trainer(2, max_epochs=6, callbacks=[Recorder()])
+    tasks = four_tasks(trainer.global_rank, SMALL["image_shape"])
+    tasks = tasks._replace(support_x=tasks.support_x.float(), query_x=tasks.query_x.float())
+    trainer.fit(model, DataLoader([tasks], batch_size=None))
+    (folder / f"watched{trainer.global_rank}.json").write_text(json.dumps(found))
+
+
+def test_what_a_schedule_watches_is_the_mean_over_processes(folder):
+    in_forks(2, watched, folder)
+    first, second = (json.loads((folder / f"watched{rank}.json").read_text()) for rank in range(2))
+    assert len(first) == len(second) == 6
+    for (loss, own, *rate), (its_loss, its_own, *its_rate) in zip(first, second, strict=True):
+        assert loss == its_loss == pytest.approx((own + its_own) / 2) and own != its_own
+        assert rate == its_rate
 
 
 # Figures ---------------------------------------------------------------------------------------------

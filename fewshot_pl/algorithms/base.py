@@ -17,6 +17,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
+from fewshot_pl.registries import stored_name
 from fewshot_pl.step_log import StepLog
 
 
@@ -204,9 +205,9 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["algorithm"] = type(self).__name__
+        checkpoint["algorithm"] = stored_name(type(self))
         datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
-        checkpoint["data"] = type(datamodule).__name__ if datamodule is not None else None
+        checkpoint["data"] = stored_name(type(datamodule)) if datamodule is not None else None
         for file in {"backbone_weights", "init_from"} & checkpoint.get("hyper_parameters", {}).keys():
             checkpoint["hyper_parameters"][file] = None  # what it held is in the checkpoint, the file may go
 

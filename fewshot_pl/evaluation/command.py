@@ -28,6 +28,8 @@ from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
+from fewshot_pl.process_group import check_processes
+from fewshot_pl.registries import stored_name
 from fewshot_pl.results import print_table, result_of
 from fewshot_pl.resuming import EndOnSignal, slurm
 from fewshot_pl.tf32 import allow_tf32
@@ -43,13 +45,14 @@ def evaluate(args: Sequence[str] | None) -> None:
     made = parser.instantiate(config)
     recorder = EpisodeRecorder() if config.compare or config.report else None
     trainer = Trainer(**_with_callbacks(made.trainer, recorder))
+    check_processes(trainer)
     slurm.load_only_what_is_named(trainer)
     models = contestants(checkpoints, config.num_inner_steps, config.per_query)
     cells = grid(made.data, config.ways, config.shots)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
     warn_of_trained_classes(models, made.data, config.split)
     if config.compare and trainer.is_global_zero:
-        _note_other_data(models, type(made.data).__name__)
+        _note_other_data(models, stored_name(type(made.data)))
     outcomes = [outcome for data in cells for outcome in _compared(trainer, models, data, config.split, recorder)]
     if trainer.is_global_zero:
         _publish(outcomes, config)
@@ -107,6 +110,8 @@ def _outcome(
 ) -> Outcome:
     started = time.monotonic()
     seed_everything(0, verbose=False)  # each as if it were the only one
+    if recorder:
+        recorder.records = None  # of the one before
     run = trainer.test if split == "test" else trainer.validate
     with within_memory(f"lower --data.eval_tasks_per_batch{data.store_cure}"):
         measured = run(contestant.model, datamodule=data, verbose=False)

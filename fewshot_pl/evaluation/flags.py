@@ -7,10 +7,11 @@ from typing import Any, Literal, NamedTuple
 from pytorch_lightning import Trainer
 
 from fewshot_pl import benchmarks
-from fewshot_pl.checkpoints import opened_checkpoint
+from fewshot_pl.checkpoints import check_is_ours, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
-from fewshot_pl.flags import FewShotArgumentParser, make_folder
+from fewshot_pl.flags import FewShotArgumentParser, chosen_class, make_folder
+from fewshot_pl.registries import named_class, stored_name
 from fewshot_pl.tf32 import TF32_FLAG
 
 OUTPUTS = (".json", ".csv")
@@ -30,18 +31,32 @@ def request(args: list[str]) -> Request:
     Raises:
         InputError: flags contradict each other, or a file is missing or of no known kind.
     """
-    opened = {path: opened_checkpoint(path) for path in _named_first(args)}
+    opened = {path: _opened(path) for path in _named_first(args)}
     parser = _parser()
     if first := next(iter(opened.values()), None):
-        parser.set_defaults({"data": _training_data(first)})
+        parser.set_defaults({"data": _training_data(first, chosen_class("data", args, ""))})
     config = parser.parse_args(args)
     _check(config, args)
-    checkpoints = {path: opened.get(path) or opened_checkpoint(path) for path in config.compare or [config.ckpt_path]}
+    checkpoints = {path: opened.get(path) or _opened(path) for path in config.compare or [config.ckpt_path]}
     if not config.data:
-        raise InputError("the checkpoint does not say which data it was trained on: pass --data a benchmark's name")
+        raise InputError(_lack_of_data(next(iter(checkpoints.values())).get("data")))
     if config.num_episodes is not None:
         config.data.init_args[f"num_{config.split}_episodes"] = config.num_episodes
     return Request(config, parser, checkpoints)
+
+
+def _opened(path: str) -> dict[str, Any]:
+    check_is_ours(checkpoint := opened_checkpoint(path))
+    return checkpoint
+
+
+def _lack_of_data(name: Any) -> str:
+    if not isinstance(name, str):
+        return "the checkpoint does not say which data it was trained on: pass --data a benchmark's name"
+    return (
+        f"the checkpoint does not say which data of fewshot_pl it was trained on, but {name}, and imports no code: "
+        "pass --data a benchmark's name, or that class if it is your own"
+    )
 
 
 def _named_first(args: list[str]) -> list[str]:
@@ -80,11 +95,16 @@ def _parser() -> FewShotArgumentParser:
     return parser
 
 
-def _training_data(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+def _training_data(checkpoint: dict[str, Any], chosen: str) -> dict[str, Any] | None:
+    """The benchmark of a training, as flags; of a user's own only where ``chosen``, a flag's value, names it."""
     name, arguments = checkpoint.get("data"), checkpoint.get("datamodule_hyper_parameters")
-    if name not in benchmarks.__all__ or not isinstance(arguments, dict):  # of a class that a user would have to name
+    if name in benchmarks.__all__:
+        path = f"{benchmarks.__name__}.{name}"  # a user's own may have the same name
+    elif (own := named_class(benchmarks, chosen)) and stored_name(own) == name:
+        path = chosen
+    else:
         return None
-    return {"class_path": name, "init_args": dict(arguments)}
+    return {"class_path": path, "init_args": dict(arguments)} if isinstance(arguments, dict) else None
 
 
 def _check(config: Any, args: list[str]) -> None:

@@ -13,7 +13,7 @@ class EpisodeRecorder(Callback):
     """Keeps what the model's own metrics hold of each episode, before they are reset; steps run as without it."""
 
     def __init__(self) -> None:
-        self.records = EpisodeRecords(torch.empty(0))
+        self.records: EpisodeRecords | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep(trainer, pl_module, "val")

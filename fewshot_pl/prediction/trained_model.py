@@ -119,7 +119,7 @@ def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
     if name not in benchmarks.__all__ or not isinstance(arguments, dict):
         raise InputError(
             f"{path} was not trained on a benchmark of fewshot_pl, so nobody knows how its images are made: take one "
-            "that train.py wrote"
+            "that train.py wrote on such a benchmark"
         )
     try:
         data = getattr(benchmarks, str(name))(**arguments)

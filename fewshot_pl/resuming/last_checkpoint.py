@@ -4,7 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
@@ -40,6 +45,8 @@ class LastCheckpoint(ModelCheckpoint):
             map(_has_stopped, trainer.early_stopping_callbacks)
         ):  # just before the end, of which Lightning keeps nothing
             trainer.should_stop = True
+        if trainer.fit_loop.restarted_mid_epoch:
+            _begin_epoch(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._has_validated = False
@@ -93,6 +100,16 @@ class LastCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass  # Lightning's own, which says where files were: this one is written where it belongs now
+
+
+def _begin_epoch(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Let callbacks set what is of an epoch, which Lightning leaves out where training goes on within one.
+
+    So batches would be accumulated as in the first epoch, and averaging would have no schedule and no average.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
+            callback.on_train_epoch_start(trainer, pl_module)
 
 
 def _has_stopped(stopping: EarlyStopping) -> bool:

@@ -10,6 +10,7 @@ from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.checkpoints import data_state, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
+from fewshot_pl.registries import stored_name
 
 _OF_DATA = {"num_ways", "image_shape", "pixel_range"}  # what an algorithm has from the benchmark, not from a flag
 _WITHOUT_WEIGHTS = {*inspect.signature(FewShotAlgorithm).parameters, "init_from", "backbone_weights"}
@@ -29,9 +30,9 @@ def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataM
         data: to train it on.
     """
     held = opened_checkpoint(path)
-    if (algorithm := held["algorithm"]) != type(model).__name__:
+    if (algorithm := held["algorithm"]) != stored_name(type(model)):
         raise InputError(f"{path} holds a {algorithm}: pass --model {algorithm} to resume it")
-    if (trained_on := held.get("data")) not in (None, name := type(data).__name__):
+    if (trained_on := held.get("data")) not in (None, name := stored_name(type(data))):
         raise InputError(
             f"{path} was trained on {trained_on} and training goes on there alone: pass --data {trained_on} to resume "
             f"it, or leave out --ckpt_path to train on {name} from the start"

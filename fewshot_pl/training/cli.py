@@ -25,6 +25,8 @@ from fewshot_pl.callbacks import (
 from fewshot_pl.callbacks.ready_to_test import ReadyToTest
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class
+from fewshot_pl.process_group import check_processes
+from fewshot_pl.registries import named_class
 from fewshot_pl.resuming import (
     BestCheckpoint,
     LastCheckpoint,
@@ -93,7 +95,8 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else list(args)
         chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
-        benchmark = getattr(benchmarks, chosen["data"].split(".")[-1], EpisodicDataModule)
+        named = named_class(benchmarks, chosen["data"])
+        benchmark = named if named and issubclass(named, EpisodicDataModule) else EpisodicDataModule
         parser.set_defaults(dict(zip(("checkpoint.monitor", "checkpoint.mode"), benchmark.monitor, strict=True)))
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
 
@@ -123,6 +126,7 @@ class TrainCLI(LightningCLI):
         plugins = trainer_config.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
+        check_processes(trainer)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
         ready = ReadyToTest(self.save_config)

@@ -12,6 +12,7 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.data.datamodule import EpisodicDataModule
@@ -36,7 +37,9 @@ def train(args: Sequence[str] | None) -> None:
     with within_memory(_memory_cure(model, data)), slurm.queued_again(trainer):
         _fit(cli)
         best = _best_checkpoint(trainer)
-        tested = trainer.test(model, datamodule=data, ckpt_path=best, verbose=False)
+        if best:
+            _load_weights(model, trainer, best)
+        tested = trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return
     assert cli.run_folder is not None
@@ -97,6 +100,17 @@ def _best_checkpoint(trainer: Trainer) -> str | None:
     """The checkpoint that validation chose; None where none was kept, as in a fast development run."""
     ours = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint) and one.monitor]
     return (ours[0].best_model_path or None) if ours else None
+
+
+def _load_weights(model: FewShotAlgorithm, trainer: Trainer, path: str) -> None:
+    """Give a model the weights in a checkpoint that are validated, and that whoever opens it gets.
+
+    Lightning would load it with its callbacks, of which one that averages weights then puts back those it averaged.
+    """
+    checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
+    rank_zero_info(f"Loaded model weights from the checkpoint at {path}")
 
 
 def _memory_cure(model: FewShotAlgorithm, data: EpisodicDataModule) -> str:

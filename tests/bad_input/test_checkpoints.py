@@ -118,6 +118,9 @@ EVALUATED = {
     "steps of what takes none": Bad(f"{ONE} --num_inner_steps 2", "without steps"),
     "fewer than no steps": Bad("evaluate --ckpt_path maml.ckpt --num_inner_steps -1", "steps"),
     "none of the episodes": Bad(f"{ONE} --trainer.limit_test_batches 0", "leave out --trainer.limit_test_batches 0"),
+    "forked processes": Bad(
+        f"{ONE} --trainer.strategy ddp_notebook --trainer.accelerator cpu --trainer.devices 2", "--trainer.strategy ddp"
+    ),
     "output of no known kind": Bad(f"{ONE} --output results.txt", "must end in one of .json, .csv"),
     "a file for the report's folder": Bad(f"{ONE} --report maml.ckpt", "give --report another place"),
 }

@@ -20,6 +20,7 @@ def config(content: str | bytes) -> Callable[[], object]:
 MULTIPLIED = "".join(f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghijk"))
 MULTIPLIED = f"a: &a [1]\n{MULTIPLIED}"
 FROM_FILE = "train --config bad.yaml"
+TWO = "--trainer.accelerator cpu --trainer.devices 2"
 FLAGS = {
     "a word that belongs nowhere": Bad("train nonsense", "nonsense"),
     "a flag without its value": Bad("train --runs", "--runs"),
@@ -67,6 +68,8 @@ FLAGS = {
     "an unknown device": Bad("train --trainer.accelerator abacus", "abacus"),
     "more devices than there are": Bad("train --trainer.accelerator cuda --trainer.devices 99", "not available"),
     "no devices": Bad("train --trainer.devices 0", "devices"),
+    "spawned processes": Bad(f"train --trainer.strategy ddp_spawn {TWO}", "by spawn, and what they find stays in them"),
+    "forked processes": Bad(f"train --trainer.strategy ddp_fork {TWO}", "pass --trainer.strategy ddp"),
     "an unknown precision": Bad("train --trainer.precision 12", "--trainer.precision takes"),
     "weights in half precision": Bad(
         "train --model MAML --trainer.precision bf16-true", "pass --trainer.precision bf16-mixed"

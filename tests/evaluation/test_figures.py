@@ -56,6 +56,13 @@ def test_bars_count_episodes():
         figure.canvas.draw()  # a dollar in a name begins no formula
 
 
+def test_there_is_no_difference_of_what_was_not_recorded():
+    one, other = outcome(), outcome("MAML", seed=1)
+    for first, second in ((one._replace(records=None), other), (one, other._replace(records=None))):
+        with pytest.raises(AssertionError):
+            paired_difference(second, first)
+
+
 def test_the_reliability_diagram_has_the_accuracy_of_each_bin():
     one = outcome()
     figure = reliability_figure(one)

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from own_images import ALGORITHMS
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+)
 from random_images import write_image_folder
 from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
@@ -123,6 +128,28 @@ def test_a_schedule_that_watches_a_figure_goes_on_exactly(num_batches, hook, ima
     trained(images, tmp_path / "whole")
     stopped_and_resumed(images, tmp_path / "stopped", (told(signal.SIGTERM), hook, num_batches, num_batches))
     assert_same(state(tmp_path / "stopped"), state(tmp_path / "whole"))
+
+
+@pytest.mark.filterwarnings("ignore:.*SWA is currently only supported every epoch")
+@pytest.mark.parametrize("num_batches", [6, 9])
+@pytest.mark.parametrize(
+    "changing",
+    [
+        lambda: GradientAccumulationScheduler({0: 1, 1: 2, 2: 4}),
+        lambda: StochasticWeightAveraging(0.01, swa_epoch_start=2, annealing_epochs=2),
+        lambda: EMAWeightAveraging(decay=0.5),
+    ],
+    ids=["accumulation", "averaging", "moving averages"],
+)
+def test_what_callbacks_change_from_epoch_to_epoch_goes_on_exactly(changing, num_batches, images, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    _, expected = trained(images, whole, callbacks=[changing()], max_epochs=4)
+    with pytest.raises(Stopped):
+        stop = At("on_train_batch_start", num_batches, told(signal.SIGTERM))
+        trained(images, stopped, callbacks=[changing(), stop], max_epochs=4)
+    _, found = trained(images, stopped, resume_from=last_checkpoint(stopped), callbacks=[changing()], max_epochs=4)
+    assert_same(state(stopped), state(whole))
+    assert_same(dict(found.state_dict()), dict(expected.state_dict()))  # averages replace the weights at the end
 
 
 @pytest.mark.parametrize(("settings", "num_steps"), [({}, 12), ({"val_check_interval": 2}, 6)])

@@ -1,0 +1,147 @@
+"""Algorithms and benchmarks of a user's own, in a module outside of the package, trained and resumed as ours are."""
+
+import json
+import sys
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from random_images import write_image_folder
+
+import fewshot_pl
+from fewshot_pl.cli import evaluate, train
+from fewshot_pl.exporting.command import export
+from fewshot_pl.prediction.command import predict
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+
+# Both are called as ours are.
+MODULE = """
+from fewshot_pl import algorithms, benchmarks
+
+
+class ProtoNet(algorithms.ProtoNet):
+    def query_logits(self, support_x, support_y, query_x, num_ways):
+        return 0 * super().query_logits(support_x, support_y, query_x, num_ways)
+
+
+class ImageFolder(benchmarks.ImageFolder):
+    pass
+
+
+class Waves(benchmarks.Sinusoid):
+    pass
+"""
+OURS = "fewshot_pl.algorithms.ProtoNet"
+FIGURES = ("accuracy", "ci95", "nll", "loss")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A place with images and a module ``outside``, which can be imported."""
+    root = tmp_path_factory.mktemp("own")
+    write_image_folder(root / "images", num_classes=4, size=16)
+    (root / "outside.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root)
+        yield root
+    for name in ("ProtoNet", "ImageFolder", "Waves"):
+        # Else jsonargparse finds it in the tests that follow, where two classes have a name then.
+        getattr(sys.modules["outside"], name).__qualname__ = f"gone.<locals>.{name}"
+
+
+def flags(folder, model, data, *more):
+    size = ["image_size=16", "channels=1", "num_ways=2", "num_queries=1", f"root={folder / 'images'}"]
+    few = ["batches_per_epoch=2", "num_val_episodes=2", "num_test_episodes=3", f"cache_dir={folder / 'cache'}"]
+    quiet = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    own = [f"--model={model}", f"--data={data}", f"--runs={folder / 'runs'}", *quiet]
+    return [*own, *(f"--data.{setting}" for setting in [*size, *few]), *more]
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """The run of an algorithm and a benchmark of a user's own."""
+    assert train(flags(folder, "outside.ProtoNet", "outside.ImageFolder")) == 0
+    return folder / "runs" / "ImageFolder" / "ProtoNet" / "0"
+
+
+def best(run):
+    return run / "checkpoints" / "best.ckpt"
+
+
+def results(run):
+    return json.loads((run / "results.json").read_text())
+
+
+def test_an_algorithm_of_ones_own_is_tested_and_calibrated(run):
+    assert results(run)["accuracy"] == 0.5 and "unknown" in results(run)
+    held = torch.load(best(run), weights_only=True)
+    assert (held["algorithm"], held["data"]) == ("outside.ProtoNet", "outside.ImageFolder")
+
+
+def test_it_is_resumed_by_its_own_class_alone(run, folder, capsys):
+    last = ["--ckpt_path=last", "--trainer.max_epochs=2"]
+    for others in ((OURS, "outside.ImageFolder"), ("outside.ProtoNet", "fewshot_pl.benchmarks.ImageFolder")):
+        assert train(flags(folder, *others, *last)) == 2
+        told = capsys.readouterr().err
+        assert "pass --model outside.ProtoNet" in told or "pass --data outside.ImageFolder" in told
+    with pytest.raises(SystemExit):
+        train(flags(folder, "ProtoNet", "outside.ImageFolder", *last))
+    assert f"pass --model {OURS}" in capsys.readouterr().err
+    assert train(flags(folder, "outside.ProtoNet", "outside.ImageFolder", *last)) == 0
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+@pytest.mark.parametrize("command", [evaluate, export, predict])
+def test_a_command_says_how_it_is_loaded(command, run, folder, capsys, tmp_path):
+    words = ["--ckpt_path", str(best(run))]
+    if command is predict:
+        words += ["--support", str(folder / "images" / "test"), "--query", str(folder / "images" / "test")]
+    if command is not evaluate:
+        words += ["--output", str(tmp_path / "output")]
+    assert command(words) == 2
+    told = capsys.readouterr().err
+    assert "ProtoNet.load_from_checkpoint" in told or "not trained on a benchmark of fewshot_pl" in told
+    assert told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_it_is_measured_in_python(run):
+    import outside
+
+    model = outside.ProtoNet.load_from_checkpoint(best(run), weights_only=True)
+    data = outside.ImageFolder(**torch.load(best(run), weights_only=True)["datamodule_hyper_parameters"])
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    (figures,) = Trainer(accelerator="cpu", **off).test(model, datamodule=data, verbose=False)
+    assert {name: figures[f"test/{name}"] for name in FIGURES} == {name: results(run)[name] for name in FIGURES}
+    with pytest.raises(fewshot_pl.InputError, match=r"ProtoNet\.load_from_checkpoint"):
+        fewshot_pl.load_algorithm(best(run))
+
+
+def test_a_checkpoint_imports_no_module(run, folder, tmp_path, capsys):
+    (folder / "payload.py").write_text("raise SystemExit('was imported')")
+    path = tmp_path / "checkpoint.ckpt"
+    for algorithm, data in (("payload.ProtoNet", "payload.Data"), ("ProtoNet", "payload.Data")):
+        held = {**torch.load(best(run), weights_only=True), "algorithm": algorithm, "data": data}
+        torch.save(held, path)
+        assert evaluate(["--ckpt_path", str(path)]) == 2
+        assert "imports no code" in capsys.readouterr().err
+
+
+def test_an_algorithm_of_ours_is_evaluated_on_the_benchmark_that_the_flag_names(folder, capsys, tmp_path):
+    assert train(flags(folder, OURS, "outside.ImageFolder", f"--runs={folder / 'ours'}")) == 0
+    run = folder / "ours" / "ImageFolder" / "ProtoNet" / "0"
+    assert evaluate(["--ckpt_path", str(best(run))]) == 2
+    assert "but outside.ImageFolder" in capsys.readouterr().err
+    output = tmp_path / "figures.json"
+    assert evaluate(["--ckpt_path", str(best(run)), "--data", "outside.ImageFolder", "--output", str(output)]) == 0
+    again = json.loads(output.read_text())
+    assert {name: again[name] for name in FIGURES} == {name: results(run)[name] for name in FIGURES}
+    assert again["num_episodes"] == 3  # as in training
+
+
+def test_the_figure_that_chooses_the_best_checkpoint_is_that_of_ones_own_benchmark(folder):
+    few = ["batches_per_epoch=2", "num_val_episodes=2", "num_test_episodes=3"]
+    words = [*flags(folder, "MAML", "outside.Waves")[:6], *(f"--data.{one}" for one in few)]
+    assert train([*words, "--model.backbone=mlp-8", "--model.norm=none"]) == 0
+    held = torch.load(best(folder / "runs" / "Waves" / "MAML" / "0"), weights_only=True)
+    assert "val/mse" in [state.get("monitor") for state in held["callbacks"].values()]
