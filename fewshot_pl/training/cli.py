@@ -94,7 +94,7 @@ class TrainCLI(LightningCLI):
         words = sys.argv[1:] if args is None else list(args)
         chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
         benchmark = getattr(benchmarks, chosen["data"].split(".")[-1], EpisodicDataModule)
-        parser.set_defaults(dict(zip(("checkpoint.monitor", "checkpoint.mode"), benchmark.monitor, strict=True)))
+        parser.set_defaults({"checkpoint.monitor": benchmark.monitor[0]})
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
 
     def before_instantiate_classes(self) -> None:

@@ -75,6 +75,7 @@ FLAGS = {
     "an unknown picture": Bad("train --pictures confuson", "--pictures takes"),
     "all pictures and one": Bad("train --pictures all episode", "--pictures all stands for itself"),
     "an unknown optimiser": Bad("train --optimizer Adamm", "--optimizer"),
+    "a figure of no known direction": Bad("train --checkpoint.monitor val/own", "pass --checkpoint.mode max or"),
     "an unknown direction": Bad("train --checkpoint.mode up", "mode"),
     "a file for the folder of runs": Bad("train --runs protonet.ckpt", "protonet.ckpt"),
     "a name too long for a disk": Bad(f"train --data.root {'x' * 300}", "xxx"),
