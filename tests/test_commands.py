@@ -174,6 +174,22 @@ def test_a_training_may_be_left_without_a_test(flags: list[str], capsys: pytest.
     assert f"Saved in {run_folder(flags)}" in capsys.readouterr().out
 
 
+def test_a_fast_development_run_leaves_everything_as_it_was(flags: list[str], tmp_path: Path) -> None:
+    def left() -> dict[Path, bytes | None]:
+        found = sorted((tmp_path / "runs").rglob("*"))
+        return {path: path.read_bytes() if path.is_file() else None for path in found}
+
+    trial = [*flags, "--trainer.fast_dev_run", "true", "--pictures", "all"]
+    assert train(trial) == 0
+    assert left() == {}
+    assert train([*flags, "--trainer.max_epochs", "1"]) == 0
+    before = left()
+    assert before
+    for checkpoint in ("last", str(run_folder(flags) / "checkpoints/best.ckpt")):
+        assert train([*trial, "--ckpt_path", checkpoint]) == 0
+        assert left() == before
+
+
 def test_the_home_folder_is_meant_by_a_tilde(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -100,6 +100,7 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         allow_tf32(self.config.tf32)
         check_training(self.config)
+        self.is_trial = bool(self.config.trainer.fast_dev_run)  # which leaves everything on the disk as it is
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         self.runs = Path(self.config.runs).expanduser()
         self.resume_from = checkpoint_to_resume(
@@ -127,11 +128,11 @@ class TrainCLI(LightningCLI):
         last = LastCheckpoint()
         ready = ReadyToTest(self.save_config)
         trainer.callbacks += [ready, last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
-        folder = self._folder_of_run()
+        folder = self.run_folder if self.is_trial else self._folder_of_run()
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / CHECKPOINTS)  # Lightning's choice is a folder of the logger
-        if logs_by_default:
+        if logs_by_default and folder and not self.is_trial:
             trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         return trainer
 
@@ -147,7 +148,7 @@ class TrainCLI(LightningCLI):
     @rank_zero_only
     def save_config(self) -> None:
         """Write the whole configuration into the folder of the run; a fast development run keeps none."""
-        if self.run_folder and not self.config_init.trainer.fast_dev_run:
+        if self.run_folder and not self.is_trial:
             save_text(self.parser.dump(self.config, skip_unset=False), self.run_folder / "config.yaml")
 
 
