@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from pytorch_lightning.callbacks import Timer
 
 from fewshot_pl.cli import TrainCLI
 from fewshot_pl.resuming import BestCheckpoint
@@ -58,3 +60,40 @@ def test_the_better_end_follows_the_benchmark_and_a_file_and_what_is_said(made: 
     cli = made(f"--config={tmp_path / 'given.yaml'}")
     assert choice(cli) == choice(again(cli, made)) == ("val/brier", "min")
     assert choice(again(cli, made, "--checkpoint.monitor=val/accuracy")) == ("val/accuracy", "max")
+
+
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [
+        ((), (15, -1, None)),
+        (("--trainer.max_epochs=3",), (3, -1, None)),
+        (("--trainer.max_epochs=null", "--trainer.max_steps=-1"), (15, -1, None)),
+        (("--trainer.max_steps=100000",), (None, 100000, None)),
+        (("--trainer.max_time=01:00:00:00",), (None, -1, 86400)),
+        (("--trainer.max_steps=9", "--trainer.max_epochs=2"), (2, 9, None)),
+    ],
+)
+def test_training_is_as_long_as_flags_say_and_15_epochs_where_none_does(
+    words: tuple[str, ...], ends: tuple[int | None, int, int | None], made: Made, tmp_path: Path
+) -> None:
+    def length(cli: TrainCLI) -> tuple[int | None, int, float | None]:
+        timers = [one for one in cli.trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
+        return cli.trainer.max_epochs, cli.trainer.max_steps, timers[0].time_remaining() if timers else None
+
+    cli = made(*words)
+    assert length(cli) == length(again(cli, made)) == ends
+    settings = [word.removeprefix("--trainer.").split("=", 1) for word in words]
+    file = tmp_path / "given.yaml"
+    file.write_text(yaml.safe_dump({"trainer": {name: yaml.safe_load(value) for name, value in settings}}))
+    assert length(made(f"--config={file}")) == ends
+    assert length(made(f"--config={file}", "--trainer.max_steps=7"))[1] == 7
+
+
+def test_a_timer_says_when_training_ends_and_the_help_says_what_does_without(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timer = ["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:01:00:00"]
+    assert made(*timer).trainer.max_epochs is None
+    with pytest.raises(SystemExit):
+        made("--help")
+    assert "15 where neither this nor max_steps or max_time" in " ".join(capsys.readouterr().out.split())

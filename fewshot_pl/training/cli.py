@@ -50,6 +50,11 @@ _NONFINITE: dict[str, Any] = {
     "help": "what to do at a step whose loss or gradient is nan or infinite: stop the training, or skip the step",
 }
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
+_DEFAULT_EPOCHS = 15
+_MAX_EPOCHS_HELP = (
+    f"stop training after so many epochs; {_DEFAULT_EPOCHS} where neither this nor max_steps or max_time, nor a Timer, "
+    "says when it ends, and -1 for no end"
+)
 
 
 class TrainCLI(LightningCLI):
@@ -65,7 +70,7 @@ class TrainCLI(LightningCLI):
             parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
             save_config_callback=None,  # a run's folder has its configuration, wherever a logger writes
             seed_everything_default=0,
-            trainer_defaults={"max_epochs": 15, "callbacks": [EpisodeRate(), progress_bar()]},
+            trainer_defaults={"callbacks": [EpisodeRate(), progress_bar()]},
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
             args=args if args is None else list(args),
             run=False,
@@ -79,6 +84,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--tf32", **TF32_FLAG)
         parser.add_argument("--pictures", **_PICTURES)
         parser.add_argument("--nonfinite", **_NONFINITE)
+        next(one for one in parser._actions if one.dest == "trainer.max_epochs").help = _MAX_EPOCHS_HELP
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -96,6 +102,8 @@ class TrainCLI(LightningCLI):
         benchmark = getattr(benchmarks, chosen["data"].split(".")[-1], EpisodicDataModule)
         parser.set_defaults({"checkpoint.monitor": benchmark.monitor[0]})
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
+        if not _has_end(self.config.trainer):
+            self.config.trainer.max_epochs = _DEFAULT_EPOCHS
 
     def before_instantiate_classes(self) -> None:
         allow_tf32(self.config.tf32)
@@ -150,6 +158,14 @@ class TrainCLI(LightningCLI):
         """Write the whole configuration into the folder of the run; a fast development run keeps none."""
         if self.run_folder and not self.is_trial:
             save_text(self.parser.dump(self.config, skip_unset=False), self.run_folder / "config.yaml")
+
+
+def _has_end(trainer: Any) -> bool:
+    """Whether flags of the Trainer, parsed, say when training ends."""
+    callbacks = trainer.callbacks or []
+    named = [one.class_path.split(".")[-1] for one in (callbacks if isinstance(callbacks, list) else [callbacks])]
+    limits = trainer.max_epochs, trainer.max_time, None if trainer.max_steps == -1 else trainer.max_steps
+    return "Timer" in named or any(limit is not None for limit in limits)
 
 
 def _train_ways(data: EpisodicDataModule) -> int:
