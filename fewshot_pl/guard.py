@@ -126,6 +126,8 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a run is resumed
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")  # twice that is refused
     warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer` in `LightningModule`")
+    # Said in other words.
+    warnings.filterwarnings("ignore", message=r".*configure_optimizers` will be overridden by")
     # Figures that are logged are of all devices as they are.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\(.*sync_dist=True")
     # Gradients lie in memory as convolutions left them: several devices copy them, which costs next to nothing.

@@ -276,12 +276,33 @@ def test_tensor_float_32_is_a_flag(flags: list[str], allowed: bool) -> None:
             switch.allow_tf32 = value
 
 
-def test_lightnings_optimiser_flags_replace_the_default(flags: list[str]) -> None:
-    more = ["--optimizer", "SGD", "--optimizer.lr", "0.05", "--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"]
+def test_lightnings_optimiser_flags_replace_the_default(
+    flags: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "complete.yaml").write_text("model:\n  init_args:\n    learning_rate: 0.3\n")
+    more = ["--config", str(tmp_path / "complete.yaml")]
+    more += [
+        "--optimizer",
+        "SGD",
+        "--optimizer.lr",
+        "0.05",
+        "--lr_scheduler",
+        "StepLR",
+        "--lr_scheduler.step_size",
+        "1",
+    ]
     assert train([*flags, *more]) == 0
     last = torch.load(run_folder(flags) / "checkpoints" / "last.ckpt", weights_only=True)
     assert "momentum_buffer" in last["optimizer_states"][0]["state"].get(0, {"momentum_buffer": None})
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.05 * 0.1**2)
+    said = (
+        "--optimizer SGD replaces the optimizer of ProtoNet: --model.learning_rate, --model.lr_halve_every do nothing"
+    )
+    assert said in caplog.messages
+    result = results(run_folder(flags))
+    assert result["optimizer"]["class_path"] == "torch.optim.SGD" and result["optimizer"]["init_args"]["lr"] == 0.05
+    assert result["lr_scheduler"]["init_args"]["step_size"] == 1 and result["model_parameters"]["norm"] == "running"
+    assert not {"learning_rate", "lr_halve_every"} & result["model_parameters"].keys()
 
 
 @pytest.mark.parametrize("model", ["ProtoNet", "MAML"])  # of features, of images

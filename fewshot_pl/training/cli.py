@@ -9,7 +9,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
@@ -36,6 +36,7 @@ from fewshot_pl.resuming import (
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 from fewshot_pl.training.checks import check_training
+from fewshot_pl.training.optimizers import replacement_sentence
 from fewshot_pl.whole_files import save_text
 
 _PICTURES: dict[str, Any] = {
@@ -97,7 +98,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data", "model.init_args.num_ways", compute_fn=_train_ways, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        words = sys.argv[1:] if args is None else list(args)
+        self.words = words = sys.argv[1:] if args is None else list(args)
         chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
         benchmark = getattr(benchmarks, chosen["data"].split(".")[-1], EpisodicDataModule)
         parser.set_defaults({"checkpoint.monitor": benchmark.monitor[0]})
@@ -107,7 +108,7 @@ class TrainCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         allow_tf32(self.config.tf32)
-        check_training(self.config)
+        check_training(self.config, self.words)
         self.is_trial = bool(self.config.trainer.fast_dev_run)  # which leaves everything on the disk as it is
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         self.runs = Path(self.config.runs).expanduser()
@@ -121,6 +122,8 @@ class TrainCLI(LightningCLI):
         if self.resume_from:
             check_same_training(self.resume_from, self.model, self.datamodule)
         trainer_config = self.config_init.trainer
+        if self.config.optimizer:
+            rank_zero_info(replacement_sentence(self.config))
         guard = FiniteLoss(self.config_init.nonfinite)
         trainer_config.callbacks = [*(trainer_config.callbacks or []), guard, *pictures(self.config_init.pictures)]
         if trainer_config.enable_progress_bar is False:

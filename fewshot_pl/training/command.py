@@ -1,7 +1,6 @@
 """train.py: fit, choose by validation, test, save the result."""
 
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.resuming import BestCheckpoint, slurm
 from fewshot_pl.runs import remove_run
 from fewshot_pl.training.cli import TrainCLI
+from fewshot_pl.training.optimizers import with_optimizer
 
 
 @partial(guarded, places="--runs or --data.cache_dir")
@@ -42,7 +42,7 @@ def train(args: Sequence[str] | None) -> None:
     result: dict[str, Any] = {}  # stays so where --trainer.limit_test_batches leaves nothing to test on
     if tested:
         result = result_of(model, data, trainer, "test", time.monotonic() - started)
-        result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
+        result |= _repetition(cli, model)
         print_result(result)
     if cli.is_trial:
         print("Nothing is saved of a fast development run")
@@ -62,7 +62,8 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
     assert cli.run_folder is not None
     file = cli.run_folder / "results.json"
     if result:
-        result = result | {"checkpoint": best, "config": _saved_config(cli.run_folder)}
+        config = _saved_config(cli.run_folder)
+        result = with_optimizer(result, config) | {"checkpoint": best, "config": config}
         save_result(result, file)  # nothing of what follows can lose it
     with within_memory(_memory_cure(model, data)):  # a Trainer leaves the model in main memory
         rates = calibrate(model.to(trainer.strategy.root_device), data, Path(best)) if best else None
@@ -79,13 +80,13 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
         trainer.logger.experiment.flush()
 
 
-def _repetition(cli: TrainCLI, model: FewShotAlgorithm, words: Sequence[str]) -> dict[str, Any]:
+def _repetition(cli: TrainCLI, model: FewShotAlgorithm) -> dict[str, Any]:
     """What else a result needs, beside the sizes, seeds and versions that any has, so that training can be repeated."""
     return {
         "training_seed": model.training_seed,
         "num_devices": cli.trainer.world_size,
         "num_threads": torch.get_num_threads(),  # sums of other parts are rounded in another way
-        "command": shlex.join(["train.py", *words]),
+        "command": shlex.join(["train.py", *cli.words]),
     }
 
 

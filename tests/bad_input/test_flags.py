@@ -54,6 +54,12 @@ FLAGS = {
     "a negative learning rate": Bad("train --model.learning_rate -1", "--model.learning_rate must be"),
     "a chunk of no tasks": Bad("train --model.task_chunk -1", "--model.task_chunk must be at least 1"),
     "a negative number of steps to halve after": Bad("train --model.lr_halve_every -1", "must be at least 0, not -1"),
+    "a learning rate of an optimiser that is replaced": Bad(
+        "train --optimizer Adam --model.init_args.learning_rate=1", "pass --optimizer.lr"
+    ),
+    "a schedule of an optimiser that is replaced": Bad(
+        "train --model.lr_halve_every 5 --optimizer Adam", "--lr_scheduler for a rate that falls"
+    ),
     "a schedule of no optimiser": Bad("train --lr_scheduler StepLR --lr_scheduler.step_size 1", "pass one, as --opt"),
     "a part of the episodes to overfit": Bad("train --trainer.overfit_batches 1", "--trainer.limit_train_batches"),
     "tasks side by side of another": Bad(
