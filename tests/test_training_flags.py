@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Timer
 
 from fewshot_pl.cli import TrainCLI
 from fewshot_pl.resuming import BestCheckpoint
+from fewshot_pl.training.saved_config import configuration_text
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
 Made = Callable[..., TrainCLI]
@@ -97,3 +99,34 @@ def test_a_timer_says_when_training_ends_and_the_help_says_what_does_without(
     with pytest.raises(SystemExit):
         made("--help")
     assert "15 where neither this nor max_steps or max_time" in " ".join(capsys.readouterr().out.split())
+
+
+NOT_PLAIN = {
+    "an enumeration": ["Timer", "--trainer.callbacks.duration=00:01:00:00"],
+    "a device": ["StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"],
+    "a function": ["BackboneFinetuning"],
+    "a word where a function may stand": ["ModelPruning", "--trainer.callbacks.pruning_fn=l1_unstructured"],
+}
+
+
+@pytest.mark.parametrize("words", NOT_PLAIN.values(), ids=NOT_PLAIN)
+def test_a_saved_configuration_makes_the_same_callbacks(words: list[str], made: Made) -> None:
+    cli = made(f"--trainer.callbacks+={words[0]}", *words[1:])
+    repeated = again(cli, made)
+    kinds = [[type(callback) for callback in one.trainer.callbacks] for one in (cli, repeated)]  # type: ignore[attr-defined]
+    assert kinds[0] == kinds[1]
+    again(repeated, made)
+    assert cli.run_folder and repeated.run_folder
+    first, second = (yaml.safe_load((one.run_folder / "config.yaml").read_text()) for one in (cli, repeated))
+    assert first["trainer"] == second["trainer"]
+
+
+def test_a_configuration_leaves_out_what_cannot_be_written() -> None:
+    def dump(config: Namespace) -> str:
+        return yaml.safe_dump({"function": f"Unable to serialize instance {config.function}", "number": config.number})
+
+    config = Namespace(function=lambda: None, number=1, odd=object())
+    with pytest.warns(UserWarning, match="cannot be written") as warned:
+        text = configuration_text(dump, config)
+    assert yaml.safe_load(text) == {"number": 1}
+    assert [str(one.message).split()[0] for one in warned] == ["odd", "function"]

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, new_run_folder, r
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 from fewshot_pl.training.checks import check_training
 from fewshot_pl.training.optimizers import replacement_sentence
+from fewshot_pl.training.saved_config import configuration_text
 from fewshot_pl.whole_files import save_text
 
 _PICTURES: dict[str, Any] = {
@@ -160,7 +162,8 @@ class TrainCLI(LightningCLI):
     def save_config(self) -> None:
         """Write the whole configuration into the folder of the run; a fast development run keeps none."""
         if self.run_folder and not self.is_trial:
-            save_text(self.parser.dump(self.config, skip_unset=False), self.run_folder / "config.yaml")
+            text = configuration_text(partial(self.parser.dump, skip_unset=False), self.config)
+            save_text(text, self.run_folder / "config.yaml")
 
 
 def _has_end(trainer: Any) -> bool:
