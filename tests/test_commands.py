@@ -312,6 +312,23 @@ def test_double_precision_is_a_flag(flags: list[str], model: str) -> None:
     assert {value.dtype for value in last["state_dict"].values() if value.is_floating_point()} == {torch.float64}
 
 
+@pytest.mark.parametrize("words", [["val/own"], ["val/loss", "--trainer.limit_val_batches", "0"]], ids=["name", "none"])
+def test_early_stopping_without_its_figure_is_one_sentence(
+    flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", *words]
+    assert train([*flags, "--trainer.max_epochs", "1", *more]) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"`{words[0]}` which is not available" in sentence and "`train/loss`" in sentence
+
+
+def test_a_checkpoint_written_beside_training_is_resumed(flags: list[str]) -> None:
+    beside = [*flags, "--trainer.plugins", "AsyncCheckpointIO"]
+    assert train(beside) == 0
+    assert train([*beside, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
+    assert torch.load(run_folder(flags) / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
+
+
 def test_a_full_disk_is_said_in_one_sentence(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonargparse import Namespace
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import ProgressBar, Timer
+from pytorch_lightning.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from fewshot_pl.cli import TrainCLI
-from fewshot_pl.resuming import BestCheckpoint
+from fewshot_pl.resuming import BestCheckpoint, WholeCheckpoints
 from fewshot_pl.training.saved_config import configuration_text
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
@@ -99,6 +100,19 @@ def test_a_timer_says_when_training_ends_and_the_help_says_what_does_without(
     with pytest.raises(SystemExit):
         made("--help")
     assert "15 where neither this nor max_steps or max_time" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["TQDMProgressBar", "RichProgressBar"])
+def test_a_progress_bar_of_the_users_takes_the_place_of_ours(name: str, made: Made) -> None:
+    bars = [one for one in made(f"--trainer.callbacks+={name}").trainer.callbacks if isinstance(one, ProgressBar)]  # type: ignore[attr-defined]
+    assert [type(bar).__name__ for bar in bars] == [name]
+
+
+def test_checkpoints_are_whole_when_written_beside_training_and_a_writer_of_the_users_is_taken(made: Made) -> None:
+    beside = made("--trainer.plugins=AsyncCheckpointIO").trainer.strategy.checkpoint_io
+    assert isinstance(beside, AsyncCheckpointIO) and isinstance(beside.checkpoint_io, WholeCheckpoints)
+    assert type(made("--trainer.plugins=TorchCheckpointIO").trainer.strategy.checkpoint_io) is TorchCheckpointIO
+    assert isinstance(made().trainer.strategy.checkpoint_io, WholeCheckpoints)
 
 
 NOT_PLAIN = {

@@ -19,6 +19,11 @@ def check_training(config: Any, words: Sequence[str]) -> None:
         raise InputError(
             "--lr_scheduler is of the optimizer that --optimizer names: pass one, as --optimizer Adam, or leave it out"
         )
+    if config.trainer.barebones or config.trainer.enable_checkpointing is False:
+        flag = "barebones" if config.trainer.barebones else "enable_checkpointing"
+        raise InputError(
+            f"a training keeps the checkpoint that it tests and those that it goes on from: leave out --trainer.{flag}"
+        )
     if config.trainer.overfit_batches:
         raise InputError(
             "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "

@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import AsyncCheckpointIO, CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from fewshot_pl import benchmarks
@@ -127,15 +128,18 @@ class TrainCLI(LightningCLI):
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
         guard = FiniteLoss(self.config_init.nonfinite)
-        trainer_config.callbacks = [*(trainer_config.callbacks or []), guard, *pictures(self.config_init.pictures)]
-        if trainer_config.enable_progress_bar is False:
+        callbacks = trainer_config.callbacks or []
+        given = callbacks if isinstance(callbacks, list) else [callbacks]
+        trainer_config.callbacks = [*given, guard, *pictures(self.config_init.pictures)]
+        has_bar = any(isinstance(one, ProgressBar) for one in trainer_config.callbacks)
+        if trainer_config.enable_progress_bar is False or has_bar:
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
         logs_by_default = trainer_config.logger in (None, True)
         if logs_by_default:
             kwargs["logger"] = False  # made below, as the Trainer may refuse its flags
         plugins = trainer_config.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
+        kwargs["plugins"] = _with_whole_checkpoints(plugins if isinstance(plugins, list) else [plugins])
         trainer = super().instantiate_trainer(**kwargs)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
@@ -172,6 +176,15 @@ def _has_end(trainer: Any) -> bool:
     named = [one.class_path.split(".")[-1] for one in (callbacks if isinstance(callbacks, list) else [callbacks])]
     limits = trainer.max_epochs, trainer.max_time, None if trainer.max_steps == -1 else trainer.max_steps
     return "Timer" in named or any(limit is not None for limit in limits)
+
+
+def _with_whole_checkpoints(plugins: list[Any]) -> list[Any]:
+    """A user's plugins with WholeCheckpoints, where none writes checkpoints in another way."""
+    writers = [plugin for plugin in plugins if isinstance(plugin, CheckpointIO)]
+    for plugin in writers:
+        if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
+            plugin.checkpoint_io = WholeCheckpoints()
+    return plugins if writers else [*plugins, WholeCheckpoints()]
 
 
 def _train_ways(data: EpisodicDataModule) -> int:

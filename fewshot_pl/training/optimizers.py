@@ -6,10 +6,11 @@ from typing import Any
 from fewshot_pl.errors import InputError
 
 _OWN = ("learning_rate", "lr_halve_every", "generator_learning_rate", "beta1", "beta2")
+_UNFIT = {"LBFGS": "takes the loss of a step several times", "SparseAdam": "takes sparse gradients alone"}
 
 
 def check_optimizer(config: Any, words: Sequence[str]) -> None:
-    """Raise InputError where a word of the command line is for the optimizer that --optimizer replaces.
+    """Raise InputError where --optimizer cannot train, or a word of the command line is for what it replaces.
 
     A configuration file may hold such settings, as complete ones do: they cannot be taken out of it.
 
@@ -17,9 +18,13 @@ def check_optimizer(config: Any, words: Sequence[str]) -> None:
         config: the flags, parsed.
         words: the command line.
     """
+    if not config.get("optimizer"):
+        return
+    if (name := config.optimizer.class_path.split(".")[-1]) in _UNFIT:
+        raise InputError(f"--optimizer {name} {_UNFIT[name]}, which training here does not give: pass Adam or another")
     given = {word.partition("=")[0].replace(".init_args.", ".") for word in words}
     for name in _OWN:
-        if config.get("optimizer") and f"--model.{name}" in given:
+        if f"--model.{name}" in given:
             raise InputError(
                 f"--model.{name} is of the optimizer that --optimizer replaces, and would do nothing: leave it out, "
                 "and pass --optimizer.lr, and --lr_scheduler for a rate that falls"

@@ -54,6 +54,13 @@ FLAGS = {
     "a negative learning rate": Bad("train --model.learning_rate -1", "--model.learning_rate must be"),
     "a chunk of no tasks": Bad("train --model.task_chunk -1", "--model.task_chunk must be at least 1"),
     "a negative number of steps to halve after": Bad("train --model.lr_halve_every -1", "must be at least 0, not -1"),
+    "no checkpoints": Bad("train --trainer.enable_checkpointing false", "leave out --trainer.enable_checkpointing"),
+    "nothing but steps": Bad("train --trainer.barebones true", "leave out --trainer.barebones"),
+    "nothing but steps of an evaluation": Bad(
+        "evaluate --ckpt_path protonet.ckpt --trainer.barebones true", "Lightning keeps no figure"
+    ),
+    "an optimiser that takes a step's loss several times": Bad("train --optimizer LBFGS", "pass Adam or another"),
+    "an optimiser of sparse gradients": Bad("train --optimizer SparseAdam", "takes sparse gradients alone"),
     "a learning rate of an optimiser that is replaced": Bad(
         "train --optimizer Adam --model.init_args.learning_rate=1", "pass --optimizer.lr"
     ),
