@@ -25,6 +25,7 @@ _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOT
 _PLACE |= {errno.EEXIST, errno.ENXIO, errno.ENOTEMPTY}
 _Command = Callable[[Sequence[str] | None], None]
 _OUT_OF_MEMORY = re.compile(r"out of memory|(can't|not enough|unable to) \w* ?memory|ALLOC_FAILED", re.IGNORECASE)
+_NO_FIGURE = "Early stopping conditioned on metric"  # a RuntimeError, as many that are no matter of the user's
 
 
 def guarded(run: _Command, places: str = "the flag for it") -> Callable[[Sequence[str] | None], int]:
@@ -102,7 +103,7 @@ def _sentence(error: BaseException | None, places: str) -> str | None:
             return f"no space left on disk to write {file}: free some, or pass {places} a place on another disk"
         if isinstance(error, RuntimeError) and "home directory" in str(error):
             return "there is no home folder that ~ would stand for: write the whole path"
-        if isinstance(error, ValueError | MisconfigurationException) and _is_lightnings(error):
+        if _is_lightnings(error):
             return f"{'; '.join(str(error).split('. ')).rstrip('.')}: pass another value"
         if isinstance(error, OSError) and error.errno in _PLACE and error.filename is not None:
             return f"{error.filename} cannot be used ({error.strerror}): give another place, or change what is there"
@@ -113,9 +114,11 @@ def _sentence(error: BaseException | None, places: str) -> str | None:
 
 
 def _is_lightnings(error: BaseException) -> bool:
-    """Whether Lightning itself raised an exception, as it does at flags that it cannot follow."""
+    """Whether Lightning itself raised an exception as it does at flags that it cannot follow."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric."))
+    if not frames or not frames[-1].f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
+        return False
+    return isinstance(error, ValueError | MisconfigurationException) or str(error).startswith(_NO_FIGURE)
 
 
 def _silence_advertisements() -> None:
@@ -126,6 +129,8 @@ def _silence_advertisements() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a run is resumed
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")  # twice that is refused
     warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer` in `LightningModule`")
+    # Said in other words.
+    warnings.filterwarnings("ignore", message=r".*configure_optimizers` will be overridden by")
     # Figures that are logged are of all devices as they are.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\(.*sync_dist=True")
     # Gradients lie in memory as convolutions left them: several devices copy them, which costs next to nothing.

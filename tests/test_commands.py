@@ -174,6 +174,22 @@ def test_a_training_may_be_left_without_a_test(flags: list[str], capsys: pytest.
     assert f"Saved in {run_folder(flags)}" in capsys.readouterr().out
 
 
+def test_a_fast_development_run_leaves_everything_as_it_was(flags: list[str], tmp_path: Path) -> None:
+    def left() -> dict[Path, bytes | None]:
+        found = sorted((tmp_path / "runs").rglob("*"))
+        return {path: path.read_bytes() if path.is_file() else None for path in found}
+
+    trial = [*flags, "--trainer.fast_dev_run", "true", "--pictures", "all"]
+    assert train(trial) == 0
+    assert left() == {}
+    assert train([*flags, "--trainer.max_epochs", "1"]) == 0
+    before = left()
+    assert before
+    for checkpoint in ("last", str(run_folder(flags) / "checkpoints/best.ckpt")):
+        assert train([*trial, "--ckpt_path", checkpoint]) == 0
+        assert left() == before
+
+
 def test_the_home_folder_is_meant_by_a_tilde(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -272,12 +288,33 @@ def test_tensor_float_32_is_a_flag(flags: list[str], allowed: bool) -> None:
             switch.allow_tf32 = value
 
 
-def test_lightnings_optimiser_flags_replace_the_default(flags: list[str]) -> None:
-    more = ["--optimizer", "SGD", "--optimizer.lr", "0.05", "--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"]
+def test_lightnings_optimiser_flags_replace_the_default(
+    flags: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "complete.yaml").write_text("model:\n  init_args:\n    learning_rate: 0.3\n")
+    more = ["--config", str(tmp_path / "complete.yaml")]
+    more += [
+        "--optimizer",
+        "SGD",
+        "--optimizer.lr",
+        "0.05",
+        "--lr_scheduler",
+        "StepLR",
+        "--lr_scheduler.step_size",
+        "1",
+    ]
     assert train([*flags, *more]) == 0
     last = torch.load(run_folder(flags) / "checkpoints" / "last.ckpt", weights_only=True)
     assert "momentum_buffer" in last["optimizer_states"][0]["state"].get(0, {"momentum_buffer": None})
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.05 * 0.1**2)
+    said = (
+        "--optimizer SGD replaces the optimizer of ProtoNet: --model.learning_rate, --model.lr_halve_every do nothing"
+    )
+    assert said in caplog.messages
+    result = results(run_folder(flags))
+    assert result["optimizer"]["class_path"] == "torch.optim.SGD" and result["optimizer"]["init_args"]["lr"] == 0.05
+    assert result["lr_scheduler"]["init_args"]["step_size"] == 1 and result["model_parameters"]["norm"] == "running"
+    assert not {"learning_rate", "lr_halve_every"} & result["model_parameters"].keys()
 
 
 @pytest.mark.parametrize("model", ["ProtoNet", "MAML"])  # of features, of images
@@ -285,6 +322,23 @@ def test_double_precision_is_a_flag(flags: list[str], model: str) -> None:
     assert train([*flags, f"--model={model}", "--trainer.precision=64-true"]) == 0
     last = torch.load(run_folder(flags, model) / "checkpoints" / "last.ckpt", weights_only=True)
     assert {value.dtype for value in last["state_dict"].values() if value.is_floating_point()} == {torch.float64}
+
+
+@pytest.mark.parametrize("words", [["val/own"], ["val/loss", "--trainer.limit_val_batches", "0"]], ids=["name", "none"])
+def test_early_stopping_without_its_figure_is_one_sentence(
+    flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", *words]
+    assert train([*flags, "--trainer.max_epochs", "1", *more]) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"`{words[0]}` which is not available" in sentence and "`train/loss`" in sentence
+
+
+def test_a_checkpoint_written_beside_training_is_resumed(flags: list[str]) -> None:
+    beside = [*flags, "--trainer.plugins", "AsyncCheckpointIO"]
+    assert train(beside) == 0
+    assert train([*beside, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
+    assert torch.load(run_folder(flags) / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
 
 
 def test_a_full_disk_is_said_in_one_sentence(

@@ -109,6 +109,8 @@ def _training_data(checkpoint: dict[str, Any], chosen: str) -> dict[str, Any] | 
 
 def _check(config: Any, args: list[str]) -> None:
     _check_checkpoints(config)
+    if config.trainer.barebones:
+        raise InputError("with --trainer.barebones Lightning keeps no figure of an evaluation: leave it out")
     given = {word.partition("=")[0].replace(".init_args.", ".") for word in args}
     for name in ("ways", "shots"):
         if config[name] and f"--data.num_{name}" in given:

@@ -2,10 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+from fewshot_pl.errors import InputError
+
+_LESS_IS_BETTER = "loss", "nll", "ece", "brier", "mse", "ci95"  # as names of figures end
+_MORE_IS_BETTER = ("accuracy",)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -14,9 +19,22 @@ class BestCheckpoint(ModelCheckpoint):
     From there Lightning resumes exactly; from an epoch's end it leaves out what follows on it, as the step of a
     schedule that watches a figure, and with ``max_steps`` an epoch's episodes. Without validation it saves at the
     epoch's end. What was best so far stays so in a folder that was moved, or is now called by another path.
+
+    Args:
+        monitor: the figure that chooses, as val/accuracy.
+        mode: whether the lowest or the highest is the best; auto knows it of the figures that are logged here.
+        kwargs: as ModelCheckpoint takes them.
+
+    Raises:
+        InputError: mode auto does not know the figure.
     """
 
     _resumes_in_place = False  # whether the checkpoint that is loaded lies in the folder that this one writes into
+
+    def __init__(
+        self, *, monitor: str | None = None, mode: Literal["auto", "min", "max"] = "auto", **kwargs: Any
+    ) -> None:
+        super().__init__(monitor=monitor, mode=_better_end(monitor) if mode == "auto" else mode, **kwargs)
 
     @property
     def state_key(self) -> str:
@@ -38,6 +56,16 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning compares paths by their text, and forgets the best score where they differ.
         super().load_state_dict(_within(str(self.dirpath), state_dict) if self._resumes_in_place else state_dict)
+
+
+def _better_end(figure: str | None) -> Literal["min", "max"]:
+    if figure is None or figure.endswith(_LESS_IS_BETTER):
+        return "min"
+    if figure.endswith(_MORE_IS_BETTER):
+        return "max"
+    raise InputError(
+        f"whether more or less of {figure} is better is not known: pass --checkpoint.mode max or --checkpoint.mode min"
+    )
 
 
 def _within(folder: str, state: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,28 @@
 """What is refused before a training starts, as it could not do what it seems to say."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fewshot_pl.errors import InputError
+from fewshot_pl.training.optimizers import check_optimizer
 
 
-def check_training(config: Any) -> None:
-    """Raise InputError where flags of a training, parsed, would do nothing or end in an error of Lightning's."""
+def check_training(config: Any, words: Sequence[str]) -> None:
+    """Raise InputError where flags of a training would do nothing or end in an error of Lightning's.
+
+    Args:
+        config: the flags, parsed.
+        words: the command line.
+    """
+    check_optimizer(config, words)
     if config.get("lr_scheduler") and not config.get("optimizer"):
         raise InputError(
             "--lr_scheduler is of the optimizer that --optimizer names: pass one, as --optimizer Adam, or leave it out"
+        )
+    if config.trainer.barebones or config.trainer.enable_checkpointing is False:
+        flag = "barebones" if config.trainer.barebones else "enable_checkpointing"
+        raise InputError(
+            f"a training keeps the checkpoint that it tests and those that it goes on from: leave out --trainer.{flag}"
         )
     if config.trainer.overfit_batches:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.plugins.io import AsyncCheckpointIO, CheckpointIO
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
@@ -38,6 +40,8 @@ from fewshot_pl.resuming import (
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 from fewshot_pl.training.checks import check_training
+from fewshot_pl.training.optimizers import replacement_sentence
+from fewshot_pl.training.saved_config import configuration_text
 from fewshot_pl.whole_files import save_text
 
 _PICTURES: dict[str, Any] = {
@@ -52,6 +56,11 @@ _NONFINITE: dict[str, Any] = {
     "help": "what to do at a step whose loss or gradient is nan or infinite: stop the training, or skip the step",
 }
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
+_DEFAULT_EPOCHS = 15
+_MAX_EPOCHS_HELP = (
+    f"stop training after so many epochs; {_DEFAULT_EPOCHS} where neither this nor max_steps or max_time, nor a Timer, "
+    "says when it ends, and -1 for no end"
+)
 
 
 class TrainCLI(LightningCLI):
@@ -67,7 +76,7 @@ class TrainCLI(LightningCLI):
             parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
             save_config_callback=None,  # a run's folder has its configuration, wherever a logger writes
             seed_everything_default=0,
-            trainer_defaults={"max_epochs": 15, "callbacks": [EpisodeRate(), progress_bar()]},
+            trainer_defaults={"callbacks": [EpisodeRate(), progress_bar()]},
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
             args=args if args is None else list(args),
             run=False,
@@ -81,6 +90,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--tf32", **TF32_FLAG)
         parser.add_argument("--pictures", **_PICTURES)
         parser.add_argument("--nonfinite", **_NONFINITE)
+        next(one for one in parser._actions if one.dest == "trainer.max_epochs").help = _MAX_EPOCHS_HELP
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -93,16 +103,19 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data", "model.init_args.num_ways", compute_fn=_train_ways, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        words = sys.argv[1:] if args is None else list(args)
+        self.words = words = sys.argv[1:] if args is None else list(args)
         chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
         named = named_class(benchmarks, chosen["data"])
         benchmark = named if named and issubclass(named, EpisodicDataModule) else EpisodicDataModule
-        parser.set_defaults(dict(zip(("checkpoint.monitor", "checkpoint.mode"), benchmark.monitor, strict=True)))
+        parser.set_defaults({"checkpoint.monitor": benchmark.monitor[0]})
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
+        if not _has_end(self.config.trainer):
+            self.config.trainer.max_epochs = _DEFAULT_EPOCHS
 
     def before_instantiate_classes(self) -> None:
         allow_tf32(self.config.tf32)
-        check_training(self.config)
+        check_training(self.config, self.words)
+        self.is_trial = bool(self.config.trainer.fast_dev_run)  # which leaves everything on the disk as it is
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         self.runs = Path(self.config.runs).expanduser()
         self.resume_from = checkpoint_to_resume(
@@ -115,27 +128,32 @@ class TrainCLI(LightningCLI):
         if self.resume_from:
             check_same_training(self.resume_from, self.model, self.datamodule)
         trainer_config = self.config_init.trainer
+        if self.config.optimizer:
+            rank_zero_info(replacement_sentence(self.config))
         guard = FiniteLoss(self.config_init.nonfinite)
-        trainer_config.callbacks = [*(trainer_config.callbacks or []), guard, *pictures(self.config_init.pictures)]
-        if trainer_config.enable_progress_bar is False:
+        callbacks = trainer_config.callbacks or []
+        given = callbacks if isinstance(callbacks, list) else [callbacks]
+        trainer_config.callbacks = [*given, guard, *pictures(self.config_init.pictures)]
+        has_bar = any(isinstance(one, ProgressBar) for one in trainer_config.callbacks)
+        if trainer_config.enable_progress_bar is False or has_bar:
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
         logs_by_default = trainer_config.logger in (None, True)
         if logs_by_default:
             kwargs["logger"] = False  # made below, as the Trainer may refuse its flags
         plugins = trainer_config.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
+        kwargs["plugins"] = _with_whole_checkpoints(plugins if isinstance(plugins, list) else [plugins])
         trainer = super().instantiate_trainer(**kwargs)
         check_processes(trainer)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
         ready = ReadyToTest(self.save_config)
         trainer.callbacks += [ready, last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
-        folder = self._folder_of_run()
+        folder = self.run_folder if self.is_trial else self._folder_of_run()
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / CHECKPOINTS)  # Lightning's choice is a folder of the logger
-        if logs_by_default:
+        if logs_by_default and folder and not self.is_trial:
             trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         return trainer
 
@@ -151,8 +169,26 @@ class TrainCLI(LightningCLI):
     @rank_zero_only
     def save_config(self) -> None:
         """Write the whole configuration into the folder of the run; a fast development run keeps none."""
-        if self.run_folder and not self.config_init.trainer.fast_dev_run:
-            save_text(self.parser.dump(self.config, skip_unset=False), self.run_folder / "config.yaml")
+        if self.run_folder and not self.is_trial:
+            text = configuration_text(partial(self.parser.dump, skip_unset=False), self.config)
+            save_text(text, self.run_folder / "config.yaml")
+
+
+def _has_end(trainer: Any) -> bool:
+    """Whether flags of the Trainer, parsed, say when training ends."""
+    callbacks = trainer.callbacks or []
+    named = [one.class_path.split(".")[-1] for one in (callbacks if isinstance(callbacks, list) else [callbacks])]
+    limits = trainer.max_epochs, trainer.max_time, None if trainer.max_steps == -1 else trainer.max_steps
+    return "Timer" in named or any(limit is not None for limit in limits)
+
+
+def _with_whole_checkpoints(plugins: list[Any]) -> list[Any]:
+    """A user's plugins with WholeCheckpoints, where none writes checkpoints in another way."""
+    writers = [plugin for plugin in plugins if isinstance(plugin, CheckpointIO)]
+    for plugin in writers:
+        if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
+            plugin.checkpoint_io = WholeCheckpoints()
+    return plugins if writers else [*plugins, WholeCheckpoints()]
 
 
 def _train_ways(data: EpisodicDataModule) -> int:

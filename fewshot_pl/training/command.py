@@ -1,7 +1,6 @@
 """train.py: fit, choose by validation, test, save the result."""
 
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.resuming import BestCheckpoint, slurm
 from fewshot_pl.runs import remove_run
 from fewshot_pl.training.cli import TrainCLI
+from fewshot_pl.training.optimizers import with_optimizer
 
 
 @partial(guarded, places="--runs or --data.cache_dir")
@@ -36,20 +36,37 @@ def train(args: Sequence[str] | None) -> None:
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
     with within_memory(_memory_cure(model, data)), slurm.queued_again(trainer):
         _fit(cli)
-        best = _best_checkpoint(trainer)
+        best = None if cli.is_trial else _best_checkpoint(trainer)
         if best:
             _load_weights(model, trainer, best)
         tested = trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return
-    assert cli.run_folder is not None
-    file = cli.run_folder / "results.json"
     result: dict[str, Any] = {}  # stays so where --trainer.limit_test_batches leaves nothing to test on
     if tested:
         result = result_of(model, data, trainer, "test", time.monotonic() - started)
-        result |= _repetition(cli, model, sys.argv[1:] if args is None else args)
+        result |= _repetition(cli, model)
         print_result(result)
-        result |= {"checkpoint": best, "config": _saved_config(cli.run_folder)}
+    if cli.is_trial:
+        print("Nothing is saved of a fast development run")
+    else:
+        _save(cli, result, best)
+
+
+def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
+    """Save a result, find out when its model is to call an image unknown, and say where all is.
+
+    Args:
+        cli: which has trained.
+        result: empty where nothing was tested.
+        best: the checkpoint that validation chose, if any was kept.
+    """
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    assert cli.run_folder is not None
+    file = cli.run_folder / "results.json"
+    if result:
+        config = _saved_config(cli.run_folder)
+        result = with_optimizer(result, config) | {"checkpoint": best, "config": config}
         save_result(result, file)  # nothing of what follows can lose it
     with within_memory(_memory_cure(model, data)):  # a Trainer leaves the model in main memory
         rates = calibrate(model.to(trainer.strategy.root_device), data, Path(best)) if best else None
@@ -66,20 +83,19 @@ def train(args: Sequence[str] | None) -> None:
         trainer.logger.experiment.flush()
 
 
-def _repetition(cli: TrainCLI, model: FewShotAlgorithm, words: Sequence[str]) -> dict[str, Any]:
+def _repetition(cli: TrainCLI, model: FewShotAlgorithm) -> dict[str, Any]:
     """What else a result needs, beside the sizes, seeds and versions that any has, so that training can be repeated."""
     return {
         "training_seed": model.training_seed,
         "num_devices": cli.trainer.world_size,
         "num_threads": torch.get_num_threads(),  # sums of other parts are rounded in another way
-        "command": shlex.join(["train.py", *words]),
+        "command": shlex.join(["train.py", *cli.words]),
     }
 
 
 def _saved_config(run_folder: Path) -> Any:
-    """The whole configuration of a run; None of a fast development run, which saves none."""
-    file = run_folder / "config.yaml"
-    return yaml.safe_load(file.read_text("utf-8")) if file.is_file() else None
+    """The whole configuration of a run."""
+    return yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))
 
 
 def _fit(cli: TrainCLI) -> None:
@@ -97,7 +113,7 @@ def _fit(cli: TrainCLI) -> None:
 
 
 def _best_checkpoint(trainer: Trainer) -> str | None:
-    """The checkpoint that validation chose; None where none was kept, as in a fast development run."""
+    """The checkpoint that validation chose; None where none was kept."""
     ours = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint) and one.monitor]
     return (ours[0].best_model_path or None) if ours else None
 

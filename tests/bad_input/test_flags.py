@@ -55,6 +55,19 @@ FLAGS = {
     "a negative learning rate": Bad("train --model.learning_rate -1", "--model.learning_rate must be"),
     "a chunk of no tasks": Bad("train --model.task_chunk -1", "--model.task_chunk must be at least 1"),
     "a negative number of steps to halve after": Bad("train --model.lr_halve_every -1", "must be at least 0, not -1"),
+    "no checkpoints": Bad("train --trainer.enable_checkpointing false", "leave out --trainer.enable_checkpointing"),
+    "nothing but steps": Bad("train --trainer.barebones true", "leave out --trainer.barebones"),
+    "nothing but steps of an evaluation": Bad(
+        "evaluate --ckpt_path protonet.ckpt --trainer.barebones true", "Lightning keeps no figure"
+    ),
+    "an optimiser that takes a step's loss several times": Bad("train --optimizer LBFGS", "pass Adam or another"),
+    "an optimiser of sparse gradients": Bad("train --optimizer SparseAdam", "takes sparse gradients alone"),
+    "a learning rate of an optimiser that is replaced": Bad(
+        "train --optimizer Adam --model.init_args.learning_rate=1", "pass --optimizer.lr"
+    ),
+    "a schedule of an optimiser that is replaced": Bad(
+        "train --model.lr_halve_every 5 --optimizer Adam", "--lr_scheduler for a rate that falls"
+    ),
     "a schedule of no optimiser": Bad("train --lr_scheduler StepLR --lr_scheduler.step_size 1", "pass one, as --opt"),
     "a part of the episodes to overfit": Bad("train --trainer.overfit_batches 1", "--trainer.limit_train_batches"),
     "tasks side by side of another": Bad(
@@ -78,6 +91,7 @@ FLAGS = {
     "an unknown picture": Bad("train --pictures confuson", "--pictures takes"),
     "all pictures and one": Bad("train --pictures all episode", "--pictures all stands for itself"),
     "an unknown optimiser": Bad("train --optimizer Adamm", "--optimizer"),
+    "a figure of no known direction": Bad("train --checkpoint.monitor val/own", "pass --checkpoint.mode max or"),
     "an unknown direction": Bad("train --checkpoint.mode up", "mode"),
     "a file for the folder of runs": Bad("train --runs protonet.ckpt", "protonet.ckpt"),
     "a name too long for a disk": Bad(f"train --data.root {'x' * 300}", "xxx"),

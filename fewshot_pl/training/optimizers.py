@@ -1,0 +1,51 @@
+"""What --optimizer takes the place of: an algorithm's own optimizer, with the arguments that only this one reads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fewshot_pl.errors import InputError
+
+_OWN = ("learning_rate", "lr_halve_every", "generator_learning_rate", "beta1", "beta2")
+_UNFIT = {"LBFGS": "takes the loss of a step several times", "SparseAdam": "takes sparse gradients alone"}
+
+
+def check_optimizer(config: Any, words: Sequence[str]) -> None:
+    """Raise InputError where --optimizer cannot train, or a word of the command line is for what it replaces.
+
+    A configuration file may hold such settings, as complete ones do: they cannot be taken out of it.
+
+    Args:
+        config: the flags, parsed.
+        words: the command line.
+    """
+    if not config.get("optimizer"):
+        return
+    if (name := config.optimizer.class_path.split(".")[-1]) in _UNFIT:
+        raise InputError(f"--optimizer {name} {_UNFIT[name]}, which training here does not give: pass Adam or another")
+    given = {word.partition("=")[0].replace(".init_args.", ".") for word in words}
+    for name in _OWN:
+        if f"--model.{name}" in given:
+            raise InputError(
+                f"--model.{name} is of the optimizer that --optimizer replaces, and would do nothing: leave it out, "
+                "and pass --optimizer.lr, and --lr_scheduler for a rate that falls"
+            )
+
+
+def replacement_sentence(config: Any) -> str:
+    """What --optimizer makes of the algorithm's own settings, in one sentence."""
+    algorithm, optimizer = (config[key].class_path.split(".")[-1] for key in ("model", "optimizer"))
+    unread = ", ".join(f"--model.{name}" for name in _OWN if name in config.model.init_args)
+    return f"--optimizer {optimizer} replaces the optimizer of {algorithm}: {unread} do nothing"
+
+
+def with_optimizer(result: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """A result with the optimizer that --optimizer named, if any, in place of settings that did nothing.
+
+    Args:
+        result: with ``model_parameters``.
+        config: the whole configuration, as it is saved.
+    """
+    if not config["optimizer"]:
+        return result
+    read = {name: value for name, value in result["model_parameters"].items() if name not in _OWN}
+    return {**result, "model_parameters": read, **{key: config[key] for key in ("optimizer", "lr_scheduler")}}
