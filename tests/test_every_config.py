@@ -126,6 +126,12 @@ def test_gradients_are_clipped_on_the_scale_of_mamls_code(path, made):
         assert cli.trainer.gradient_clip_val * factor == pytest.approx(10, rel=1e-3)
 
 
+@pytest.mark.parametrize("path", [path for path in ALGORITHMS + PAPER if "relation_net" in path.stem], ids=stem)
+def test_relation_networks_are_clipped_as_in_their_code(path, made):
+    model = made(f"--config={path}", *(["--data=Glyphs"] if path in ALGORITHMS else [])).model
+    assert model.max_gradient_norm == 0.5 and len(model.clipped_networks()) == 2
+
+
 @pytest.mark.parametrize("path", PAPER, ids=stem)
 def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
     config = content(path)

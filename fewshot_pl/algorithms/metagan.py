@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot_pl.algorithms.arguments import check_precision
 from fewshot_pl.algorithms.base import FewShotAlgorithm, training_accuracy
@@ -73,6 +73,8 @@ class MetaGAN(FewShotAlgorithm):
         beta1: Adam's, for both players.
         beta2: Adam's, for both players.
         generator_width: channels of E's first and G's last layer; the others have two or four times as many.
+        max_gradient_norm: D's gradient, with ``relation_net`` f's and the head's each, is scaled down to this norm in
+            training, before what ``--trainer.gradient_clip_val`` does; 0 leaves it. 0.5 is of Relation Networks' code.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class MetaGAN(FewShotAlgorithm):
         beta1: float = 0.5,
         beta2: float = 0.9,
         generator_width: int = 64,
+        max_gradient_norm: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -103,6 +106,7 @@ class MetaGAN(FewShotAlgorithm):
         self.num_inner_steps_test = num_inner_steps if num_inner_steps_test is None else num_inner_steps_test
         self.generator_learning_rate = generator_learning_rate
         self.betas = (beta1, beta2)
+        self.max_gradient_norm = max_gradient_norm
         self.discriminator: Discriminator
         if classifier == "maml":
             self.num_ways = num_ways
@@ -199,6 +203,9 @@ class MetaGAN(FewShotAlgorithm):
         ]
         optimizer = torch.optim.Adam(players, betas=self.betas)
         return self.halving(optimizer) if self.lr_halve_every else optimizer
+
+    def clipped_networks(self) -> list[nn.Module]:
+        return self.discriminator.networks()
 
     # Evaluation ------------------------------------------------------------------------------------------
 

@@ -1,8 +1,11 @@
 """MetaGAN against its base learners, its definition, finite differences, and two moons, in float64."""
 
+import math
+
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
+from pytorch_lightning import Trainer
 from torch import nn
 from torch.nn import functional as F
 
@@ -219,6 +222,25 @@ def test_one_adam_has_a_group_for_each_player():
     halved = build(lr_halve_every=5).configure_optimizers()["lr_scheduler"]
     assert (halved["scheduler"].step_size, halved["interval"]) == (5, "step")
     assert build().configure_optimizers().param_groups[1]["betas"] == (0.5, 0.9)
+
+
+@pytest.mark.parametrize("max_gradient_norm", [0.5, 0])
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_gradients_of_the_discriminators_networks_are_clipped_apart(classifier, max_gradient_norm):
+    model = build(classifier, max_gradient_norm=max_gradient_norm)
+    model.trainer = Trainer(logger=False, accelerator="cpu")
+    d = model.discriminator
+    clipped = [d.learner] if classifier == "maml" else [d.backbone, d.head]
+    norms = [*zip(clipped, (3.0, 0.25), strict=False), (model.generator, 3.0), (model.task_encoder, 3.0)]
+    for network, norm in norms:
+        length = math.sqrt(sum(parameter.numel() for parameter in network.parameters()))
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, norm / length)
+    model.configure_gradient_clipping(torch.optim.SGD(model.parameters(), lr=1.0), None, None)
+    for network, norm in norms:
+        after = torch.stack([parameter.grad.norm() for parameter in network.parameters()]).norm().item()
+        most = max_gradient_norm if network in clipped and max_gradient_norm else norm
+        assert after == pytest.approx(min(norm, most), rel=1e-4)
 
 
 # Finite differences ----------------------------------------------------------------------------------
