@@ -40,8 +40,9 @@ class MetaGAN(FewShotAlgorithm):
     where LSE is log-sum-exp over the N classes. G draws from noise and from the mean of an encoder E over the support.
     Learned: D, G and E. With classifier ``maml``, D adapts to a task by gradient steps on L_D of the support, of as
     many generated images and of the unlabelled images, or else of the support again; then L_D and L_G are those of the
-    adapted D on the queries and as many other generated images. With ``relation_net`` D is a Relation Network, and
-    nothing is adapted. At test D adapts likewise, and classifies by the N logits alone.
+    adapted D on the queries and as many other generated images. With ``relation_net`` D is a Relation Network, nothing
+    is adapted, and unlabelled images of the support have no part. At test D adapts likewise, and classifies by the N
+    logits alone.
 
     A training task without labels has no cross-entropy; a Relation Network then counts each of its support images as a
     class of its own.

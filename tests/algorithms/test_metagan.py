@@ -370,6 +370,17 @@ def test_unlabelled_images_of_the_support_adapt_at_test(episode):
     assert torch.equal(no_inner_loop(more), no_inner_loop(episode))
 
 
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_unlabelled_images_of_the_support_are_for_an_inner_loop(classifier, episode):
+    model, more = build(classifier), with_unlabelled(episode)
+    loss, of_other_support, of_other_queries = (
+        losses_of(model, images)["real_loss"]
+        for images in (more, more._replace(support_u=-more.support_u), more._replace(query_u=-more.query_u))
+    )
+    assert torch.equal(of_other_support, loss) == (classifier == "relation_net")
+    assert not torch.equal(of_other_queries, loss)
+
+
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
 def test_the_same_images_as_unlabelled_are_the_supervised_setting(task_parallel, episode):
     model = build(task_parallel=task_parallel)
