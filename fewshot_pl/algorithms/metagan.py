@@ -44,8 +44,8 @@ class MetaGAN(FewShotAlgorithm):
     is adapted, and unlabelled images of the support have no part. At test D adapts likewise, and classifies by the N
     logits alone.
 
-    A training task without labels has no cross-entropy; a Relation Network then counts each of its support images as a
-    class of its own.
+    A training task without labels has no cross-entropy, and a step's loss is the mean over all its tasks; a Relation
+    Network then counts each of its support images as a class of its own.
 
     There is no code of the authors'. Choices: both players take one step at a time, G on the non-saturating loss;
     generated images of the inner loop, and in L_G the adapted D, are constants to G; real and generated images pass
@@ -155,7 +155,7 @@ class MetaGAN(FewShotAlgorithm):
 
     def _round(self, part: Part, in_parts: bool) -> Round:
         """How tasks that all have labels, or all have none, were played."""
-        tasks, noise, has_labels, share = part
+        tasks, noise, has_labels, _ = part
         num_ways = self.checked_ways(tasks) if has_labels else 0
         unlabelled = [images for images in (tasks.support_u, tasks.query_u) if images is not None]
 
@@ -168,12 +168,12 @@ class MetaGAN(FewShotAlgorithm):
             support_fakes = model.generator(z_support, code).detach()
             support = SupportSet(x, y if has_labels else None, num_ways, support_u, support_fakes)
             queries = QuerySet(query_x, query_y if has_labels else None, query_u, model.generator(z_query, code))
-            return model._played(support, queries, share)
+            return model._played(support, queries)
 
         return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=in_parts))
 
-    def _played(self, support: SupportSet, queries: QuerySet, share: float) -> Round:
-        """How one task was played; so large a share of the tasks has labels."""
+    def _played(self, support: SupportSet, queries: QuerySet) -> Round:
+        """How one task was played."""
         phi = self.discriminator.adapted(support, self.num_steps)
 
         def said(parameters: Parameters, images: Tensor) -> Tensor:
@@ -186,9 +186,7 @@ class MetaGAN(FewShotAlgorithm):
         on_queries = said(phi, queries.x)  # the last pass, whose statistics norm ``running`` keeps
         real_loss = real_losses(on_queries if on_unlabelled is None else on_unlabelled).mean()
         supervised_loss = None if queries.y is None else self.query_loss(on_queries[None], queries.y[None])
-        # A mean over tasks with labels, which is to be one over all tasks.
-        weighed = None if supervised_loss is None else supervised_loss / share
-        discriminator_loss = self.weights.total(weighed, real_loss, fake_loss)
+        discriminator_loss = self.weights.total(supervised_loss, real_loss, fake_loss)
         # Each loss is a constant to the other player: one step on the sum is a step of both.
         loss = discriminator_loss + generator_loss
         told = torch.zeros_like(loss) if supervised_loss is None else supervised_loss

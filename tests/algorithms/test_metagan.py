@@ -306,14 +306,29 @@ def test_tasks_without_labels_add_to_all_but_the_supervised_loss(classifier, tas
 
     mixed, labelled, unlabelled = (losses(which) for which in ([0, 1, 2], [0, 2], [1]))
     assert unlabelled.keys() == labelled.keys() - {"supervised_loss", "accuracy"}
-    for name in ("real_loss", "fake_loss", "generator_loss"):
+    for name in ("loss", "discriminator_loss", "real_loss", "fake_loss", "generator_loss"):
         expected = (2 * labelled[name] + unlabelled[name]) / 3
         torch.testing.assert_close(mixed[name], expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(mixed["supervised_loss"], labelled["supervised_loss"], rtol=0, atol=1e-12)
-    in_all = sum(mixed[name] for name in ("supervised_loss", "real_loss", "fake_loss", "generator_loss"))
-    torch.testing.assert_close(mixed["loss"], in_all, rtol=0, atol=1e-12)
+    in_all = sum(mixed[name] for name in ("real_loss", "fake_loss", "generator_loss"))
+    torch.testing.assert_close(mixed["loss"], in_all + 2 / 3 * mixed["supervised_loss"], rtol=0, atol=1e-12)
     unlabelled["loss"].backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("without", [slice(0), slice(1), slice(2)])
+def test_accumulated_tasks_make_the_step_of_one_batch(without, classifier, monkeypatch):
+    model, noise = build(classifier), torch.randn(2, NUM_WAYS * 5, 100)
+    episode = without_labels(random_episode(dtype=FLOAT64), without)
+
+    def gradient(which):
+        monkeypatch.setattr(model, "task_noise", lambda *shape: noise[which])
+        return gradients(model.training_losses(episode.tasks(which))["loss"], model.parameters())
+
+    of_both, *of_each = (gradient(which) for which in ([0, 1], [0], [1]))
+    accumulated = tuple((first + second) / 2 for first, second in zip(*of_each, strict=True))
+    torch.testing.assert_close(accumulated, of_both, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["transductive", "running"])
