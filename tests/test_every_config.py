@@ -30,6 +30,7 @@ REGRESSION = [path for path in DATA if path.stem == "sinusoid"]
 LIKE_MINI_IMAGENET = {"cub", "dtd", "fgvc_aircraft", "fungi", "tiered_imagenet", "vgg_flowers"}
 MEET_ALL = [path for path in DATA if path not in REGRESSION and path.stem not in LIKE_MINI_IMAGENET]
 TAKE_TURNS = [path for path in DATA if path.stem in LIKE_MINI_IMAGENET]
+METAGAN_ON_MAML = [path for path in PAPER if content(path)["model"]["init_args"].get("classifier") == "maml"]
 PAIRS = [*itertools.product(ALGORITHMS, MEET_ALL), *zip(itertools.cycle(ALGORITHMS), TAKE_TURNS)]
 REGRESSORS = [path for path in ALGORITHMS if getattr(algorithms, content_class(path)).regresses]
 MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression needs of any algorithm
@@ -130,6 +131,17 @@ def test_gradients_are_clipped_on_the_scale_of_mamls_code(path, made):
 def test_relation_networks_are_clipped_as_in_their_code(path, made):
     model = made(f"--config={path}", *(["--data=Glyphs"] if path in ALGORITHMS else [])).model
     assert model.max_gradient_norm == 0.5 and len(model.clipped_networks()) == 2
+
+
+@pytest.mark.parametrize("path", METAGAN_ON_MAML, ids=stem)
+def test_metagan_differs_in_its_game_alone_from_the_maml_to_compare_with(path, made):
+    base, *flags = header_of(path)["Base"].partition(",")[0].split()
+    for section in ("trainer", "data"):
+        assert content(path)[section] == content(path.with_stem(base))[section]
+    ours = made(f"--config={path}").model.hparams
+    theirs = made(f"--config={path.with_stem(base)}", *flags).model.hparams
+    shared = theirs.keys() & ours.keys()
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)
