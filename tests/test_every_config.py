@@ -8,6 +8,8 @@ import yaml
 from random_images import ONE_SMALL_BATCH, give_random_images
 
 from fewshot_pl import algorithms
+from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.cli import TrainCLI, train
 from fewshot_pl.registries import concrete_classes
 from fewshot_pl.resuming.best_checkpoint import BestCheckpoint
@@ -21,6 +23,12 @@ def content(path):
 
 def content_class(path):
     return content(path)["model"]["class_path"]
+
+
+def adapts_with_batch_norm(path):
+    arguments, algorithm = content(path)["model"]["init_args"], getattr(algorithms, content_class(path))
+    adapts = issubclass(algorithm, GradientAlgorithm) or arguments.get("classifier") == "maml"
+    return adapts and arguments["norm"] != "none"
 
 
 ALGORITHMS, DATA, PAPER = (sorted((ROOT / "configs" / kind).glob("*.yaml")) for kind in ("algorithm", "data", "paper"))
@@ -131,6 +139,11 @@ def test_gradients_are_clipped_on_the_scale_of_mamls_code(path, made):
 def test_relation_networks_are_clipped_as_in_their_code(path, made):
     model = made(f"--config={path}", *(["--data=Glyphs"] if path in ALGORITHMS else [])).model
     assert model.max_gradient_norm == 0.5 and len(model.clipped_networks()) == 2
+
+
+@pytest.mark.parametrize("path", [path for path in PAPER if adapts_with_batch_norm(path)], ids=stem)
+def test_batch_norm_adds_to_the_variance_what_the_papers_code_adds(path, made):
+    assert {layer.eps for layer in episodic_norms(made(f"--config={path}").model)} == {1e-3}  # TensorFlow's, and Ravi's
 
 
 @pytest.mark.parametrize("path", METAGAN_ON_MAML, ids=stem)

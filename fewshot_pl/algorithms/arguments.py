@@ -30,6 +30,8 @@ def check_arguments(algorithm: str, given: Mapping[str, Any], carries_statistics
         raise InputError(f"{algorithm} takes no tasks side by side: leave out --model.task_parallel side_by_side")
     if not 0 <= given["learning_rate"] < math.inf:
         raise InputError(f"--model.learning_rate must be a number from 0, not {given['learning_rate']}")
+    if (eps := given.get("norm_eps")) is not None and not 0 < eps < math.inf:
+        raise InputError(f"--model.norm_eps must be a number above 0, or null, not {eps}")
     for name in ("num_inner_steps", "num_inner_steps_test", "lr_halve_every"):
         if (steps := given.get(name) or 0) < 0:
             raise InputError(f"--model.{name} must be at least 0, not {steps}")

@@ -20,6 +20,7 @@ from fewshot_pl.algorithms.game import Part, QuerySet, Round, by_labels, mean_ov
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
+from fewshot_pl.backbones.normalization import set_norm_eps
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
@@ -61,6 +62,7 @@ class MetaGAN(FewShotAlgorithm):
         backbone: of D, see ``build_backbone``; for ``relation_net`` it is ``conv4-maps``.
         backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
         norm: where D's batch norm takes its statistics from; E and G have none.
+        norm_eps: what D's batch norm adds to the variance; default 1e-5. MAML's code adds 1e-3.
         real_weight: of the loss on unlabelled images; with both weights 0 there is no game, and D is trained as ever.
         fake_weight: of the loss on generated images.
         inner_lr: ``maml``'s, as are the next four.
@@ -87,6 +89,7 @@ class MetaGAN(FewShotAlgorithm):
         backbone: str = "conv4",
         backbone_weights: str | None = None,
         norm: Norm = "transductive",
+        norm_eps: float | None = None,
         real_weight: float = 1.0,
         fake_weight: float = 1.0,
         inner_lr: float = 0.4,
@@ -121,6 +124,7 @@ class MetaGAN(FewShotAlgorithm):
                 f"--model.classifier relation_net compares feature maps, not those of {backbone}: "
                 "pass --model.backbone conv4-maps"
             )
+        set_norm_eps(self.discriminator, norm_eps)
         sizes = _NUM_NOISE, 4 * generator_width, generator_width
         # DDP waits for the gradients of all that is trained.
         self.task_encoder = TaskEncoder(image_shape, generator_width).requires_grad_(self.is_game)
