@@ -168,9 +168,10 @@ def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
     assert config["data"]["init_args"].keys() >= {*sizes, "num_val_episodes", "num_test_episodes"}
 
 
-@pytest.mark.parametrize("shots", ["1shot", "5shot"])
-def test_prototypical_networks_on_omniglot_stop_and_choose_by_validation_loss(shots, made):
-    trainer = made(f"--config=configs/paper/protonet_omniglot_{shots}.yaml").trainer
+@pytest.mark.parametrize("path", [path for path in PAPER if content_class(path) == "ProtoNet"], ids=stem)
+def test_prototypical_networks_stop_and_choose_by_validation_loss(path, made):
+    trainer = made(f"--config={path}").trainer
+    assert trainer.max_epochs == 1000
     (stopping,) = trainer.early_stopping_callbacks
     assert (stopping.monitor, stopping.mode, stopping.patience) == ("val/nll", "min", 200)
     (choosing,) = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)]
