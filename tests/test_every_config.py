@@ -8,6 +8,8 @@ import yaml
 from random_images import ONE_SMALL_BATCH, give_random_images
 
 from fewshot_pl import algorithms
+from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.cli import TrainCLI, train
 from fewshot_pl.registries import concrete_classes
 from fewshot_pl.resuming.best_checkpoint import BestCheckpoint
@@ -23,6 +25,12 @@ def content_class(path):
     return content(path)["model"]["class_path"]
 
 
+def adapts_with_batch_norm(path):
+    arguments, algorithm = content(path)["model"]["init_args"], getattr(algorithms, content_class(path))
+    adapts = issubclass(algorithm, GradientAlgorithm) or arguments.get("classifier") == "maml"
+    return adapts and arguments["norm"] != "none"
+
+
 ALGORITHMS, DATA, PAPER = (sorted((ROOT / "configs" / kind).glob("*.yaml")) for kind in ("algorithm", "data", "paper"))
 NAMES = concrete_classes(algorithms)
 REGRESSION = [path for path in DATA if path.stem == "sinusoid"]
@@ -30,6 +38,7 @@ REGRESSION = [path for path in DATA if path.stem == "sinusoid"]
 LIKE_MINI_IMAGENET = {"cub", "dtd", "fgvc_aircraft", "fungi", "tiered_imagenet", "vgg_flowers"}
 MEET_ALL = [path for path in DATA if path not in REGRESSION and path.stem not in LIKE_MINI_IMAGENET]
 TAKE_TURNS = [path for path in DATA if path.stem in LIKE_MINI_IMAGENET]
+METAGAN_ON_MAML = [path for path in PAPER if content(path)["model"]["init_args"].get("classifier") == "maml"]
 PAIRS = [*itertools.product(ALGORITHMS, MEET_ALL), *zip(itertools.cycle(ALGORITHMS), TAKE_TURNS)]
 REGRESSORS = [path for path in ALGORITHMS if getattr(algorithms, content_class(path)).regresses]
 MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression needs of any algorithm
@@ -126,6 +135,28 @@ def test_gradients_are_clipped_on_the_scale_of_mamls_code(path, made):
         assert cli.trainer.gradient_clip_val * factor == pytest.approx(10, rel=1e-3)
 
 
+@pytest.mark.parametrize("path", [path for path in ALGORITHMS + PAPER if "relation_net" in path.stem], ids=stem)
+def test_relation_networks_are_clipped_as_in_their_code(path, made):
+    model = made(f"--config={path}", *(["--data=Glyphs"] if path in ALGORITHMS else [])).model
+    assert model.max_gradient_norm == 0.5 and len(model.clipped_networks()) == 2
+
+
+@pytest.mark.parametrize("path", [path for path in PAPER if adapts_with_batch_norm(path)], ids=stem)
+def test_batch_norm_adds_to_the_variance_what_the_papers_code_adds(path, made):
+    assert {layer.eps for layer in episodic_norms(made(f"--config={path}").model)} == {1e-3}  # TensorFlow's, and Ravi's
+
+
+@pytest.mark.parametrize("path", METAGAN_ON_MAML, ids=stem)
+def test_metagan_differs_in_its_game_alone_from_the_maml_to_compare_with(path, made):
+    base, *flags = header_of(path)["Base"].partition(",")[0].split()
+    for section in ("trainer", "data"):
+        assert content(path)[section] == content(path.with_stem(base))[section]
+    ours = made(f"--config={path}").model.hparams
+    theirs = made(f"--config={path.with_stem(base)}", *flags).model.hparams
+    shared = theirs.keys() & ours.keys()
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
 @pytest.mark.parametrize("path", PAPER, ids=stem)
 def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
     config = content(path)
@@ -137,9 +168,10 @@ def test_a_reproduction_states_every_setting_that_decides_its_figure(path):
     assert config["data"]["init_args"].keys() >= {*sizes, "num_val_episodes", "num_test_episodes"}
 
 
-@pytest.mark.parametrize("shots", ["1shot", "5shot"])
-def test_prototypical_networks_on_omniglot_stop_and_choose_by_validation_loss(shots, made):
-    trainer = made(f"--config=configs/paper/protonet_omniglot_{shots}.yaml").trainer
+@pytest.mark.parametrize("path", [path for path in PAPER if content_class(path) == "ProtoNet"], ids=stem)
+def test_prototypical_networks_stop_and_choose_by_validation_loss(path, made):
+    trainer = made(f"--config={path}").trainer
+    assert trainer.max_epochs == 1000
     (stopping,) = trainer.early_stopping_callbacks
     assert (stopping.monitor, stopping.mode, stopping.patience) == ("val/nll", "min", 200)
     (choosing,) = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)]

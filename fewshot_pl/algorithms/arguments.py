@@ -13,7 +13,7 @@ _COUNTS = (
 )
 _FROM_ZERO = (
     *("num_inner_steps", "num_inner_steps_test", "inner_lr", "learning_rate", "generator_learning_rate"),
-    *("lr_halve_every", "max_gradient_norm", "norm_eps", "kl_weight", "real_weight", "fake_weight"),
+    *("lr_halve_every", "max_gradient_norm", "kl_weight", "real_weight", "fake_weight"),
 )
 _RANGES: dict[str, tuple[float, float]] = {  # of the arguments that an algorithm has among these
     **dict.fromkeys(_COUNTS, (1, math.inf)),
@@ -46,6 +46,8 @@ def check_arguments(algorithm: type, given: Mapping[str, Any], carries_statistic
         raise InputError(
             f"{algorithm.__name__} takes no tasks side by side: leave out --model.task_parallel side_by_side"
         )
+    if (eps := given.get("norm_eps")) is not None and not 0 < eps < math.inf:
+        raise InputError(f"--model.norm_eps must be a number above 0, or null, not {eps}")
     for name, (least, most) in _RANGES.items():
         value = given.get(name)
         if value is not None and not (least <= value <= most and math.isfinite(value)):

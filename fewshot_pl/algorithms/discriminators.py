@@ -56,6 +56,10 @@ class Discriminator(nn.Module, ABC):
     def features(self, images: Tensor) -> Tensor:
         """The features [n, ...] of images [n, C, H, W], which pass in a batch of their own, before any adaptation."""
 
+    def networks(self) -> list[nn.Module]:
+        """The networks that make it up, whose gradients are clipped each by itself."""
+        return [self]
+
 
 class AdaptedLearner(Discriminator):
     """MAML's: a learner after ``num_steps`` of gradient descent on L_D of the support."""
@@ -134,6 +138,9 @@ class RelationClassifier(Discriminator):
     def features(self, images: Tensor) -> Tensor:
         features: Tensor = self.backbone(images)
         return features
+
+    def networks(self) -> list[nn.Module]:
+        return [self.backbone, self.head]
 
     def _features(self, support_x: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """The features of the support and of images: as RelationNet passes them, together but in ``transductive``."""

@@ -13,6 +13,7 @@ from fewshot_pl.algorithms.side_by_side import full_groups, parted
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.learner import query_logits_at
+from fewshot_pl.backbones.normalization import set_norm_eps
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
@@ -30,6 +31,8 @@ class GradientAlgorithm(FewShotAlgorithm):
         backbone: name of the network below the linear head, see ``build_backbone``.
         backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
         norm: where batch norm takes its statistics from; ``transductive``, the papers', is the batch at hand.
+        norm_eps: what batch norm adds to the variance; default what the backbone's own do, torch's 1e-5 but of some of
+            timm's. The code of MAML, Reptile and the LSTM meta-learner adds 1e-3.
         num_inner_steps: steps on the support in training.
         num_inner_steps_test: in validation and test; default as in training.
     """
@@ -43,6 +46,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         backbone: str = "conv4",
         backbone_weights: str | None = None,
         norm: Norm = "transductive",
+        norm_eps: float | None = None,
         num_inner_steps: int = 1,
         num_inner_steps_test: int | None = None,
         **kwargs: Any,
@@ -53,6 +57,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         self.num_inner_steps = num_inner_steps
         self.num_inner_steps_test = num_inner_steps if num_inner_steps_test is None else num_inner_steps_test
         self.learner = build_learner(backbone, image_shape, norm, num_ways, backbone_weights)
+        set_norm_eps(self.learner, norm_eps)
 
     def setup(self, stage: str) -> None:
         check_precision(type(self).__name__, str(self.trainer.precision))

@@ -11,7 +11,7 @@ from fewshot_pl.algorithms.adaptation import learner_gradient
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import Norm
-from fewshot_pl.backbones.normalization import Statistics, episodic_norms, given_statistics, observed_statistics
+from fewshot_pl.backbones.normalization import Statistics, given_statistics, observed_statistics
 from fewshot_pl.backbones.passes import observing
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
@@ -53,7 +53,6 @@ class LSTMMetaLearner(GradientAlgorithm):
             in its sigmoid there (``pre_activations``, the paper's code).
         divide_by_batch: divide g_t, the gradient of a mean, by the number of support images once more, as the code.
         norm_momentum: weight of a new batch in the running average of norm ``episode``: 0.9, with 5 shots 0.95.
-        norm_eps: what batch norm adds to the variance.
         max_gradient_norm: the gradient of everything that is learned is scaled down to this norm in training, before
             what ``--trainer.gradient_clip_val`` does; 0 leaves it.
     """
@@ -64,20 +63,18 @@ class LSTMMetaLearner(GradientAlgorithm):
         self,
         backbone: str = "conv4-32",
         norm: Norm = "episode",
+        norm_eps: float | None = 1e-3,
         num_inner_steps: int = 12,
         hidden_size: int = 20,
         gate_recursion: GateRecursion = "values",
         divide_by_batch: bool = False,
         norm_momentum: float = 0.9,
-        norm_eps: float = 1e-3,
         max_gradient_norm: float = 0.25,
         **kwargs: Any,
     ) -> None:
-        super().__init__(backbone=backbone, norm=norm, num_inner_steps=num_inner_steps, **kwargs)
+        super().__init__(backbone=backbone, norm=norm, norm_eps=norm_eps, num_inner_steps=num_inner_steps, **kwargs)
         if num_inner_steps < 1:
             raise InputError("LSTMMetaLearner learns to take steps: --model.num_inner_steps must be at least 1")
-        for layer in episodic_norms(self.learner):
-            layer.eps = norm_eps
         self.meta_lstm = _MetaLSTM(hidden_size, gate_recursion)
         self.divide_by_batch = divide_by_batch
         self.norm_momentum = norm_momentum

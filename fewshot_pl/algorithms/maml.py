@@ -31,7 +31,8 @@ class MAML(GradientAlgorithm):
     Adapted: a copy of all of theta.
 
     Differs from the paper's code: batch norm's scale and shift are adapted too (the code has no scale and does not
-    adapt the shift), and the head starts from Xavier's distribution on every benchmark.
+    adapt the shift), its epsilon is by default 1e-5, not 1e-3 (``norm_eps``), and the head starts from Xavier's
+    distribution on every benchmark.
 
     On a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side, in training and evaluation. On a
     GPU, and with ``side_by_side``, all tasks of a training step do, or ``task_chunk`` of them; on a GPU their queries

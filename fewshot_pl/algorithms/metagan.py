@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot_pl.algorithms.arguments import check_precision
 from fewshot_pl.algorithms.base import FewShotAlgorithm, training_accuracy
@@ -20,6 +20,7 @@ from fewshot_pl.algorithms.game import Part, QuerySet, Round, by_labels, mean_ov
 from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
+from fewshot_pl.backbones.normalization import set_norm_eps
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
@@ -40,11 +41,12 @@ class MetaGAN(FewShotAlgorithm):
     where LSE is log-sum-exp over the N classes. G draws from noise and from the mean of an encoder E over the support.
     Learned: D, G and E. With classifier ``maml``, D adapts to a task by gradient steps on L_D of the support, of as
     many generated images and of the unlabelled images, or else of the support again; then L_D and L_G are those of the
-    adapted D on the queries and as many other generated images. With ``relation_net`` D is a Relation Network, and
-    nothing is adapted. At test D adapts likewise, and classifies by the N logits alone.
+    adapted D on the queries and as many other generated images. With ``relation_net`` D is a Relation Network, nothing
+    is adapted, and unlabelled images of the support have no part. At test D adapts likewise, and classifies by the N
+    logits alone.
 
-    A training task without labels has no cross-entropy; a Relation Network then counts each of its support images as a
-    class of its own.
+    A training task without labels has no cross-entropy, and a step's loss is the mean over all its tasks; a Relation
+    Network then counts each of its support images as a class of its own.
 
     There is no code of the authors'. Choices: both players take one step at a time, G on the non-saturating loss;
     generated images of the inner loop, and in L_G the adapted D, are constants to G; real and generated images pass
@@ -60,6 +62,7 @@ class MetaGAN(FewShotAlgorithm):
         backbone: of D, see ``build_backbone``; for ``relation_net`` it is ``conv4-maps``.
         backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
         norm: where D's batch norm takes its statistics from; E and G have none.
+        norm_eps: what D's batch norm adds to the variance; default 1e-5. MAML's code adds 1e-3.
         real_weight: of the loss on unlabelled images; with both weights 0 there is no game, and D is trained as ever.
         fake_weight: of the loss on generated images.
         inner_lr: ``maml``'s, as are the next four.
@@ -73,6 +76,8 @@ class MetaGAN(FewShotAlgorithm):
         beta1: Adam's, for both players.
         beta2: Adam's, for both players.
         generator_width: channels of E's first and G's last layer; the others have two or four times as many.
+        max_gradient_norm: D's gradient, with ``relation_net`` f's and the head's each, is scaled down to this norm in
+            training, before what ``--trainer.gradient_clip_val`` does; 0 leaves it. 0.5 is of Relation Networks' code.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class MetaGAN(FewShotAlgorithm):
         backbone: str = "conv4",
         backbone_weights: str | None = None,
         norm: Norm = "transductive",
+        norm_eps: float | None = None,
         real_weight: float = 1.0,
         fake_weight: float = 1.0,
         inner_lr: float = 0.4,
@@ -95,6 +101,7 @@ class MetaGAN(FewShotAlgorithm):
         beta1: float = 0.5,
         beta2: float = 0.9,
         generator_width: int = 64,
+        max_gradient_norm: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -103,6 +110,7 @@ class MetaGAN(FewShotAlgorithm):
         self.num_inner_steps_test = num_inner_steps if num_inner_steps_test is None else num_inner_steps_test
         self.generator_learning_rate = generator_learning_rate
         self.betas = (beta1, beta2)
+        self.max_gradient_norm = max_gradient_norm
         self.discriminator: Discriminator
         if classifier == "maml":
             self.num_ways = num_ways
@@ -116,6 +124,7 @@ class MetaGAN(FewShotAlgorithm):
                 f"--model.classifier relation_net compares feature maps, not those of {backbone}: "
                 "pass --model.backbone conv4-maps"
             )
+        set_norm_eps(self.discriminator, norm_eps)
         sizes = _NUM_NOISE, 4 * generator_width, generator_width
         # DDP waits for the gradients of all that is trained.
         self.task_encoder = TaskEncoder(image_shape, generator_width).requires_grad_(self.is_game)
@@ -150,7 +159,7 @@ class MetaGAN(FewShotAlgorithm):
 
     def _round(self, part: Part, in_parts: bool) -> Round:
         """How tasks that all have labels, or all have none, were played."""
-        tasks, noise, has_labels, share = part
+        tasks, noise, has_labels, _ = part
         num_ways = self.checked_ways(tasks) if has_labels else 0
         unlabelled = [images for images in (tasks.support_u, tasks.query_u) if images is not None]
 
@@ -163,12 +172,12 @@ class MetaGAN(FewShotAlgorithm):
             support_fakes = model.generator(z_support, code).detach()
             support = SupportSet(x, y if has_labels else None, num_ways, support_u, support_fakes)
             queries = QuerySet(query_x, query_y if has_labels else None, query_u, model.generator(z_query, code))
-            return model._played(support, queries, share)
+            return model._played(support, queries)
 
         return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=in_parts))
 
-    def _played(self, support: SupportSet, queries: QuerySet, share: float) -> Round:
-        """How one task was played; so large a share of the tasks has labels."""
+    def _played(self, support: SupportSet, queries: QuerySet) -> Round:
+        """How one task was played."""
         phi = self.discriminator.adapted(support, self.num_steps)
 
         def said(parameters: Parameters, images: Tensor) -> Tensor:
@@ -181,9 +190,7 @@ class MetaGAN(FewShotAlgorithm):
         on_queries = said(phi, queries.x)  # the last pass, whose statistics norm ``running`` keeps
         real_loss = real_losses(on_queries if on_unlabelled is None else on_unlabelled).mean()
         supervised_loss = None if queries.y is None else self.query_loss(on_queries[None], queries.y[None])
-        # A mean over tasks with labels, which is to be one over all tasks.
-        weighed = None if supervised_loss is None else supervised_loss / share
-        discriminator_loss = self.weights.total(weighed, real_loss, fake_loss)
+        discriminator_loss = self.weights.total(supervised_loss, real_loss, fake_loss)
         # Each loss is a constant to the other player: one step on the sum is a step of both.
         loss = discriminator_loss + generator_loss
         told = torch.zeros_like(loss) if supervised_loss is None else supervised_loss
@@ -199,6 +206,9 @@ class MetaGAN(FewShotAlgorithm):
         ]
         optimizer = torch.optim.Adam(players, betas=self.betas)
         return self.halving(optimizer) if self.lr_halve_every else optimizer
+
+    def clipped_networks(self) -> list[nn.Module]:
+        return self.discriminator.networks()
 
     # Evaluation ------------------------------------------------------------------------------------------
 

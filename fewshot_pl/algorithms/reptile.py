@@ -38,8 +38,8 @@ class Reptile(GradientAlgorithm):
 
     As in the authors' code, Adam's second moment goes on from task to task, in training alone: a checkpoint holds it,
     and each task of an evaluation starts from it. Differs from their code: the tasks of an outer step all start from
-    the same second moment and leave the mean of theirs (``sequential`` is the code's way); batch norm's epsilon is
-    1e-5, not 1e-3; Adam's epsilon is added as in the Adam paper.
+    the same second moment and leave the mean of theirs (``sequential`` is the code's way); Adam's epsilon is added as
+    in the Adam paper; batch norm's is by default 1e-5, not 1e-3 (``norm_eps``).
 
     Tasks take their steps side by side as those of ``MAML`` do.
 

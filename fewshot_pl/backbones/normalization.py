@@ -183,6 +183,13 @@ def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:
     return [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
 
 
+def set_norm_eps(module: nn.Module, eps: float | None) -> None:
+    """Let every episodic batch norm inside ``module`` add ``eps`` to its variances; None leaves what each adds."""
+    if eps is not None:
+        for layer in episodic_norms(module):
+            layer.eps = eps
+
+
 def running_statistics(module: nn.Module) -> list[Tensor]:
     """The running mean and variance, [C] each, of every batch norm of mode ``running`` inside ``module``."""
     layers = [layer for layer in episodic_norms(module) if layer.mode == "running"]

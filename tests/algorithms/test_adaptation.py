@@ -11,6 +11,7 @@ from torch.func import functional_call
 from fewshot_pl import algorithms
 from fewshot_pl.algorithms.adaptation import learner_gradient
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
+from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.backbones.passes import vectorised_pass
 from fewshot_pl.functional.objectives import prediction_loss
 
@@ -47,6 +48,22 @@ def support_loss(learner, episode):
 def test_a_training_takes_its_gradients_by_autograd(name, episode, monkeypatch):
     monkeypatch.setattr(torch.func, "grad", refused)
     build(name).training_losses(episode)["loss"].backward()
+
+
+@pytest.mark.parametrize("name", ADAPTING)
+def test_batch_norm_adds_what_it_is_told_to_the_variance(name, episode):
+    by_default, told = build(name), build(name, norm_eps=0.1)
+    assert {layer.eps for layer in episodic_norms(told)} == {0.1}
+    assert not torch.allclose(told.eval()(episode), by_default.eval()(episode))
+    for layer in episodic_norms(by_default):
+        layer.eps = 0.1
+    assert torch.equal(told(episode), by_default(episode))
+
+
+@pytest.mark.parametrize("name", [name for name in ADAPTING if name != "LSTMMetaLearner"])
+def test_a_checkpoint_from_before_norm_eps_has_batch_norms_own(name):
+    arguments = {key: value for key, value in build(name).hparams.items() if key != "norm_eps"}
+    assert {layer.eps for layer in episodic_norms(getattr(algorithms, name)(**arguments))} == {1e-5}
 
 
 @pytest.mark.parametrize("task_parallel", ["loop", "threads"])

@@ -25,7 +25,7 @@ RANGES = {
     ProtoNet: {"learning_rate": math.inf},
     PLATIPUS: {"initial_deviation": 0, "kl_weight": -1, "num_samples": 0, "num_training_samples": 0},
     Reptile: {"inner_batch_size": 0, "inner_batch_size_test": 0},
-    LSTMMetaLearner: {"norm_momentum": 5, "max_gradient_norm": -1, "hidden_size": 0, "norm_eps": -1},
+    LSTMMetaLearner: {"norm_momentum": 5, "max_gradient_norm": -1, "hidden_size": 0},
     RelationNet: {"max_gradient_norm": -1},
     MatchingNet: {"num_context_steps": 0},
     MetaGAN: {"generator_width": 0, "fake_weight": -1, "generator_learning_rate": -1},

@@ -1,8 +1,11 @@
 """MetaGAN against its base learners, its definition, finite differences, and two moons, in float64."""
 
+import math
+
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
+from pytorch_lightning import Trainer
 from torch import nn
 from torch.nn import functional as F
 
@@ -221,6 +224,25 @@ def test_one_adam_has_a_group_for_each_player():
     assert build().configure_optimizers().param_groups[1]["betas"] == (0.5, 0.9)
 
 
+@pytest.mark.parametrize("max_gradient_norm", [0.5, 0])
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_gradients_of_the_discriminators_networks_are_clipped_apart(classifier, max_gradient_norm):
+    model = build(classifier, max_gradient_norm=max_gradient_norm)
+    model.trainer = Trainer(logger=False, accelerator="cpu")
+    d = model.discriminator
+    clipped = [d.learner] if classifier == "maml" else [d.backbone, d.head]
+    norms = [*zip(clipped, (3.0, 0.25), strict=False), (model.generator, 3.0), (model.task_encoder, 3.0)]
+    for network, norm in norms:
+        length = math.sqrt(sum(parameter.numel() for parameter in network.parameters()))
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, norm / length)
+    model.configure_gradient_clipping(torch.optim.SGD(model.parameters(), lr=1.0), None, None)
+    for network, norm in norms:
+        after = torch.stack([parameter.grad.norm() for parameter in network.parameters()]).norm().item()
+        most = max_gradient_norm if network in clipped and max_gradient_norm else norm
+        assert after == pytest.approx(min(norm, most), rel=1e-4)
+
+
 # Finite differences ----------------------------------------------------------------------------------
 
 
@@ -284,14 +306,29 @@ def test_tasks_without_labels_add_to_all_but_the_supervised_loss(classifier, tas
 
     mixed, labelled, unlabelled = (losses(which) for which in ([0, 1, 2], [0, 2], [1]))
     assert unlabelled.keys() == labelled.keys() - {"supervised_loss", "accuracy"}
-    for name in ("real_loss", "fake_loss", "generator_loss"):
+    for name in ("loss", "discriminator_loss", "real_loss", "fake_loss", "generator_loss"):
         expected = (2 * labelled[name] + unlabelled[name]) / 3
         torch.testing.assert_close(mixed[name], expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(mixed["supervised_loss"], labelled["supervised_loss"], rtol=0, atol=1e-12)
-    in_all = sum(mixed[name] for name in ("supervised_loss", "real_loss", "fake_loss", "generator_loss"))
-    torch.testing.assert_close(mixed["loss"], in_all, rtol=0, atol=1e-12)
+    in_all = sum(mixed[name] for name in ("real_loss", "fake_loss", "generator_loss"))
+    torch.testing.assert_close(mixed["loss"], in_all + 2 / 3 * mixed["supervised_loss"], rtol=0, atol=1e-12)
     unlabelled["loss"].backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("without", [slice(0), slice(1), slice(2)])
+def test_accumulated_tasks_make_the_step_of_one_batch(without, classifier, monkeypatch):
+    model, noise = build(classifier), torch.randn(2, NUM_WAYS * 5, 100)
+    episode = without_labels(random_episode(dtype=FLOAT64), without)
+
+    def gradient(which):
+        monkeypatch.setattr(model, "task_noise", lambda *shape: noise[which])
+        return gradients(model.training_losses(episode.tasks(which))["loss"], model.parameters())
+
+    of_both, *of_each = (gradient(which) for which in ([0, 1], [0], [1]))
+    accumulated = tuple((first + second) / 2 for first, second in zip(*of_each, strict=True))
+    torch.testing.assert_close(accumulated, of_both, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["transductive", "running"])
@@ -346,6 +383,17 @@ def test_unlabelled_images_of_the_support_adapt_at_test(episode):
         torch.testing.assert_close(alone, logits[task], rtol=0, atol=1e-12)
     no_inner_loop = build("relation_net").eval()
     assert torch.equal(no_inner_loop(more), no_inner_loop(episode))
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_unlabelled_images_of_the_support_are_for_an_inner_loop(classifier, episode):
+    model, more = build(classifier), with_unlabelled(episode)
+    loss, of_other_support, of_other_queries = (
+        losses_of(model, images)["real_loss"]
+        for images in (more, more._replace(support_u=-more.support_u), more._replace(query_u=-more.query_u))
+    )
+    assert torch.equal(of_other_support, loss) == (classifier == "relation_net")
+    assert not torch.equal(of_other_queries, loss)
 
 
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])

@@ -1,17 +1,31 @@
 """Reptile's toy problem (Nichol et al. 2018, section 6.1): training brings sinusoids within reach of a few steps."""
 
 import math
+from pathlib import Path
 
 import torch
+import yaml
 
 from fewshot_pl.algorithms import Reptile
 from fewshot_pl.benchmarks import Sinusoid
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "paper"
 NUM_ITERATIONS = 350
+
+
+def test_the_configuration_goes_once_through_the_points_of_a_task_in_mini_batches():
+    config = yaml.safe_load((CONFIGS / "reptile_sinusoid_10shot.yaml").read_text("utf-8"))
+    data, arguments = Sinusoid(**config["data"]["init_args"]), config["model"]["init_args"]
+    model = Reptile(num_ways=1, image_shape=data.image_shape, **arguments)
+    batch = next(iter(data.train_dataloader()))
+    num_points = batch.support_x.shape[1] + batch.query_x.shape[1]
+    steps = model._shuffled(1, num_points)
+    assert steps.shape == (1, 5, 10) and steps.flatten().sort().values.tolist() == [*range(50)]
 
 
 def test_eight_steps_fit_a_sinusoid_after_training_and_not_before():
     torch.manual_seed(0)
+    # More steps to a task than in the configuration, for fewer tasks.
     sizes = {"num_shots": 10, "num_queries": 50, "train_num_shots": 5, "train_num_queries": 5}
     schedule = {"tasks_per_batch": 1, "batches_per_epoch": NUM_ITERATIONS, "num_val_episodes": 200}
     data = Sinusoid(**sizes, **schedule, eval_tasks_per_batch=200, largest_phase=2 * math.pi)

@@ -53,6 +53,9 @@ FLAGS = {
     "an unknown backbone": Bad("train --model.backbone conv5", "no backbone is called 'conv5'"),
     "an unknown norm": Bad("train --model.norm batch", "--model.norm takes one of"),
     "a negative learning rate": Bad("train --model.learning_rate -1", "--model.learning_rate must be"),
+    "nothing added to the variance": Bad(
+        "train --model MAML --model.norm_eps 0", "--model.norm_eps must be a number above"
+    ),
     "a chunk of no tasks": Bad("train --model.task_chunk -1", "--model.task_chunk must be at least 1"),
     "a negative number of steps to halve after": Bad("train --model.lr_halve_every -1", "must be at least 0, not -1"),
     "no checkpoints": Bad("train --trainer.enable_checkpointing false", "leave out --trainer.enable_checkpointing"),
