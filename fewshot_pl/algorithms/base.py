@@ -30,7 +30,7 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
         task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, ``side_by_side``
             (MAML's and Reptile's alone: groups of the channels of one network, in a training step), or ``auto``: by
             vmap of most features and on CUDA, but for a training task by itself; on threads in evaluations of images
-            of more than one pixel; and else by a loop, but for what an algorithm can take of several tasks side by side.
+            of more than one pixel; and else by a loop, but for what an algorithm takes of several tasks side by side.
         task_chunk: how many tasks vmap, threads or steps side by side take at once, to bound memory; default all, and
             of the others up to 8, as torch has threads or the caches hold maps.
         compile: let torch.compile make one program of what training does with a task; this takes a minute or more at
