@@ -23,7 +23,7 @@ ARROWS = {
     "torchvision_guard": set(),
     "episode": set(),
     "functional": set(),
-    "backbones": set(),
+    "backbones": {"functional"},
     "metrics": set(),
     "step_log": set(),
     "algorithms": {"episode", "functional", "backbones", "metrics", "step_log"},

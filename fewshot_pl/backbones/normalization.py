@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from fewshot_pl.backbones.batch_norm import batch_norm
 from fewshot_pl.backbones.passes import told
 from fewshot_pl.errors import InputError
+from fewshot_pl.functional.precision import at_least_float32
 
 Norm = Literal["transductive", "running", "support", "episode", "group", "layer", "none"]
 Statistics = tuple[Tensor, ...]  # the mean [C] and the variance [C] of each episodic batch norm in turn
@@ -72,8 +73,7 @@ class EpisodicBatchNorm2d(nn.Module):
             )
         # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
         if self.vectorised or sources is not maps:
-            precise = sources.float() if sources.dtype.itemsize < 4 else sources
-            variance, mean = torch.var_mean(precise, (0, 2, 3), correction=0)
+            variance, mean = torch.var_mean(at_least_float32(sources), (0, 2, 3), correction=0)
             return self._normed(maps, *self.affine(mean, variance, sources.numel() // len(mean)))
         return self._fused(maps)
 
