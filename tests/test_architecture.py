@@ -24,7 +24,7 @@ ARROWS = {
     "episode": set(),
     "functional": set(),
     "backbones": {"functional"},
-    "metrics": set(),
+    "metrics": {"episode"},
     "step_log": set(),
     "algorithms": {"episode", "functional", "backbones", "metrics", "step_log"},
     "data": {"episode"},

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from fewshot_pl.callbacks.episode_picture import RIGHT, WRONG, visible
+from fewshot_pl.callbacks.episode_picture import RIGHT_COLOR, WRONG_COLOR, visible
 from fewshot_pl.callbacks.observer import Observer, show, writers
 from fewshot_pl.episode import Episode
 from fewshot_pl.metrics import ClassConfusion
 
 TAG = "val/confusion"
 _LONGEST_NAME = 32
-_RIGHT, _WRONG = (LinearSegmentedColormap.from_list("shares", ["white", color]) for color in (RIGHT, WRONG))
+_RIGHT, _WRONG = (LinearSegmentedColormap.from_list("shares", ["white", color]) for color in (RIGHT_COLOR, WRONG_COLOR))
 
 
 @runtime_checkable

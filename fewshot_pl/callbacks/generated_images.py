@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from fewshot_pl.callbacks.episode_picture import SUPPORT, visible
+from fewshot_pl.callbacks.episode_picture import SUPPORT_COLOR, visible
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
@@ -60,7 +60,7 @@ def generated_images_figure(support_x: Tensor, generated: Tensor, max_images: in
     rows = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.02, top=1 - 0.35 / size[1], hspace=0.8 / size[1])
     titles = _title("support", len(support_x), max_images), _title("generated for it", len(generated), max_images)
-    for axes, sheet, title, color in zip(rows, sheets, titles, (SUPPORT, "black"), strict=True):
+    for axes, sheet, title, color in zip(rows, sheets, titles, (SUPPORT_COLOR, "black"), strict=True):
         axes.imshow(sheet)
         axes.set_anchor("W")
         axes.set_axis_off()
