@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot_pl.backbones.batch_norm import batch_norm
-from fewshot_pl.backbones.passes import told
+from fewshot_pl.backbones.passes import with_attribute
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.precision import at_least_float32
 
@@ -192,7 +192,7 @@ def running_statistics(module: nn.Module) -> list[Tensor]:
 def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractContextManager[None]:
     """Within, batch norms normalise by these statistics."""
     pairs = list(zip(statistics[::2], statistics[1::2], strict=True))
-    return told(episodic_norms(module), "given", pairs)
+    return with_attribute(episodic_norms(module), "given", pairs)
 
 
 def observed_statistics(module: nn.Module, mode: str) -> Statistics:

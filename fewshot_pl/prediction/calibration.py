@@ -160,7 +160,7 @@ def _together(parts: Sequence[Scores]) -> Scores:
     return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
 
 
-def told(rates: dict[str, Any]) -> str:
+def rejection_sentence(rates: dict[str, Any]) -> str:
     """The sentence that reports ``measured_rejection`` of the test classes."""
     return (
         f"Unknown images, in {rates['num_ways']}-way {rates['num_shots']}-shot tasks of test classes: "
