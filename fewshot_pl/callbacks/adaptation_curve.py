@@ -16,7 +16,7 @@ from fewshot_pl.episode import Episode
 from fewshot_pl.metrics import episode_accuracy, episode_mse
 
 TAG = "val/adaptation_curve"
-SCALARS = "adaptation"  # their group
+_SCALARS = "adaptation"  # their group
 _MAX_SCALARS = 11
 _TASK, _MEAN, _CHANCE = "#9db8dc", "#1f4e96", "#8a8f98"
 
@@ -62,7 +62,7 @@ class AdaptationCurve(FirstBatchObserver):
         name, chance = ("mse", None) if episode.is_regression else ("accuracy", 1 / episode.num_ways)
         last = curves.shape[1] - 1
         for step in shown_steps(last, _MAX_SCALARS):
-            tag = f"{SCALARS}/{name}_after_{step:0{max(2, len(str(last)))}}_steps"
+            tag = f"{_SCALARS}/{name}_after_{step:0{max(2, len(str(last)))}}_steps"
             for writer in writers(trainer):
                 writer.add_scalar(tag, curves[:, step].mean(), trainer.global_step)
         show(trainer, TAG, adaptation_figure(curves, chance))

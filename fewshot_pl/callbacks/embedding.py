@@ -72,14 +72,14 @@ class EmbeddingProjector(Callback):
             return
         numbers = range(min(self.max_episodes, data.num_episodes["test"]))
         with trainer.precision_plugin.forward_context():
-            parts = [episode_points(pl_module, data, number, self.max_points // len(numbers)) for number in numbers]
+            parts = [_episode_points(pl_module, data, number, self.max_points // len(numbers)) for number in numbers]
         features, thumbnails = torch.cat([part.features for part in parts]), torch.cat([p.thumbnails for p in parts])
         labels = [row for part in parts for row in part.labels]
         for writer in writers(trainer):
             writer.add_embedding(features, labels, thumbnails, trainer.global_step, TAG, COLUMNS)
 
 
-def episode_points(model: _Encodes, data: _TestEpisodes, number: int, max_points: int) -> Points:
+def _episode_points(model: _Encodes, data: _TestEpisodes, number: int, max_points: int) -> Points:
     """The images of a test episode, evenly chosen where there are more than ``max_points``, as points."""
     episode = data.fixed_episodes("test", number, 1)
     convert = model.trainer.precision_plugin.convert_input

@@ -74,13 +74,13 @@ def table_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
     rows = []
     for outcome in outcomes:
         cells = result_cells(outcome.result)
-        if is_one_task(outcomes):
+        if _is_one_task(outcomes):
             cells.pop("task")
-        rows.append({"model": outcome.label, **cells, "difference": difference_cell(outcome)})
+        rows.append({"model": outcome.label, **cells, "difference": _difference_cell(outcome)})
     return rows
 
 
-def difference_cell(outcome: Outcome) -> str:
+def _difference_cell(outcome: Outcome) -> str:
     """The paired difference with its interval; a dash for the model that the others are compared with."""
     if outcome.difference is None:
         return "–"
@@ -93,7 +93,7 @@ def is_comparison(outcomes: Sequence[Outcome]) -> bool:
     return len({outcome.label for outcome in outcomes}) > 1
 
 
-def is_one_task(outcomes: Sequence[Outcome]) -> bool:
+def _is_one_task(outcomes: Sequence[Outcome]) -> bool:
     """Whether all outcomes are on the same episodes."""
     return len({outcome.task for outcome in outcomes}) == 1
 
@@ -108,7 +108,7 @@ def title(outcomes: Sequence[Outcome]) -> str:
 def caption(outcomes: Sequence[Outcome]) -> str:
     """The episodes, and where normalisation takes its statistics from."""
     result = outcomes[0].result
-    task = f"{outcomes[0].task}, " if is_comparison(outcomes) and is_one_task(outcomes) else ""
+    task = f"{outcomes[0].task}, " if is_comparison(outcomes) and _is_one_task(outcomes) else ""
     return f"{task}{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {_norms(outcomes)}"
 
 

@@ -67,7 +67,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: the checkpoint cannot be used, an image does not decode, there are fewer than two classes, or
                 more than the algorithm's head has outputs.
         """
-        check_settings(self.batch_size, self.false_reject)
+        _check_settings(self.batch_size, self.false_reject)
         names, numbers = np.unique(np.asarray(labels), return_inverse=True)
         model = trained_model(self.checkpoint, self.device)
         support_x = model.pixels(images)
@@ -155,7 +155,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def check_settings(batch_size: int, false_reject: float) -> None:
+def _check_settings(batch_size: int, false_reject: float) -> None:
     """Raise InputError if a setting is out of its range."""
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
