@@ -1,6 +1,7 @@
 """Observer: the base of what writes to TensorBoard about a training, and changes nothing of it."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,7 +9,32 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
+from fewshot_pl.episode import Episode
+
+
+@runtime_checkable
+class KnowsClasses(Protocol):
+    """A data module with fixed lists of episodes of images, which tells the classes that they hold."""
+
+    num_episodes: dict[str, int]
+
+    def class_names(self, split: str) -> list[str]:
+        """The names of a split's classes [C]."""
+
+    def class_examples(self, split: str, classes: Tensor) -> Tensor:
+        """An image [n, C, H, W] of each of some classes [n]."""
+
+    def fixed_batches(self, split: str) -> Iterable[tuple[int, int, int]]:
+        """Epoch, first episode and number of episodes of each of this process's batches."""
+
+    def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor:
+        """The classes [E, N] of ``count`` episodes of the list, or of all from the first on."""
+
+    def fixed_episodes(self, split: str, first: int, count: int) -> Episode:
+        """The tasks of ``count`` episodes of the list."""
 
 
 class Observer(Callback):
