@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewshot_pl.callbacks.episode_picture import visible
-from fewshot_pl.callbacks.observer import KnowsClasses, writers
+from fewshot_pl.callbacks.observer import KnowsClasses, check_at_least, writers
 
 TAG = "test_embedding"  # also the name of a folder
 COLUMNS = ["class", "set", "episode"]
@@ -47,8 +47,7 @@ class EmbeddingProjector(Callback):
     """
 
     def __init__(self, max_points: int = 500, max_episodes: int = 4) -> None:
-        if min(max_points, max_episodes) < 1:
-            raise ValueError("EmbeddingProjector: max_points and max_episodes must be at least 1.")
+        check_at_least(self, max_points=max_points, max_episodes=max_episodes)
         self.max_points = max_points
         self.max_episodes = max_episodes
 

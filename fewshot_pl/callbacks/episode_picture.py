@@ -11,10 +11,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.callbacks.observer import check_at_least
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import UNKNOWN, Episode
 
-TAG = "val/episode"
 RIGHT_COLOR, WRONG_COLOR, UNKNOWN_COLOR, SUPPORT_COLOR = "#2e9e4f", "#d6212b", "#8a8f98", "#3565b0"
 _FAINT_COLOR = "#eaf0f9"
 
@@ -34,12 +34,11 @@ class EpisodePicture(ValidationPicture):
         max_queries: queries shown per class.
     """
 
-    tag = TAG
+    tag = "val/episode"
 
     def __init__(self, every_n_epochs: int = 1, max_ways: int = 5, max_queries: int = 8) -> None:
         super().__init__(every_n_epochs)
-        if min(max_ways, max_queries) < 1:
-            raise ValueError("EpisodePicture: max_ways and max_queries must be at least 1.")
+        check_at_least(self, max_ways=max_ways, max_queries=max_queries)
         self.max_ways = max_ways
         self.max_queries = max_queries
 

@@ -8,10 +8,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from fewshot_pl.callbacks.episode_picture import SUPPORT_COLOR, visible
+from fewshot_pl.callbacks.observer import check_at_least
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
-TAG = "val/generated_images"
 _COLUMNS = 10
 _INCHES = 0.9  # of one image
 
@@ -27,12 +27,11 @@ class GeneratedImages(ValidationPicture):
         max_images: support images shown, and generated ones.
     """
 
-    tag = TAG
+    tag = "val/generated_images"
 
     def __init__(self, every_n_epochs: int = 1, max_images: int = 20) -> None:
         super().__init__(every_n_epochs)
-        if max_images < 1:
-            raise ValueError("GeneratedImages: max_images must be at least 1.")
+        check_at_least(self, max_images=max_images)
         self.max_images = max_images
 
     def figure(self, pl_module: LightningModule, episode: Episode, logits: Tensor) -> Figure | None:

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from fewshot_pl.algorithms import RelationNet
 from fewshot_pl.callbacks import EpisodePicture, episode_figure
-from fewshot_pl.callbacks.episode_picture import RIGHT_COLOR, SUPPORT_COLOR, TAG, UNKNOWN_COLOR, WRONG_COLOR, visible
+from fewshot_pl.callbacks.episode_picture import RIGHT_COLOR, SUPPORT_COLOR, UNKNOWN_COLOR, WRONG_COLOR, visible
 from fewshot_pl.callbacks.observer import figure_pixels
+from fewshot_pl.errors import InputError
 
 
 def texts(figure):
@@ -128,14 +129,14 @@ def test_probabilities_are_those_that_the_algorithm_states(episode):
 
 def test_is_written_once_per_validation(fit, events):
     fit(EpisodePicture(), max_epochs=2, val_check_interval=2)
-    pictures = events().Images(TAG)
+    pictures = events().Images(EpisodePicture.tag)
     assert [picture.step for picture in pictures] == [2, 4, 6, 8]  # none from the sanity check, at step 0
     assert Image.open(BytesIO(pictures[0].encoded_image_string)).mode == "RGB"
 
 
 def test_every_second_epoch(fit, events):
     fit(EpisodePicture(every_n_epochs=2), max_epochs=5)
-    assert [picture.step for picture in events().Images(TAG)] == [8, 16]
+    assert [picture.step for picture in events().Images(EpisodePicture.tag)] == [8, 16]
 
 
 def test_training_is_not_disturbed(fit):
@@ -179,5 +180,5 @@ def test_nothing_where_there_is_nothing_to_draw(episode, recorder, tmp_path):
 
 
 def test_refuses_what_would_show_nothing():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         EpisodePicture(max_queries=0)
