@@ -178,15 +178,15 @@ def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     return nn.Sequential(layer, *behind) if behind else layer
 
 
-def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:
-    """The episodic batch norms inside ``module``."""
-    return [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
+def episodic_norms(module: nn.Module, mode: str | None = None) -> list[EpisodicBatchNorm2d]:
+    """The episodic batch norms inside ``module``, of one mode or of any."""
+    norms = [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
+    return [layer for layer in norms if mode in (None, layer.mode)]
 
 
 def running_statistics(module: nn.Module) -> list[Tensor]:
     """The running mean and variance, [C] each, of every batch norm of mode ``running`` inside ``module``."""
-    layers = [layer for layer in episodic_norms(module) if layer.mode == "running"]
-    return [values for layer in layers for values in (layer.running_mean, layer.running_var)]
+    return [values for layer in episodic_norms(module, "running") for values in (layer.running_mean, layer.running_var)]
 
 
 def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractContextManager[None]:
@@ -197,5 +197,4 @@ def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractConte
 
 def observed_statistics(module: nn.Module, mode: str) -> Statistics:
     """The statistics that the batch norms of a mode observed in the last pass; they are forgotten here."""
-    layers = [layer for layer in episodic_norms(module) if layer.mode == mode]
-    return tuple(values for layer in layers for values in layer.take_observed())
+    return tuple(values for layer in episodic_norms(module, mode) for values in layer.take_observed())
