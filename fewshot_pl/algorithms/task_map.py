@@ -13,7 +13,6 @@ from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_
 from fewshot_pl.functional.precision import without_autocast
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
-Predictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
 def mapped(

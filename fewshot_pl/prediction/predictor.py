@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from fewshot_pl.algorithms.task_map import Predictor
+from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.errors import InputError
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.rejection import Rejection, nearest_rejection
@@ -74,7 +74,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(support_x) != len(numbers):
             raise InputError(f"there are {len(support_x)} images and {len(numbers)} labels: give each image one label")
         self._model, self._support = model, (support_x, torch.from_numpy(numbers))
-        self._logits_of: Predictor | None = model.adapted(*self._support, len(names), self.per_query)
+        self._logits_of: QueryPredictor | None = model.adapted(*self._support, len(names), self.per_query)
         self.classes_ = names
         self.rejection_ = nearest_rejection(model.rejections, len(numbers) / len(names))
         return self
