@@ -1,6 +1,7 @@
 """FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch.nn import functional as F
 
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
-from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
@@ -19,6 +19,8 @@ from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
 from fewshot_pl.registries import stored_name
 from fewshot_pl.step_log import StepLog
+
+QueryPredictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
 class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
@@ -71,7 +73,7 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
             num_ways: N; of regression D.
         """
 
-    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         """What one task's support makes of the model: a function of queries [n, C, H, W] to their logits [n, N].
 
         It may be called again and again; what the support takes is done once.

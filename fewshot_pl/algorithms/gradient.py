@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from fewshot_pl.algorithms.arguments import check_precision
-from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
 from fewshot_pl.algorithms.side_by_side import full_groups, parted
-from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.learner import query_logits_at
 from fewshot_pl.backbones.normalization import set_norm_eps
@@ -142,7 +141,7 @@ class GradientAlgorithm(FewShotAlgorithm):
 
     # Adaptation and prediction --------------------------------------------------------------------------
 
-    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         return partial(self.logits_at, self.adapted(support_x, support_y, self.num_steps), support_x)
 
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:

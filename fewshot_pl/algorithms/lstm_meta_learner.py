@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot_pl.algorithms.adaptation import learner_gradient
+from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
-from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import Norm
 from fewshot_pl.backbones.normalization import Statistics, given_statistics, observed_statistics
 from fewshot_pl.backbones.passes import observing
@@ -80,7 +80,7 @@ class LSTMMetaLearner(GradientAlgorithm):
         self.norm_momentum = norm_momentum
         self.max_gradient_norm = max_gradient_norm
 
-    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         return partial(self._logits_after, self._stops(support_x, support_y, self.num_steps)[-1], support_x)
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:

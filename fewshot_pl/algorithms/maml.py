@@ -123,10 +123,12 @@ class MAML(GradientAlgorithm):
             return self.query_loss(outputs, query_y), outputs
 
         learned = trained_parameters(self.learner)
-        num_queried = num_together
+        num_queried_together = num_together
         if batch.query_x.is_cpu:  # whose caches keep the maps of so many
-            num_queried = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
-        return losses_in_groups(learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried)
+            num_queried_together = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
+        return losses_in_groups(
+            learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried_together
+        )
 
     @property
     def adapts_side_by_side(self) -> bool:

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from fewshot_pl.algorithms.arguments import check_precision
-from fewshot_pl.algorithms.base import FewShotAlgorithm, training_accuracy
+from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor, training_accuracy
 from fewshot_pl.algorithms.discriminators import (
     AdaptedLearner,
     Discriminator,
@@ -17,7 +17,6 @@ from fewshot_pl.algorithms.discriminators import (
     Weights,
 )
 from fewshot_pl.algorithms.game import Part, QuerySet, Round, by_labels, mean_over_tasks
-from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
 from fewshot_pl.backbones.normalization import set_norm_eps
@@ -222,7 +221,7 @@ class MetaGAN(FewShotAlgorithm):
 
     def predictor(
         self, support_x: Tensor, support_y: Tensor, num_ways: int, support_u: Tensor | None = None
-    ) -> Predictor:
+    ) -> QueryPredictor:
         fakes = self.generated_images(support_x).detach() if self.is_game else None
         support = SupportSet(support_x, support_y, num_ways, support_u, fakes)
         return partial(self.discriminator.logits_at, self.discriminator.adapted(support, self.num_steps), support)

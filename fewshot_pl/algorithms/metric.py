@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot_pl.algorithms.base import FewShotAlgorithm
-from fewshot_pl.algorithms.task_map import Predictor
+from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
 from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.backbones.passes import support_rows
@@ -62,7 +61,7 @@ class MetricAlgorithm(FewShotAlgorithm):
             features = self.encode(torch.cat([support_x, query_x]))
         return self.logits_from_features(features[:num_support], support_y, features[num_support:], num_ways)
 
-    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         if not self.embeds_alone:
             return super().predictor(support_x, support_y, num_ways)
         support_f = self.encode(support_x)

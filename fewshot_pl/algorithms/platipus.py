@@ -11,9 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fewshot_pl.algorithms.adaptation import learner_gradient
-from fewshot_pl.algorithms.base import training_accuracy
+from fewshot_pl.algorithms.base import QueryPredictor, training_accuracy
 from fewshot_pl.algorithms.maml import MAML
-from fewshot_pl.algorithms.task_map import Predictor
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.gaussians import gaussian_kl
@@ -153,7 +152,7 @@ class PLATIPUS(MAML):
         """
         return self._outputs_at(self._samples_of_p(support_x, support_y, num_steps), support_x, query_x)
 
-    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> Predictor:
+    def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         phis = self._samples_of_p(support_x, support_y)
         return lambda query_x: _mean_prediction(self._outputs_at(phis, support_x, query_x), support_y)
 

@@ -98,7 +98,7 @@ def losses_in_groups(
         parameters = adapted(support_x, support_y)
         own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x), num_queried_together)
         images = (torch.split(values, num_queried_together) for values in (support_x, query_x, query_y))
-        queried = [_known(query_loss, *some) for some in zip(own, *images, strict=True)]
+        queried = [_query_gradients(query_loss, *some) for some in zip(own, *images, strict=True)]
         of_parts = [gradients for _, gradients in queried]
         of_adapted = of_parts[0] if len(of_parts) == 1 else [torch.cat(parts) for parts in zip(*of_parts, strict=True)]
         # Without inner steps what is frozen comes as it is, with no way back to what is learned.
@@ -132,7 +132,7 @@ def _groups(tasks: Sequence[Tensor], num_together: int) -> Iterator[tuple[Tensor
     return zip(*(torch.split(values, num_together) for values in tasks), strict=True)
 
 
-def _known(
+def _query_gradients(
     query_loss: QueryLoss, parameters: Parameters, *images: Tensor
 ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """The mean loss of some tasks and the outputs of each, and the gradients of their losses by what they adapted."""

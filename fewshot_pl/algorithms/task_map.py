@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_pl.algorithms.task_threads import one_by_one
-from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms
+from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms, observed_statistics
 from fewshot_pl.backbones.passes import vectorised_pass
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 from fewshot_pl.functional.precision import without_autocast
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
-Predictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
 def mapped(
@@ -44,7 +43,7 @@ def mapped(
 
     def with_statistics(network: nn.Module, *task: Tensor) -> tuple[Tensor, ...]:
         outputs = function(network, *task)
-        statistics = [values for layer in _observing(network) for values in layer.take_observed()]
+        statistics = observed_statistics(network, "running") if network.training else ()
         return (outputs, *statistics) if isinstance(outputs, Tensor) else (*outputs, *statistics)
 
     run: Callable[..., tuple[Tensor, ...]] = with_statistics
@@ -70,7 +69,7 @@ def mapped(
 
 
 def _observing(network: nn.Module) -> list[EpisodicBatchNorm2d]:
-    return [layer for layer in episodic_norms(network) if layer.mode == "running" and network.training]
+    return episodic_norms(network, "running") if network.training else []
 
 
 def _tasks(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:

@@ -32,7 +32,7 @@ def one_by_one(
         return (function(network, *task) for task in tasks)
     networks: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(num_threads):
-        networks.put(shared_copy(network))
+        networks.put(_shared_copy(network))
     device = tasks[0][0].device.type
     precision = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
     gradients = torch.is_grad_enabled()
@@ -49,7 +49,7 @@ def one_by_one(
     return _pool(os.getpid(), num_threads, threads_of_each).map(run, tasks)
 
 
-def shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
     """A copy of a module and of those within, whose attributes, parameters and buffers are the originals.
 
     Args:
@@ -63,7 +63,7 @@ def shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = N
         for name in ("_parameters", "_buffers"):
             vars(copied)[name] = dict(getattr(module, name))
         children: dict[str, Any] = {
-            name: child and shared_copy(child, copies) for name, child in module._modules.items()
+            name: child and _shared_copy(child, copies) for name, child in module._modules.items()
         }
         vars(copied)["_modules"] = children
     return copies[module]

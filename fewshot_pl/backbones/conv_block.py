@@ -10,6 +10,7 @@ from fewshot_pl.backbones.joined import joined
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm, norm_layer
 from fewshot_pl.backbones.patches import patch_moments
 from fewshot_pl.backbones.pooling import MaxPool
+from fewshot_pl.functional.precision import without_autocast
 
 _CACHED_BYTES = 5 * 2**19  # of maps that a core keeps at hand from one layer to the next
 
@@ -68,7 +69,7 @@ class ConvBlock(nn.Sequential):
         assert isinstance(norm, EpisodicBatchNorm2d)
         assert conv.bias is not None
         moments = patch_moments(norm.sources(images), conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
-        with torch.autocast("cpu", enabled=False):
+        with without_autocast(moments.mean):
             filters = conv.weight.flatten(1).to(moments.mean)  # [A, K]
             mean = filters @ moments.mean + conv.bias
             variance = ((filters @ moments.covariance) * filters).sum(1).clamp(min=0)

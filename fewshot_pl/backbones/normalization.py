@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewshot_pl.backbones.batch_norm import batch_norm
-from fewshot_pl.backbones.passes import told
+from fewshot_pl.backbones.passes import with_attribute
 from fewshot_pl.errors import InputError
+from fewshot_pl.functional.precision import at_least_float32
 
 Norm = Literal["transductive", "running", "support", "episode", "group", "layer", "none"]
 Statistics = tuple[Tensor, ...]  # the mean [C] and the variance [C] of each episodic batch norm in turn
@@ -72,8 +73,7 @@ class EpisodicBatchNorm2d(nn.Module):
             )
         # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
         if self.vectorised or sources is not maps:
-            precise = sources.float() if sources.dtype.itemsize < 4 else sources
-            variance, mean = torch.var_mean(precise, (0, 2, 3), correction=0)
+            variance, mean = torch.var_mean(at_least_float32(sources), (0, 2, 3), correction=0)
             return self._normed(maps, *self.affine(mean, variance, sources.numel() // len(mean)))
         return self._fused(maps)
 
@@ -178,9 +178,10 @@ def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     return nn.Sequential(layer, *behind) if behind else layer
 
 
-def episodic_norms(module: nn.Module) -> list[EpisodicBatchNorm2d]:
-    """The episodic batch norms inside ``module``."""
-    return [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
+def episodic_norms(module: nn.Module, mode: str | None = None) -> list[EpisodicBatchNorm2d]:
+    """The episodic batch norms inside ``module``, of one mode or of any."""
+    norms = [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
+    return [layer for layer in norms if mode in (None, layer.mode)]
 
 
 def set_norm_eps(module: nn.Module, eps: float | None) -> None:
@@ -192,17 +193,15 @@ def set_norm_eps(module: nn.Module, eps: float | None) -> None:
 
 def running_statistics(module: nn.Module) -> list[Tensor]:
     """The running mean and variance, [C] each, of every batch norm of mode ``running`` inside ``module``."""
-    layers = [layer for layer in episodic_norms(module) if layer.mode == "running"]
-    return [values for layer in layers for values in (layer.running_mean, layer.running_var)]
+    return [values for layer in episodic_norms(module, "running") for values in (layer.running_mean, layer.running_var)]
 
 
 def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractContextManager[None]:
     """Within, batch norms normalise by these statistics."""
     pairs = list(zip(statistics[::2], statistics[1::2], strict=True))
-    return told(episodic_norms(module), "given", pairs)
+    return with_attribute(episodic_norms(module), "given", pairs)
 
 
 def observed_statistics(module: nn.Module, mode: str) -> Statistics:
     """The statistics that the batch norms of a mode observed in the last pass; they are forgotten here."""
-    layers = [layer for layer in episodic_norms(module) if layer.mode == mode]
-    return tuple(values for layer in layers for values in layer.take_observed())
+    return tuple(values for layer in episodic_norms(module, mode) for values in layer.take_observed())

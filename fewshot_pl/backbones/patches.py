@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from fewshot_pl.functional.precision import at_least_float32, without_autocast
+
 
 class PatchMoments(NamedTuple):
     """Of the patches that a convolution of images sees, K = C * k * k values each, in the order of its weights.
@@ -28,8 +30,8 @@ def patch_moments(images: Tensor, kernel_size: int, stride: int, padding: int) -
         stride: of both directions.
         padding: at each side.
     """
-    with torch.autocast(images.device.type, enabled=False):
-        padded = F.pad(images.float() if images.dtype.itemsize < 4 else images, [padding] * 4)
+    with without_autocast(images):
+        padded = F.pad(at_least_float32(images), [padding] * 4)
         # Products of values far from zero leave no digits for the covariance: centre each channel first.
         centre = padded.mean((0, 2, 3))
         patches = _patches_and_one(padded - centre[:, None, None], kernel_size, stride)

@@ -47,15 +47,21 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int, cache_di
     return given
 
 
+def visible_folders(parent: Path) -> Iterator[Path]:
+    """The folders in a folder, sorted, but hidden ones and those that programs leave; none where there is no folder."""
+    if parent.is_dir():
+        yield from sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
 def _given(root: Path, split: Split) -> list[Path]:
-    found = {name: folders for name in _NAMES[split] if (folders := list(_folders(root / name)))}
+    found = {name: folders for name in _NAMES[split] if (folders := list(visible_folders(root / name)))}
     if len(found) > 1:
         raise InputError(f"{root} has {'/ and '.join(found)}/, which mean the same: put their classes into one of them")
     return next(iter(found.values()), [])
 
 
 def _users_folders(root: Path, cache_dir: Path) -> list[Path]:
-    return [folder for folder in _folders(root) if not _holds_runs(folder) and not _holds_cache(folder, cache_dir)]
+    return [folder for folder in visible_folders(root) if not (_holds_runs(folder) or _holds_cache(folder, cache_dir))]
 
 
 def _holds_runs(folder: Path) -> bool:
@@ -65,11 +71,6 @@ def _holds_runs(folder: Path) -> bool:
 
 def _holds_cache(folder: Path, cache_dir: Path) -> bool:
     return cache_dir.resolve().is_relative_to(folder.resolve()) and not FolderTree(folder).names
-
-
-def _folders(parent: Path) -> Iterator[Path]:
-    if parent.is_dir():
-        yield from sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
 def _divided(classes: list[Path], ratio: SplitRatio, seed: int) -> ClassFolders:

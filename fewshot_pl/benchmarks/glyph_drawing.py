@@ -43,7 +43,7 @@ def class_samples(classes: Sequence[GlyphClass], num_samples: int) -> NDArray[np
     draws = Draws(*map(torch.cat, zip(*(_draws(one, num_samples) for one in classes), strict=True)))
     faces = draws.face.view(-1, num_samples)
     inks = np.concatenate([_random_inks(one, face) for one, face in zip(classes, faces, strict=True)])
-    bent = F.grid_sample(restroked(inks, draws.stroke), positions(draws), align_corners=False)
+    bent = F.grid_sample(_restroked(inks, draws.stroke), positions(draws), align_corners=False)
     pixels = F.avg_pool2d(bent, CANVAS_SIDE // SAMPLE_SIDE)
     return pixels.round().to(torch.uint8).view(len(classes), num_samples, 1, SAMPLE_SIDE, SAMPLE_SIDE).numpy()
 
@@ -59,7 +59,7 @@ def _random_inks(glyphs: GlyphClass, draws: Tensor) -> NDArray[np.uint8]:
     return np.stack([inks[pick] for pick in (draws * len(inks)).long().tolist()])
 
 
-def restroked(inks: NDArray[np.uint8], draws: Tensor) -> Tensor:
+def _restroked(inks: NDArray[np.uint8], draws: Tensor) -> Tensor:
     """The inks [n, H, W] with strokes wider or narrower by a random width, [n, 1, H, W] in 0..255."""
     narrow, as_is, wide = (torch.from_numpy(one)[:, None].float() for one in (~grown(~inks, 1), inks, grown(inks, 1)))
     change = _between(*_STROKE, draws).view(-1, 1, 1, 1)

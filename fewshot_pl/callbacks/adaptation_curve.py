@@ -10,13 +10,13 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
-from fewshot_pl.callbacks.observer import show, writers
+from fewshot_pl.callbacks.observer import check_at_least, show, writers
 from fewshot_pl.callbacks.validation_picture import FirstBatchObserver
 from fewshot_pl.episode import Episode
 from fewshot_pl.metrics import episode_accuracy, episode_mse
 
 TAG = "val/adaptation_curve"
-SCALARS = "adaptation"  # their group
+_SCALARS = "adaptation"  # their group
 _MAX_SCALARS = 11
 _TASK, _MEAN, _CHANCE = "#9db8dc", "#1f4e96", "#8a8f98"
 
@@ -46,8 +46,7 @@ class AdaptationCurve(FirstBatchObserver):
 
     def __init__(self, every_n_epochs: int = 1, max_tasks: int = 8) -> None:
         super().__init__(every_n_epochs)
-        if max_tasks < 1:
-            raise ValueError("AdaptationCurve: max_tasks must be at least 1.")
+        check_at_least(self, max_tasks=max_tasks)
         self.max_tasks = max_tasks
 
     def look(self, trainer: Trainer, pl_module: LightningModule, episode: Episode, logits: Tensor) -> None:
@@ -62,7 +61,7 @@ class AdaptationCurve(FirstBatchObserver):
         name, chance = ("mse", None) if episode.is_regression else ("accuracy", 1 / episode.num_ways)
         last = curves.shape[1] - 1
         for step in shown_steps(last, _MAX_SCALARS):
-            tag = f"{SCALARS}/{name}_after_{step:0{max(2, len(str(last)))}}_steps"
+            tag = f"{_SCALARS}/{name}_after_{step:0{max(2, len(str(last)))}}_steps"
             for writer in writers(trainer):
                 writer.add_scalar(tag, curves[:, step].mean(), trainer.global_step)
         show(trainer, TAG, adaptation_figure(curves, chance))

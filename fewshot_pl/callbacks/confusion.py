@@ -1,7 +1,7 @@
 """ConfusionPicture: the classes that are taken for each other most often, as a picture in TensorBoard."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,27 +12,14 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from fewshot_pl.callbacks.episode_picture import RIGHT, WRONG, visible
-from fewshot_pl.callbacks.observer import Observer, show, writers
+from fewshot_pl.callbacks.episode_picture import RIGHT_COLOR, WRONG_COLOR, visible
+from fewshot_pl.callbacks.observer import KnowsClasses, Observer, check_at_least, show, writers
 from fewshot_pl.episode import Episode
 from fewshot_pl.metrics import ClassConfusion
 
 TAG = "val/confusion"
 _LONGEST_NAME = 32
-_RIGHT, _WRONG = (LinearSegmentedColormap.from_list("shares", ["white", color]) for color in (RIGHT, WRONG))
-
-
-@runtime_checkable
-class _KnowsClasses(Protocol):
-    """A data module that tells which classes its fixed episodes hold."""
-
-    def class_names(self, split: str) -> list[str]: ...
-
-    def class_examples(self, split: str, classes: Tensor) -> Tensor: ...
-
-    def fixed_batches(self, split: str) -> Iterable[tuple[int, int, int]]: ...
-
-    def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor: ...
+_RIGHT, _WRONG = (LinearSegmentedColormap.from_list("shares", ["white", color]) for color in (RIGHT_COLOR, WRONG_COLOR))
 
 
 class ConfusionPicture(Observer):
@@ -48,8 +35,7 @@ class ConfusionPicture(Observer):
 
     def __init__(self, every_n_epochs: int = 1, max_classes: int = 12) -> None:
         super().__init__(every_n_epochs)
-        if max_classes < 2:
-            raise ValueError("ConfusionPicture: max_classes must be at least 2.")
+        check_at_least(self, 2, max_classes=max_classes)
         self.max_classes = max_classes
         self._confusion: ClassConfusion | None = None  # of the present validation
         self._classes: list[Tensor] = []  # [T, N] of each batch
@@ -57,7 +43,7 @@ class ConfusionPicture(Observer):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
         self._confusion = None
-        if not self.is_due(trainer) or not isinstance(data, _KnowsClasses):
+        if not self.is_due(trainer) or not isinstance(data, KnowsClasses):
             return
         self._confusion = ClassConfusion(len(data.class_names("val"))).to(pl_module.device)
         batches = [data.fixed_classes("val", first, count) for _, first, count in data.fixed_batches("val")]

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewshot_pl.callbacks.episode_picture import visible
-from fewshot_pl.callbacks.observer import writers
-from fewshot_pl.episode import Episode
+from fewshot_pl.callbacks.observer import KnowsClasses, check_at_least, writers
 
 TAG = "test_embedding"  # also the name of a folder
 COLUMNS = ["class", "set", "episode"]
@@ -25,19 +24,6 @@ class _Encodes(Protocol):
 
     def encode(self, images: Tensor) -> Tensor:
         """The features [n, D] of images [n, C, H, W]."""
-
-
-@runtime_checkable
-class _TestEpisodes(Protocol):
-    """A data module with a fixed list of test episodes, whose classes have names."""
-
-    num_episodes: dict[str, int]
-
-    def class_names(self, split: str) -> list[str]: ...
-
-    def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor: ...
-
-    def fixed_episodes(self, split: str, first: int, count: int) -> Episode: ...
 
 
 class Points(NamedTuple):
@@ -61,25 +47,24 @@ class EmbeddingProjector(Callback):
     """
 
     def __init__(self, max_points: int = 500, max_episodes: int = 4) -> None:
-        if min(max_points, max_episodes) < 1:
-            raise ValueError("EmbeddingProjector: max_points and max_episodes must be at least 1.")
+        check_at_least(self, max_points=max_points, max_episodes=max_episodes)
         self.max_points = max_points
         self.max_episodes = max_episodes
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
-        if not writers(trainer) or not isinstance(pl_module, _Encodes) or not isinstance(data, _TestEpisodes):
+        if not writers(trainer) or not isinstance(pl_module, _Encodes) or not isinstance(data, KnowsClasses):
             return
         numbers = range(min(self.max_episodes, data.num_episodes["test"]))
         with trainer.precision_plugin.forward_context():
-            parts = [episode_points(pl_module, data, number, self.max_points // len(numbers)) for number in numbers]
+            parts = [_episode_points(pl_module, data, number, self.max_points // len(numbers)) for number in numbers]
         features, thumbnails = torch.cat([part.features for part in parts]), torch.cat([p.thumbnails for p in parts])
         labels = [row for part in parts for row in part.labels]
         for writer in writers(trainer):
             writer.add_embedding(features, labels, thumbnails, trainer.global_step, TAG, COLUMNS)
 
 
-def episode_points(model: _Encodes, data: _TestEpisodes, number: int, max_points: int) -> Points:
+def _episode_points(model: _Encodes, data: KnowsClasses, number: int, max_points: int) -> Points:
     """The images of a test episode, evenly chosen where there are more than ``max_points``, as points."""
     episode = data.fixed_episodes("test", number, 1)
     convert = model.trainer.precision_plugin.convert_input

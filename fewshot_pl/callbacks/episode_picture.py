@@ -11,11 +11,12 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.callbacks.observer import check_at_least
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
-from fewshot_pl.episode import Episode
+from fewshot_pl.episode import UNKNOWN, Episode
 
-TAG = "val/episode"
-RIGHT, WRONG, UNKNOWN, SUPPORT, FAINT = "#2e9e4f", "#d6212b", "#8a8f98", "#3565b0", "#eaf0f9"
+RIGHT_COLOR, WRONG_COLOR, UNKNOWN_COLOR, SUPPORT_COLOR = "#2e9e4f", "#d6212b", "#8a8f98", "#3565b0"
+_FAINT_COLOR = "#eaf0f9"
 
 _INCHES, _DPI = 0.9, 100  # of one image cell; all lengths below are in cells
 _LEFT, _TITLE, _CAPTION, _BETWEEN = 0.6, 0.75, 0.5, 0.4  # class name, title, text under a row, support | queries
@@ -33,12 +34,11 @@ class EpisodePicture(ValidationPicture):
         max_queries: queries shown per class.
     """
 
-    tag = TAG
+    tag = "val/episode"
 
     def __init__(self, every_n_epochs: int = 1, max_ways: int = 5, max_queries: int = 8) -> None:
         super().__init__(every_n_epochs)
-        if min(max_ways, max_queries) < 1:
-            raise ValueError("EpisodePicture: max_ways and max_queries must be at least 1.")
+        check_at_least(self, max_ways=max_ways, max_queries=max_queries)
         self.max_ways = max_ways
         self.max_queries = max_queries
 
@@ -80,7 +80,7 @@ def episode_figure(
     for index, row in enumerate(rows):
         _draw_row(axes, row, _TITLE + index * (cell + _CAPTION), first_query, cell)
     axes.text(0.1, 0.2, _title(episode, logits, max_ways), fontsize=11, weight="bold", va="center")
-    axes.text(_LEFT, 0.52, "support", fontsize=9, color=SUPPORT, va="center")
+    axes.text(_LEFT, 0.52, "support", fontsize=9, color=SUPPORT_COLOR, va="center")
     axes.text(first_query, 0.52, "queries: true → predicted class, probability", fontsize=9, va="center")
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
     axes.set_axis_off()
@@ -97,8 +97,8 @@ class _Answer(NamedTuple):
     @property
     def color(self) -> str:
         if self.true < 0:
-            return UNKNOWN
-        return RIGHT if self.true == self.predicted else WRONG
+            return UNKNOWN_COLOR
+        return RIGHT_COLOR if self.true == self.predicted else WRONG_COLOR
 
     @property
     def caption(self) -> str:
@@ -120,7 +120,7 @@ def _rows(episode: Episode, logits: Tensor, max_ways: int, max_shots: int, max_q
     probabilities, predictions = logits[0].detach().float().softmax(-1).cpu().max(-1)
     classes = sorted(set(support_y.tolist()))[:max_ways]
     rows = []
-    for label in [*classes, -100] if bool((query_y < 0).any()) else classes:
+    for label in [*classes, UNKNOWN] if bool((query_y < 0).any()) else classes:
         shots = (support_y == label).nonzero().flatten()
         queries = (query_y == label).nonzero().flatten()[:max_queries]
         answers = [_Answer(label, int(predictions[i]), float(probabilities[i])) for i in queries]
@@ -153,16 +153,16 @@ def _draw_row(axes: Axes, row: _Row, top: float, first_query: float, cell: float
 
 def _draw_support(axes: Axes, row: _Row, top: float, cell: float) -> None:
     corner, size = (_LEFT - 0.05, top - 0.05), (len(row.support) * _STEP, cell + 0.1)
-    axes.add_patch(Rectangle(corner, *size, facecolor=FAINT, edgecolor=SUPPORT, linewidth=1.5, zorder=-1))
+    axes.add_patch(Rectangle(corner, *size, facecolor=_FAINT_COLOR, edgecolor=SUPPORT_COLOR, linewidth=1.5, zorder=-1))
     for index, image in enumerate(row.support):
         _draw_image(axes, image, _LEFT + index * _STEP, top, cell)
     shown = "" if len(row.support) == row.num_shots else f"{len(row.support)} of "
     shots = f"{shown}{row.num_shots} shot{'s' * (row.num_shots > 1)}"
-    axes.text(_LEFT, top + cell + 0.2, shots, fontsize=8, color=SUPPORT, va="center")
+    axes.text(_LEFT, top + cell + 0.2, shots, fontsize=8, color=SUPPORT_COLOR, va="center")
 
 
 def _draw_query(axes: Axes, image: NDArray[np.float32], answer: _Answer, left: float, top: float, cell: float) -> None:
-    linewidth, weight = (3.0, "bold") if answer.color == WRONG else (1.5, "normal")
+    linewidth, weight = (3.0, "bold") if answer.color == WRONG_COLOR else (1.5, "normal")
     _draw_image(axes, image, left, top, cell)
     axes.add_patch(Rectangle((left, top), 1, cell, fill=False, edgecolor=answer.color, linewidth=linewidth))
     style: Any = {"fontsize": 8, "color": answer.color, "weight": weight, "ha": "center", "va": "center"}

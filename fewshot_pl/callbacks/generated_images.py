@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from fewshot_pl.callbacks.episode_picture import SUPPORT, visible
+from fewshot_pl.callbacks.episode_picture import SUPPORT_COLOR, visible
+from fewshot_pl.callbacks.observer import check_at_least
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
-TAG = "val/generated_images"
 _COLUMNS = 10
 _INCHES = 0.9  # of one image
 
@@ -27,12 +27,11 @@ class GeneratedImages(ValidationPicture):
         max_images: support images shown, and generated ones.
     """
 
-    tag = TAG
+    tag = "val/generated_images"
 
     def __init__(self, every_n_epochs: int = 1, max_images: int = 20) -> None:
         super().__init__(every_n_epochs)
-        if max_images < 1:
-            raise ValueError("GeneratedImages: max_images must be at least 1.")
+        check_at_least(self, max_images=max_images)
         self.max_images = max_images
 
     def figure(self, pl_module: LightningModule, episode: Episode, logits: Tensor) -> Figure | None:
@@ -60,7 +59,7 @@ def generated_images_figure(support_x: Tensor, generated: Tensor, max_images: in
     rows = figure.subplots(2, 1, gridspec_kw={"height_ratios": heights})
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.02, top=1 - 0.35 / size[1], hspace=0.8 / size[1])
     titles = _title("support", len(support_x), max_images), _title("generated for it", len(generated), max_images)
-    for axes, sheet, title, color in zip(rows, sheets, titles, (SUPPORT, "black"), strict=True):
+    for axes, sheet, title, color in zip(rows, sheets, titles, (SUPPORT_COLOR, "black"), strict=True):
         axes.imshow(sheet)
         axes.set_anchor("W")
         axes.set_axis_off()

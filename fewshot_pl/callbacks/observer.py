@@ -1,6 +1,7 @@
 """Observer: the base of what writes to TensorBoard about a training, and changes nothing of it."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,7 +9,33 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
+from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
+
+
+@runtime_checkable
+class KnowsClasses(Protocol):
+    """A data module with fixed lists of episodes of images, which tells the classes that they hold."""
+
+    num_episodes: dict[str, int]
+
+    def class_names(self, split: str) -> list[str]:
+        """The names of a split's classes [C]."""
+
+    def class_examples(self, split: str, classes: Tensor) -> Tensor:
+        """An image [n, C, H, W] of each of some classes [n]."""
+
+    def fixed_batches(self, split: str) -> Iterable[tuple[int, int, int]]:
+        """Epoch, first episode and number of episodes of each of this process's batches."""
+
+    def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor:
+        """The classes [E, N] of ``count`` episodes of the list, or of all from the first on."""
+
+    def fixed_episodes(self, split: str, first: int, count: int) -> Episode:
+        """The tasks of ``count`` episodes of the list."""
 
 
 class Observer(Callback):
@@ -19,8 +46,7 @@ class Observer(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"{type(self).__name__}: every_n_epochs must be at least 1.")
+        check_at_least(self, every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
 
     def is_due(self, trainer: Trainer) -> bool:
@@ -28,6 +54,13 @@ class Observer(Callback):
         # Counted as Lightning counts check_val_every_n_epoch, so that n = 5 meets the validations of every 5th epoch.
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
         return due and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+
+
+def check_at_least(owner: Callback, least: int = 1, **counts: int) -> None:
+    """Raise InputError if one of a callback's settings, by name, is below ``least``."""
+    for name, count in counts.items():
+        if count < least:
+            raise InputError(f"{type(owner).__name__}: {name} must be at least {least}, not {count}")
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:

@@ -28,7 +28,7 @@ from fewshot_pl.episode import Episode
 from fewshot_pl.step_log import StepLog
 
 RATE = "train/episodes_per_s"
-SHOWN = ("train/loss", "train/accuracy", RATE, "val/accuracy", "val/mse")
+_SHOWN = ("train/loss", "train/accuracy", RATE, "val/accuracy", "val/mse")
 _SECONDS_BETWEEN_READS = 0.5
 
 
@@ -170,7 +170,7 @@ class EpisodeLines(ProgressBar):
 
 
 def _shown_metrics(trainer: Trainer) -> dict[str, float | str]:
-    """The metrics in SHOWN that exist by now, then any other that was logged with ``prog_bar=True``."""
+    """The metrics in _SHOWN that exist by now, then any other that was logged with ``prog_bar=True``."""
     known = trainer.callback_metrics
-    shown: dict[str, float | str] = {name: known[name].item() for name in SHOWN if name in known}
+    shown: dict[str, float | str] = {name: known[name].item() for name in _SHOWN if name in known}
     return {**shown, **{name: value for name, value in trainer.progress_bar_metrics.items() if name not in shown}}

@@ -19,7 +19,7 @@ from fewshot_pl.errors import InputError
 
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
 _UNPACK = "unpack it, and leave the folder in its place"
-MOST_BYTES = 1 << 30  # of one file; more is no image, and would fill the memory
+_MAX_BYTES = 1 << 30  # of one file; more is no image, and would fill the memory
 Image.init()
 # Not those that another program or nothing at all decodes; EPS is itself a program, for Ghostscript to run.
 _FORMATS = [kind for kind in Image.ID if kind not in {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC"}]
@@ -200,7 +200,7 @@ class ImageFile(NamedTuple):
 
 def check_size(name: object, size: int) -> None:
     """Raise InputError if a file of so many bytes is too large to be read."""
-    if size > MOST_BYTES:
+    if size > _MAX_BYTES:
         raise InputError(f"{name} has {size / 2**30:.1f} GiB, more than an image or a list of them: remove it")
 
 

@@ -18,8 +18,8 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _CHUNK_BYTES = 1 << 24
 # How much an archive may unpack to: images hardly compress, and drawings some ten times.
-_MOST_TIMES = 100  # its own size
-_ANY_MAY = 1 << 28  # bytes; small archives are mostly padding
+_MAX_RATIO = 100  # of its own size
+_ALWAYS_ALLOWED_BYTES = 1 << 28  # small archives are mostly padding
 
 
 class TarTree(Archive):
@@ -77,11 +77,11 @@ class TarTree(Archive):
         raise tarfile.ReadError("it is of no known kind")
 
     def _copy(self, content: BinaryIO, unpacked: BinaryIO) -> None:
-        most = max(_ANY_MAY, _MOST_TIMES * self.path.stat().st_size)
+        max_bytes = max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * self.path.stat().st_size)
         while chunk := content.read(_CHUNK_BYTES):
-            if unpacked.tell() + len(chunk) > most:
+            if unpacked.tell() + len(chunk) > max_bytes:
                 raise InputError(
-                    f"{self.path} unpacks to more than {_MOST_TIMES} times its size, as no archive of images does: "
+                    f"{self.path} unpacks to more than {_MAX_RATIO} times its size, as no archive of images does: "
                     "get it from where you trust it, or extract it yourself and leave the folder in its place"
                 )
             unpacked.write(chunk)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fewshot_pl.callbacks.calibration import calibration_figure
-from fewshot_pl.evaluation.outcome import Outcome
+from fewshot_pl.evaluation.outcome import Outcome, differences
 from fewshot_pl.metrics import confidence_bins
 
 _BLUE, _RED = "#3565b0", "#d6212b"
@@ -59,8 +59,8 @@ def episodes_figure(outcome: Outcome) -> Figure:
 
 def difference_figure(outcome: Outcome, first: Outcome) -> Figure:
     """How the paired differences of single episodes are distributed, with their mean."""
-    assert outcome.records is not None and first.records is not None and outcome.difference is not None
-    values = _percent(outcome, outcome.records.figures.double() - first.records.figures.double())
+    assert outcome.difference is not None
+    values = _percent(outcome, differences(outcome, first))
     title = _plain(f"{outcome.task}\n{outcome.label} less {first.label}")
     return _histogram(
         values, _percent(outcome, outcome.difference.mean), title, _unit(outcome, " difference of an episode")

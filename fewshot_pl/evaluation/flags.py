@@ -14,7 +14,7 @@ from fewshot_pl.flags import FewShotArgumentParser, chosen_class, make_folder
 from fewshot_pl.registries import named_class, stored_name
 from fewshot_pl.tf32 import TF32_FLAG
 
-OUTPUTS = (".json", ".csv")
+_OUTPUTS = (".json", ".csv")
 
 
 class Request(NamedTuple):
@@ -117,8 +117,8 @@ def _check(config: Any, args: list[str]) -> None:
             raise InputError(f"--{name} and --data.num_{name} say the same thing: leave out one of them")
         if min(config[name] or [1]) < 1:
             raise InputError(f"--{name} must be at least 1, not {min(config[name])}")
-    if config.output and Path(config.output).suffix not in OUTPUTS:
-        raise InputError(f"--output {config.output} must end in one of {', '.join(OUTPUTS)}")
+    if config.output and Path(config.output).suffix not in _OUTPUTS:
+        raise InputError(f"--output {config.output} must end in one of {', '.join(_OUTPUTS)}")
     for flag, folder in (("report", config.report), ("output", config.output and Path(config.output).parent)):
         if folder:
             make_folder(Path(folder).expanduser(), flag)

@@ -1,25 +1,19 @@
 """Which classes a model finds hardest."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot_pl.benchmarks import MultiSource
 from fewshot_pl.callbacks import image_sheet
+from fewshot_pl.data.datamodule import Split
+from fewshot_pl.data.stored_datamodule import StoredDataModule
 from fewshot_pl.evaluation.outcome import Outcome
 
-
-@runtime_checkable
-class _KnowsClasses(Protocol):
-    """A data module that tells which classes its fixed episodes hold."""
-
-    def class_names(self, split: str) -> list[str]: ...
-
-    def class_examples(self, split: str, classes: Tensor, count: int) -> Tensor: ...
-
-    def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor: ...
+_Stored = StoredDataModule | MultiSource  # data modules that know the class of each image
 
 
 class ClassAccuracy(NamedTuple):
@@ -44,7 +38,7 @@ def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5
         num_images: shown of each.
     """
     data, records = outcome.data, outcome.records
-    if records is None or records.correct is None or not isinstance(data, _KnowsClasses):
+    if records is None or records.correct is None or not isinstance(data, _Stored):
         return []
     split = outcome.result["split"]
     names = data.class_names(split)
@@ -63,7 +57,7 @@ def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5
     ]
 
 
-def _counts(data: _KnowsClasses, split: str, correct: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def _counts(data: _Stored, split: Split, correct: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """How many queries of each class [C] were right, and how many there were, by the queries [E, N*Q] of episodes."""
     right, asked = torch.zeros(2, num_classes, dtype=torch.float64)
     for number, of_episode in enumerate(correct):

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.metrics import EpisodeRecords, mean_and_ci95
 from fewshot_pl.results import result_cells, task_name
@@ -47,24 +49,28 @@ class Outcome(NamedTuple):
 
 def paired_difference(outcome: Outcome, first: Outcome) -> Difference:
     """The mean over episodes of the outcome's figure less the first's, with its 95% confidence interval."""
-    assert outcome.records is not None and first.records is not None
-    differences = outcome.records.figures.double() - first.records.figures.double()
-    mean, ci95 = mean_and_ci95(differences)
+    mean, ci95 = mean_and_ci95(differences(outcome, first))
     return Difference(float(mean), float(ci95), first.label)
+
+
+def differences(outcome: Outcome, first: Outcome) -> Tensor:
+    """The outcome's figure of each episode less the first's [E]."""
+    assert outcome.records is not None and first.records is not None
+    return outcome.records.figures.double() - first.records.figures.double()
 
 
 def difference_sentence(outcome: Outcome) -> str:
     """Whether the outcome differs from the first one, in one line."""
     assert outcome.difference is not None
-    mean, ci95, other = outcome.difference
     verdict = (
         "larger than its 95% interval"
         if outcome.difference.is_clear
         else "not larger than its 95% interval: these episodes do not tell them apart"
     )
     unit = "" if outcome.figure == "mse" else " points"
-    numbers = f"{outcome.shown(mean, '+')} ± {outcome.shown(ci95)}{unit}"
-    return f"{outcome.label} less {other}, {outcome.task}: {numbers}, {verdict}"
+    return (
+        f"{outcome.label} less {outcome.difference.other}, {outcome.task}: {_difference_cell(outcome)}{unit}, {verdict}"
+    )
 
 
 def table_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
@@ -74,13 +80,13 @@ def table_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
     rows = []
     for outcome in outcomes:
         cells = result_cells(outcome.result)
-        if is_one_task(outcomes):
+        if _is_one_task(outcomes):
             cells.pop("task")
-        rows.append({"model": outcome.label, **cells, "difference": difference_cell(outcome)})
+        rows.append({"model": outcome.label, **cells, "difference": _difference_cell(outcome)})
     return rows
 
 
-def difference_cell(outcome: Outcome) -> str:
+def _difference_cell(outcome: Outcome) -> str:
     """The paired difference with its interval; a dash for the model that the others are compared with."""
     if outcome.difference is None:
         return "–"
@@ -93,7 +99,7 @@ def is_comparison(outcomes: Sequence[Outcome]) -> bool:
     return len({outcome.label for outcome in outcomes}) > 1
 
 
-def is_one_task(outcomes: Sequence[Outcome]) -> bool:
+def _is_one_task(outcomes: Sequence[Outcome]) -> bool:
     """Whether all outcomes are on the same episodes."""
     return len({outcome.task for outcome in outcomes}) == 1
 
@@ -108,7 +114,7 @@ def title(outcomes: Sequence[Outcome]) -> str:
 def caption(outcomes: Sequence[Outcome]) -> str:
     """The episodes, and where normalisation takes its statistics from."""
     result = outcomes[0].result
-    task = f"{outcomes[0].task}, " if is_comparison(outcomes) and is_one_task(outcomes) else ""
+    task = f"{outcomes[0].task}, " if is_comparison(outcomes) and _is_one_task(outcomes) else ""
     return f"{task}{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {_norms(outcomes)}"
 
 

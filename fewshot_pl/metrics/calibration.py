@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from fewshot_pl.metrics.episode_mean import UNKNOWN
+from fewshot_pl.episode import UNKNOWN
 
 _NUM_BINS = 15  # Guo et al. 2017, section 5
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from fewshot_pl.metrics.episode_mean import UNKNOWN
+from fewshot_pl.episode import UNKNOWN
 
 
 class ClassConfusion(Metric):

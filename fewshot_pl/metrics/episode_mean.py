@@ -7,7 +7,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-UNKNOWN = -100  # the label of a query whose class is unknown
+from fewshot_pl.episode import UNKNOWN
+
 _Z95 = 1.96  # two-sided 95% quantile of the normal distribution, as the papers use it
 
 

@@ -19,7 +19,15 @@ from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.mixture import drawn_sources, joined_batch
 from fewshot_pl.episode import Episode
-from fewshot_pl.prediction.rejection import KEY, Rejection, Score, auroc, calibrated, nearest_rejection, scores
+from fewshot_pl.prediction.rejection import (
+    REJECTIONS_KEY,
+    Rejection,
+    Score,
+    auroc,
+    calibrated,
+    nearest_rejection,
+    scores,
+)
 from fewshot_pl.prediction.trained_model import num_passed_before
 
 _MOST_EPISODES = 100  # of some 150 images each
@@ -47,7 +55,7 @@ def calibrate(model: FewShotAlgorithm, data: EpisodicDataModule, checkpoint: Pat
     rejections = calibrated_rejections(model, data, "val")
     if not rejections:
         return None
-    amend_checkpoint(checkpoint, {KEY: [rejection._asdict() for rejection in rejections]})
+    amend_checkpoint(checkpoint, {REJECTIONS_KEY: [rejection._asdict() for rejection in rejections]})
     return measured_rejection(model, data, rejections, "test")
 
 
@@ -160,7 +168,7 @@ def _together(parts: Sequence[Scores]) -> Scores:
     return {score: np.concatenate([part[score] for part in parts]) for score in parts[0]}
 
 
-def told(rates: dict[str, Any]) -> str:
+def rejection_sentence(rates: dict[str, Any]) -> str:
     """The sentence that reports ``measured_rejection`` of the test classes."""
     return (
         f"Unknown images, in {rates['num_ways']}-way {rates['num_shots']}-shot tasks of test classes: "

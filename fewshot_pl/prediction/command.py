@@ -21,7 +21,7 @@ from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.files import query_files, support_classes
 from fewshot_pl.prediction.labels import sorted_label, write_labels
 from fewshot_pl.prediction.predictor import FewShotPredictor
-from fewshot_pl.prediction.report import Shown, data_url, report
+from fewshot_pl.prediction.report import Shown, report, thumbnail_uri
 from fewshot_pl.whole_files import save_text
 
 
@@ -45,7 +45,7 @@ def predict(args: Sequence[str] | None) -> None:
     labels = [one.label for one in shown]
     write_labels(labels, folder / "predictions.csv")
     support = {
-        name: [data_url(predictor.model.opened(file)) for file in found.images] for name, found in classes.items()
+        name: [thumbnail_uri(predictor.model.opened(file)) for file in found.images] for name, found in classes.items()
     }
     save_text(report(support, shown, _facts(predictor)), folder / "report.html")
     num_unknown = sum(bool(label.is_unknown) for label in labels)
@@ -127,7 +127,7 @@ class _Read(NamedTuple):
 def _read(predictor: FewShotPredictor, file: Path) -> _Read:
     image = predictor.model.opened(file)
     try:  # kept small: a batch of photographs would take gigabytes
-        return _Read(file, predictor.model.data.own_image(image), data_url(image))
+        return _Read(file, predictor.model.data.own_image(image), thumbnail_uri(image))
     except (ValueError, TypeError, OSError) as error:  # as Pillow has it for colours that it cannot convert
         raise InputError(f"image {file} cannot be made one in RGB ({error}): replace it or remove it") from error
 

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from fewshot_pl.benchmarks.class_folders import visible_folders
 from fewshot_pl.data.image_tree import FolderTree
 from fewshot_pl.errors import InputError
 
@@ -25,7 +26,7 @@ def support_classes(folder: Path) -> dict[str, FoundFiles]:
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give --support a folder with one folder of images per class")
-    classes = {path.name: _below(path) for path in sorted(folder.iterdir()) if path.is_dir() and not _hidden(path)}
+    classes = {path.name: _below(path) for path in visible_folders(folder)}
     if len(classes) < 2:
         raise InputError(
             f"{folder} holds {len(classes) or 'no'} class {'folder' if classes else 'folders'} and at least two are "
@@ -75,7 +76,3 @@ def _below(folder: Path) -> FoundFiles:
 
 def _sorted_out(path: Path) -> FoundFiles:
     return FoundFiles([path], []) if FolderTree(path.parent, only=path.name).names else FoundFiles([], [path])
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith((".", "__"))

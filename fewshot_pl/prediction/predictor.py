@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from fewshot_pl.algorithms.task_map import Predictor
+from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.errors import InputError
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.rejection import Rejection, nearest_rejection
@@ -67,14 +67,14 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: the checkpoint cannot be used, an image does not decode, there are fewer than two classes, or
                 more than the algorithm's head has outputs.
         """
-        check_settings(self.batch_size, self.false_reject)
+        _check_settings(self.batch_size, self.false_reject)
         names, numbers = np.unique(np.asarray(labels), return_inverse=True)
         model = trained_model(self.checkpoint, self.device)
         support_x = model.pixels(images)
         if len(support_x) != len(numbers):
             raise InputError(f"there are {len(support_x)} images and {len(numbers)} labels: give each image one label")
         self._model, self._support = model, (support_x, torch.from_numpy(numbers))
-        self._logits_of: Predictor | None = model.adapted(*self._support, len(names), self.per_query)
+        self._logits_of: QueryPredictor | None = model.adapted(*self._support, len(names), self.per_query)
         self.classes_ = names
         self.rejection_ = nearest_rejection(model.rejections, len(numbers) / len(names))
         return self
@@ -155,7 +155,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def check_settings(batch_size: int, false_reject: float) -> None:
+def _check_settings(batch_size: int, false_reject: float) -> None:
     """Raise InputError if a setting is out of its range."""
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from fewshot_pl.errors import InputError
 
-KEY = "rejections"  # of a checkpoint's contents
-SHARES = np.linspace(0.0, 1.0, 101)
+REJECTIONS_KEY = "rejections"  # of a checkpoint's contents
+_SHARES = np.linspace(0.0, 1.0, 101)
 
 Score = Literal["logit", "probability"]
 
@@ -35,11 +35,11 @@ class Rejection(NamedTuple):
 
     def threshold(self, false_reject: float) -> float:
         """The score below which this share of the known images, 0 to 1, is rejected."""
-        return float(np.interp(false_reject, SHARES, self.thresholds))
+        return float(np.interp(false_reject, _SHARES, self.thresholds))
 
     def false_accept(self, false_reject: float) -> float:
         """The share of unknown images that is not rejected then."""
-        return float(np.interp(false_reject, SHARES, self.false_accepts))
+        return float(np.interp(false_reject, _SHARES, self.false_accepts))
 
     def rejects(
         self, logits: NDArray[np.float64], log_probabilities: NDArray[np.float64], false_reject: float
@@ -60,7 +60,7 @@ def calibrated(
     """The Rejection that scores [n] of known and [m] of unknown images lead to."""
     aurocs: dict[Score, float] = {name: auroc(known[name], unknown[name]) for name in known}
     best = max(aurocs, key=lambda name: aurocs[name])
-    thresholds = np.quantile(known[best], SHARES)
+    thresholds = np.quantile(known[best], _SHARES)
     above = 1 - np.searchsorted(np.sort(unknown[best]), thresholds) / len(unknown[best])
     return Rejection(best, num_ways, num_shots, aurocs[best], thresholds.tolist(), above.tolist())
 
@@ -79,7 +79,7 @@ def rejections_in(contents: dict[str, Any]) -> list[Rejection]:
         InputError: they are those of another version.
     """
     try:
-        return [Rejection(**values) for values in contents.get(KEY, [])]
+        return [Rejection(**values) for values in contents.get(REJECTIONS_KEY, [])]
     except TypeError as error:
         raise InputError(
             "the checkpoint holds a calibration of unknown images that is not this version's: resume its training with "

@@ -19,11 +19,11 @@ class Shown(NamedTuple):
     """One image on the page."""
 
     label: Label
-    picture: str  # as a data URL
+    picture: str  # as a data URI
 
 
-def data_url(image: Image.Image) -> str:
-    """A small upright copy of an image, as a URL that holds the image itself."""
+def thumbnail_uri(image: Image.Image) -> str:
+    """A small upright copy of an image, as a data URI, which holds the image itself."""
     small = plain_colour(image)
     small.thumbnail((_SIDE, _SIDE))
     content = io.BytesIO()
@@ -35,7 +35,7 @@ def report(support: dict[str, list[str]], shown: list[Shown], facts: dict[str, A
     """The page as HTML: the classes with their pictures, then the labelled images, the surest first.
 
     Args:
-        support: data URLs of each class's images, by its name.
+        support: data URIs of each class's images, by its name.
         shown: the labelled images.
         facts: of the model: ``algorithm``, ``checkpoint``, ``false_reject``, ``false_accept``, which may be None.
     """

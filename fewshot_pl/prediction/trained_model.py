@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.algorithms.task_map import Predictor
+from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.checkpoints import algorithm_of, opened_checkpoint
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
@@ -67,7 +67,9 @@ class TrainedModel(NamedTuple):
         return normalised(torch.from_numpy(packed), self.data.mean, self.data.std)
 
     @torch.no_grad()
-    def adapted(self, support_x: Tensor, support_y: Tensor, num_classes: int, per_query: bool = False) -> Predictor:
+    def adapted(
+        self, support_x: Tensor, support_y: Tensor, num_classes: int, per_query: bool = False
+    ) -> QueryPredictor:
         """What a support [n, C, H, W] with labels [n] makes of it: images [m, C, H, W] to logits [m, num_classes].
 
         In norm ``transductive`` the support passes with each batch of queries, so that one query alone has statistics

@@ -17,7 +17,7 @@ from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
-from fewshot_pl.prediction.calibration import calibrate, told
+from fewshot_pl.prediction.calibration import calibrate, rejection_sentence
 from fewshot_pl.process_group import are_started_by_others
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.resuming import BestCheckpoint, slurm
@@ -71,7 +71,7 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
     with within_memory(_memory_cure(model, data)):  # a Trainer leaves the model in main memory
         rates = calibrate(model.to(trainer.strategy.root_device), data, Path(best)) if best else None
     if rates:
-        print(told(rates))
+        print(rejection_sentence(rates))
     if rates and result:
         save_result(result | {"unknown": rates}, file)
     print(f"Saved in {cli.run_folder}")

@@ -12,6 +12,7 @@ from fewshot_pl.benchmarks import Sinusoid
 from fewshot_pl.callbacks import AdaptationCurve
 from fewshot_pl.callbacks.adaptation_curve import TAG, adaptation_curves, adaptation_figure, shown_steps
 from fewshot_pl.callbacks.observer import figure_pixels
+from fewshot_pl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
@@ -111,5 +112,5 @@ def test_many_steps_are_thinned_out_with_the_first_and_the_last_kept():
 
 
 def test_refuses_what_would_show_nothing():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         AdaptationCurve(max_tasks=0)

@@ -11,6 +11,7 @@ from fewshot_pl.benchmarks import Sinusoid
 from fewshot_pl.callbacks import ConfusionPicture, confusion
 from fewshot_pl.callbacks.confusion import TAG, confusion_figure, most_confused
 from fewshot_pl.callbacks.observer import figure_pixels
+from fewshot_pl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
@@ -86,5 +87,5 @@ def test_nothing_where_classes_have_no_names(trainer, events):
 
 
 def test_refuses_what_would_show_nothing():
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(InputError, match="at least 2"):
         ConfusionPicture(max_classes=1)

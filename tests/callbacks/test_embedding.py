@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 
 from fewshot_pl.algorithms import MAML, MatchingNet, MetaGAN, ProtoNet
 from fewshot_pl.callbacks import EmbeddingProjector
+from fewshot_pl.errors import InputError
 
 SHAPE = (1, 16, 16)
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
@@ -116,5 +117,5 @@ def test_nothing_of_a_model_without_features(tested):
 
 
 def test_refuses_what_would_show_nothing():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         EmbeddingProjector(max_points=0)

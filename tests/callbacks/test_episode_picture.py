@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from fewshot_pl.algorithms import RelationNet
 from fewshot_pl.callbacks import EpisodePicture, episode_figure
-from fewshot_pl.callbacks.episode_picture import RIGHT, SUPPORT, TAG, UNKNOWN, WRONG, visible
+from fewshot_pl.callbacks.episode_picture import RIGHT_COLOR, SUPPORT_COLOR, UNKNOWN_COLOR, WRONG_COLOR, visible
 from fewshot_pl.callbacks.observer import figure_pixels
+from fewshot_pl.errors import InputError
 
 
 def texts(figure):
@@ -52,22 +53,22 @@ def test_marks_wrong_queries(episode):
     logits = perfect_logits(task, 3)
     figure = episode_figure(task, logits)
     assert "accuracy 100.0%: 12 of 12 queries right, 3 ways" in texts(figure)
-    assert len(frames(figure, RIGHT)) == 12
-    assert not has_color(figure, WRONG)
+    assert len(frames(figure, RIGHT_COLOR)) == 12
+    assert not has_color(figure, WRONG_COLOR)
 
     logits[0, 5] = torch.tensor([0.0, 0.0, 3.0])  # the second query of class 1
     figure = episode_figure(task, logits)
-    assert [caption for caption, color in captions(figure) if color == WRONG] == ["1 → 2  91%"]
+    assert [caption for caption, color in captions(figure) if color == WRONG_COLOR] == ["1 → 2  91%"]
     assert "accuracy 91.7%: 11 of 12 queries right, 3 ways" in texts(figure)
-    assert len(frames(figure, WRONG)) == 1
-    assert has_color(figure, WRONG)
+    assert len(frames(figure, WRONG_COLOR)) == 1
+    assert has_color(figure, WRONG_COLOR)
 
 
 def test_shows_the_first_task(episode):
     task = episode(num_tasks=2)
     logits = perfect_logits(task, 3)
     logits[1] = -logits[1]
-    assert not frames(episode_figure(task, logits), WRONG)
+    assert not frames(episode_figure(task, logits), WRONG_COLOR)
 
 
 def test_unequal_shots(episode):
@@ -76,7 +77,7 @@ def test_unequal_shots(episode):
     task = task._replace(support_x=task.support_x[:, kept], support_y=task.support_y[:, kept])
     figure = episode_figure(task, perfect_logits(task, 3))
     assert [text for text in texts(figure) if "shot" in text] == ["1 shot", "5 of 7 shots", "3 shots"]
-    assert len(frames(figure, SUPPORT)) == 3
+    assert len(frames(figure, SUPPORT_COLOR)) == 3
 
 
 def test_shows_what_fits(episode):
@@ -93,8 +94,8 @@ def test_queries_of_unknown_class_have_their_own_row(episode):
     labels = task.query_y.clone()
     labels[:, 8:] = -100
     figure = episode_figure(task._replace(query_y=labels), logits)
-    assert len(frames(figure, RIGHT)) == 8
-    assert [caption for caption, color in captions(figure) if color == UNKNOWN] == ["? → 2  100%"] * 4
+    assert len(frames(figure, RIGHT_COLOR)) == 8
+    assert [caption for caption, color in captions(figure) if color == UNKNOWN_COLOR] == ["? → 2  100%"] * 4
     assert "accuracy 100.0%: 8 of 8 queries right, 3 ways" in texts(figure)
 
     figure = episode_figure(task._replace(query_y=torch.full_like(labels, -100)), logits)
@@ -128,14 +129,14 @@ def test_probabilities_are_those_that_the_algorithm_states(episode):
 
 def test_is_written_once_per_validation(fit, events):
     fit(EpisodePicture(), max_epochs=2, val_check_interval=2)
-    pictures = events().Images(TAG)
+    pictures = events().Images(EpisodePicture.tag)
     assert [picture.step for picture in pictures] == [2, 4, 6, 8]  # none from the sanity check, at step 0
     assert Image.open(BytesIO(pictures[0].encoded_image_string)).mode == "RGB"
 
 
 def test_every_second_epoch(fit, events):
     fit(EpisodePicture(every_n_epochs=2), max_epochs=5)
-    assert [picture.step for picture in events().Images(TAG)] == [8, 16]
+    assert [picture.step for picture in events().Images(EpisodePicture.tag)] == [8, 16]
 
 
 def test_training_is_not_disturbed(fit):
@@ -179,5 +180,5 @@ def test_nothing_where_there_is_nothing_to_draw(episode, recorder, tmp_path):
 
 
 def test_refuses_what_would_show_nothing():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         EpisodePicture(max_queries=0)

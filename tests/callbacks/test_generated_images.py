@@ -8,8 +8,9 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import CSVLogger
 
 from fewshot_pl.callbacks import GeneratedImages
-from fewshot_pl.callbacks.generated_images import TAG, generated_images_figure
+from fewshot_pl.callbacks.generated_images import generated_images_figure
 from fewshot_pl.callbacks.observer import figure_pixels
+from fewshot_pl.errors import InputError
 
 
 def titles(figure):
@@ -50,7 +51,7 @@ class Drawing:
 def test_is_written_once_per_validation_for_models_that_draw(fit, events, monkeypatch):
     monkeypatch.setattr(LightningModule, "generated_images", Drawing.generated_images, raising=False)
     fit(GeneratedImages(), max_epochs=2)
-    pictures = events().Images(TAG)
+    pictures = events().Images(GeneratedImages.tag)
     assert [picture.step for picture in pictures] == [4, 8]
     assert Image.open(BytesIO(pictures[0].encoded_image_string)).mode == "RGB"
 
@@ -75,5 +76,5 @@ def test_nothing_for_other_models_and_where_there_is_nothing_to_draw(episode, re
 
 
 def test_refuses_what_would_show_nothing():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         GeneratedImages(max_images=0)

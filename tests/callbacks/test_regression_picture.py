@@ -9,6 +9,7 @@ from fewshot_pl.algorithms import MAML
 from fewshot_pl.benchmarks import Sinusoid
 from fewshot_pl.callbacks import AdaptationCurve, RegressionPicture, regression_figure
 from fewshot_pl.callbacks.observer import figure_pixels
+from fewshot_pl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*isinstance.treespec, LeafSpec")
 
@@ -93,5 +94,5 @@ def test_draws_nothing_of_labels(model, episode):
 
 
 def test_refuses_what_would_show_nothing():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         RegressionPicture(max_tasks=0)

@@ -21,7 +21,7 @@ from fewshot_pl.prediction.calibration import (
     calibrated_rejections,
     known_and_unknown,
     measured_rejection,
-    told,
+    rejection_sentence,
 )
 from fewshot_pl.prediction.rejection import rejections_in
 from fewshot_pl.prediction.trained_model import TrainedModel
@@ -136,7 +136,7 @@ def test_a_checkpoint_keeps_its_contents_and_the_calibration(module, checkpoint)
     assert [file.name for file in path.parent.glob("*.ckpt*")] == [path.name]
     assert rates == measured_rejection(nearest(), data, rejections_in(after), "test")
     assert all(0 <= rates[name] <= 1 for name in ("false_reject", "false_accept", "auroc"))
-    assert "in 3-way 2-shot tasks of test classes" in told(rates)
+    assert "in 3-way 2-shot tasks of test classes" in rejection_sentence(rates)
 
 
 def test_a_model_that_comes_from_training_is_calibrated_as_it_will_be_used(module, checkpoint):

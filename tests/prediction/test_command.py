@@ -12,7 +12,7 @@ from PIL import Image
 from fewshot_pl import FewShotPredictor
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.prediction.command import predict
-from fewshot_pl.prediction.rejection import KEY, Rejection
+from fewshot_pl.prediction.rejection import REJECTIONS_KEY, Rejection
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def rows(output):
 def calibrated(path):
     """Gives a checkpoint thresholds of the largest probability: of so many percent that much."""
     rejection = Rejection("probability", 3, 1, 0.9, np.linspace(0.0, 1.0, 101).tolist(), [0.25] * 101)
-    torch.save({**torch.load(path, weights_only=True), KEY: [rejection._asdict()]}, path)
+    torch.save({**torch.load(path, weights_only=True), REJECTIONS_KEY: [rejection._asdict()]}, path)
 
 
 @pytest.mark.parametrize("algorithm", ["ProtoNet", "MAML"])

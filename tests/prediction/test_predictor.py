@@ -17,7 +17,7 @@ from fewshot_pl import FewShotPredictor, InputError, benchmarks
 from fewshot_pl.benchmarks import CIFARFS, ImageFolder
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.prediction.calibration import FALSE_REJECT
-from fewshot_pl.prediction.rejection import KEY, Rejection
+from fewshot_pl.prediction.rejection import REJECTIONS_KEY, Rejection
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_unknown_images_are_those_below_the_threshold(checkpoint, images):
     contents = torch.load(path, weights_only=True)
     thresholds = np.linspace(-100.0, 0.0, 101).tolist()
     rejection = Rejection("logit", 3, 1, 0.9, thresholds, np.linspace(1, 0, 101).tolist())
-    torch.save({**contents, KEY: [rejection._asdict()]}, path)
+    torch.save({**contents, REJECTIONS_KEY: [rejection._asdict()]}, path)
     predictor = FewShotPredictor(path, false_reject=0.7).fit(*images)
     logits = predictor.decision_function(images[0])
     np.testing.assert_array_equal(predictor.is_unknown(images[0]), logits.max(-1) < -30.0)

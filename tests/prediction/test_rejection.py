@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fewshot_pl.prediction.rejection import (
-    KEY,
+    REJECTIONS_KEY,
     auroc,
     calibrated,
     nearest_rejection,
@@ -65,5 +65,5 @@ def test_the_calibration_with_the_nearest_number_of_shots_is_taken(pair, num_sho
 
 def test_rejections_survive_a_checkpoint_of_plain_values(pair):
     rejection = calibrated(*pair, num_ways=5, num_shots=1)
-    assert rejections_in({KEY: [rejection._asdict()]}) == [rejection]
+    assert rejections_in({REJECTIONS_KEY: [rejection._asdict()]}) == [rejection]
     assert rejections_in({}) == []

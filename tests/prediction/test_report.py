@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fewshot_pl.prediction.labels import Label
-from fewshot_pl.prediction.report import Shown, data_url, report
+from fewshot_pl.prediction.report import Shown, report, thumbnail_uri
 
 FACTS = {"algorithm": "ProtoNet", "checkpoint": "best.ckpt", "false_reject": 0.05, "false_accept": 0.4}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -31,7 +31,7 @@ class Page(HTMLParser):
 
 
 def picture(colour="red"):
-    return data_url(Image.new("RGB", (400, 200), colour))
+    return thumbnail_uri(Image.new("RGB", (400, 200), colour))
 
 
 def page(names=("cat", "dog", NASTY), **facts):
@@ -46,7 +46,7 @@ def page(names=("cat", "dog", NASTY), **facts):
 
 
 def test_pictures_are_small_upright_and_on_white():
-    content = data_url(Image.new("RGBA", (4000, 2000), (0, 0, 0, 0)))
+    content = thumbnail_uri(Image.new("RGBA", (4000, 2000), (0, 0, 0, 0)))
     assert content.startswith("data:image/jpeg;base64,") and len(content) < 4000
 
 
