@@ -3,7 +3,8 @@
 import pytest
 import torch
 from episodes import random_episode
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
+from quiet_trainer import quiet_trainer
 from torch.utils.data import DataLoader
 
 from fewshot_pl.algorithms import MAML, Reptile
@@ -51,11 +52,9 @@ class Logits(Callback):
 def evaluated(model, episode, sizes):
     """The figures of a test in batches of such sizes, and the logits of all."""
     logits = Logits()
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(accelerator="cpu", callbacks=[logits], **off)
     firsts = torch.tensor([0, *sizes]).cumsum(0).tolist()
     batches = [episode.tasks(slice(first, first + size)) for first, size in zip(firsts, sizes, strict=False)]
-    figures = trainer.test(model, DataLoader(batches, batch_size=None), verbose=False)[0]
+    figures = quiet_trainer(logits).test(model, DataLoader(batches, batch_size=None), verbose=False)[0]
     return figures, torch.cat(logits.seen)
 
 

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
+from quiet_trainer import quiet_trainer
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -54,9 +55,7 @@ def state_of(model):
 
 def fit(model, episodes, **arguments):
     """Train on the episodes, one batch each, once."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    options = {"accelerator": "cpu", "enable_checkpointing": False, "max_epochs": 1, **quiet, **arguments}
-    trainer = Trainer(**options)
+    trainer = quiet_trainer(**{"max_epochs": 1, **arguments})
     trainer.fit(model, DataLoader(episodes, batch_size=None))
     return trainer
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
+from quiet_trainer import quiet_trainer
 
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
@@ -391,8 +392,7 @@ class Recorder(LightningModule):
 @pytest.mark.parametrize("store", ["auto", "host"])
 def test_a_trainer_gets_the_same_episodes(made, tmp_path, store):
     data, recorder = made(store=store), Recorder()
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_epochs=2, accelerator="cpu", num_sanity_val_steps=0, default_root_dir=tmp_path, **quiet)
+    trainer = quiet_trainer(max_epochs=2, num_sanity_val_steps=0, default_root_dir=tmp_path)
     trainer.fit(recorder, datamodule=data)
     trainer.test(recorder, datamodule=data, verbose=False)
     plain = made()
