@@ -26,21 +26,6 @@ def build(algorithm, **arguments):
     return model
 
 
-@pytest.fixture
-def group_sizes(monkeypatch):
-    """The numbers of tasks that adapted side by side."""
-    sizes = []
-    for algorithm in (MAML, Reptile):
-        adapted = algorithm.adapted_side_by_side
-
-        def noted(model, support_x, support_y, adapted=adapted):
-            sizes.append(len(support_x))
-            return adapted(model, support_x, support_y)
-
-        monkeypatch.setattr(algorithm, "adapted_side_by_side", noted)
-    return sizes
-
-
 class Logits(Callback):
     def __init__(self):
         self.seen = []

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient
 from quiet_trainer import quiet_trainer
 from torch import nn
 from torch.func import functional_call
@@ -52,11 +52,6 @@ def logit(share):
 
 
 @pytest.fixture
-def episode():
-    return random_episode(dtype=torch.float64)
-
-
-@pytest.fixture
 def task(episode):
     return [tensor[0] for tensor in episode[:4]]
 
@@ -68,10 +63,6 @@ def points_of(model, support_x, support_y):
 
 def vector(parameters):
     return torch.cat([value.flatten() for value in parameters.values()])
-
-
-def relative_error(value, reference):
-    return ((value - reference).norm() / reference.norm()).item()
 
 
 # With fixed gates: gradient descent ------------------------------------------------------------------

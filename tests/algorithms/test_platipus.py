@@ -34,11 +34,6 @@ def without_variance(monkeypatch, **arguments):
     return model
 
 
-@pytest.fixture
-def episode():
-    return random_episode(dtype=torch.float64)
-
-
 def tasks_of(episode):
     return zip(*episode[:4], strict=True)
 

@@ -34,11 +34,6 @@ def build(**arguments):
     return Reptile(**{**sizes, **steps, **arguments}).double()
 
 
-@pytest.fixture
-def episode():
-    return random_episode(dtype=torch.float64)
-
-
 def tasks_of(episode):
     """The images and labels of each task, support and query together."""
     for support_x, support_y, query_x, query_y in zip(*episode[:4], strict=True):

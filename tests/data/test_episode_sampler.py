@@ -3,21 +3,17 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from random_images import a_store
 
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize, episode_generator
-from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.errors import InputError
 
-
-def a_store(counts=(6, 9, 7, 6, 12, 8, 6, 20)):
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    images = np.zeros((starts[-1], 1, 2, 2), dtype=np.uint8)
-    return ImageStore(images, tuple(f"class{index}" for index in range(len(counts))), starts)
+COUNTS = (6, 9, 7, 6, 12, 8, 6, 20)
 
 
 def a_sampler(store=None, size=(5, 2, 4), seed=0, num_rotations=1):
-    return EpisodeSampler(store or a_store(), EpisodeSize(*size), seed, num_rotations)
+    return EpisodeSampler(store or a_store(COUNTS), EpisodeSize(*size), seed, num_rotations)
 
 
 def test_the_same_call_gives_the_same_episodes_whatever_the_global_random_state():
@@ -47,7 +43,7 @@ def test_another_seed_epoch_or_number_is_another_episode(change):
 @pytest.mark.parametrize("size", [(5, 2, 4), (5, 1, 5), (8, 3, 3), (1, 1, 1)])
 @pytest.mark.parametrize("num_rotations", [1, 4])
 def test_images_are_of_their_class_and_none_is_drawn_twice(size, num_rotations):
-    store = a_store()
+    store = a_store(COUNTS)
     num_ways, num_shots, num_queries = size
     support, query, turns = a_sampler(store, size, num_rotations=num_rotations)(0, 0, 200)[:3]
     assert support.shape == (200, num_ways, num_shots)
@@ -118,17 +114,17 @@ def test_too_few_classes_or_images_are_said_with_the_cure(size, message):
 
 
 def test_nothing_is_turned_and_everything_labelled_unless_asked_for():
-    indices = EpisodeSampler(a_store(), EpisodeSize(5, 2, 4), 0)(0, 0, 200)
+    indices = EpisodeSampler(a_store(COUNTS), EpisodeSize(5, 2, 4), 0)(0, 0, 200)
     assert not indices.quarter_turns.any()
     assert indices.is_labelled == (True,) * 200
 
 
 def test_a_share_of_the_tasks_is_unlabelled_and_their_images_stay_the_same():
-    labelled, some = (EpisodeSampler(a_store(), EpisodeSize(5, 1, 1, 1), 0, 1, share) for share in (0.0, 0.3))
+    labelled, some = (EpisodeSampler(a_store(COUNTS), EpisodeSize(5, 1, 1, 1), 0, 1, share) for share in (0.0, 0.3))
     one, other = labelled(0, 0, 2000), some(0, 0, 2000)
     assert torch.equal(one.support, other.support) and torch.equal(one.query_u, other.query_u)
     assert 1 - sum(other.is_labelled) / 2000 == pytest.approx(0.3, abs=0.04)
-    assert EpisodeSampler(a_store(), EpisodeSize(5, 1, 1), 0, 1, 1.0)(0, 0, 50).is_labelled == (False,) * 50
+    assert EpisodeSampler(a_store(COUNTS), EpisodeSize(5, 1, 1), 0, 1, 1.0)(0, 0, 50).is_labelled == (False,) * 50
 
 
 @pytest.mark.parametrize("seed", [0, 2, 2**63, -1, -3])

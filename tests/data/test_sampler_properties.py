@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_images import a_store
 from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
 from fewshot_pl.data.episode_dataset import EpisodeDataset, EpisodeRange, FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
-from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.data.mixture import MixedDataset
 from fewshot_pl.data.variable_sampler import VariableSampler, VariableSize
 
@@ -20,12 +20,6 @@ quick = settings(max_examples=25, deadline=None, derandomize=True, database=None
 NOT_EVEN = 1e-4  # of chi-square's probability that even draws are as uneven
 SEEDS = st.integers(-(2**63), 2**64)
 EPOCHS = st.integers(0, 2**40)
-
-
-def a_store(counts):
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    images = np.arange(starts[-1], dtype=np.int64).astype(np.uint8).reshape(-1, 1, 1, 1)
-    return ImageStore(images, tuple(map(str, range(len(counts)))), starts)
 
 
 @st.composite
