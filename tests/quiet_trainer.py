@@ -1,6 +1,9 @@
-"""A Trainer on the CPU that writes and shows nothing, and a step of it (``pythonpath`` makes this importable)."""
+"""A quiet Trainer, what is trained with it in a step, and a stand-in for one (``pythonpath`` makes this importable)."""
+
+from types import SimpleNamespace
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.precision import Precision
 
 _OFF = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
@@ -15,3 +18,9 @@ def one_step_checkpoint(model, data, path):
     trainer = quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(path)
+
+
+def on_device(data, rank, of):
+    """Tells a data module, in place of a Trainer, which of so many devices it is on."""
+    place = {"world_size": of, "global_rank": rank}
+    data.trainer = SimpleNamespace(**place, lightning_module=None, precision_plugin=Precision())

@@ -423,13 +423,3 @@ def test_fixed_classes_are_those_that_the_images_show(made, benchmark):
             assert f"class{round(255 * float(turned_back[0, 0, 0])):02}" == name
             example = examples[task, label].rot90(-int(degrees.rstrip("°") or 0) // 90, (1, 2))
             assert example[0, 0, :2].tolist() == [int(name[5:]), 0]
-
-
-@pytest.mark.parametrize("num_replicas", [1, 3])
-def test_fixed_batches_hold_every_episode_once(made, num_replicas):
-    data = made(eval_tasks_per_batch=4)
-    held = []
-    for rank in range(num_replicas):
-        data.trainer = SimpleNamespace(world_size=num_replicas, global_rank=rank)
-        held += [number for _, first, count in data.fixed_batches("val") for number in range(first, first + count)]
-    assert sorted(held) == list(range(10))
