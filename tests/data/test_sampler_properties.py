@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_images import a_store
 from scipy.stats import chisquare
@@ -96,10 +96,13 @@ def test_batches_of_any_sizes_hold_the_same_episodes(made, epoch, sizes, first):
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 8))
+@example(200, 8, 32)  # so many that each has fewer than a batch
 @settings(quick, max_examples=100)
 def test_ranks_take_the_fixed_list_apart(num_episodes, tasks_per_batch, world_size):
     ranks = [FixedEpisodes(num_episodes, tasks_per_batch, world_size, rank) for rank in range(world_size)]
-    assert sorted(number for rank in ranks for number in rank.numbers) == list(range(num_episodes))
+    taken = [first + task for rank in ranks for _, first, count in rank for task in range(count)]
+    assert taken == [number for rank in ranks for number in rank.numbers]
+    assert sorted(taken) == list(range(num_episodes))
     assert all(count <= tasks_per_batch for rank in ranks for _, _, count in rank)
 
 
