@@ -33,3 +33,8 @@ def random_episode(
 def flat_gradient(loss, module):
     """The gradient of a loss with respect to all parameters of a module, as one vector."""
     return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(module.parameters()))])
+
+
+def relative_error(value, reference):
+    """The length of the difference of two vectors as a share of the second one's."""
+    return ((value - reference).norm() / reference.norm()).item()

@@ -7,6 +7,7 @@ from fewshot_pl import benchmarks
 from fewshot_pl.benchmarks import ImageFolder
 from fewshot_pl.data.datamodule import SPLITS
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.image_store import ImageStore
 
 # Flags of a training, validation and test of one batch each.
 ONE_SMALL_BATCH = [
@@ -41,3 +42,11 @@ def write_image_folder(root, num_classes=5, num_images=3, size=10):
             for number in range(num_images):
                 pixels = generator.integers(0, 256, (size, size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def a_store(counts):
+    """Classes of so many images, 2 x 2 pixels that show the number of the image modulo 256."""
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    numbers = np.arange(starts[-1]).astype(np.uint8)
+    images = numbers[:, None, None, None].repeat(2, 2).repeat(2, 3)  # [I, 1, 2, 2]
+    return ImageStore(images, tuple(f"class{index}" for index in range(len(counts))), starts)

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import quiet_trainer as quiet
 import torch
 from episodes import NUM_WAYS, random_episode
 from forks import free_port, in_forks, slurm, torchrun
 from own_images import ALGORITHMS
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from random_images import write_image_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed import is_initialized
@@ -41,8 +42,7 @@ def folder(tmp_path_factory):
 
 
 def quiet_trainer(devices, **arguments):
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return Trainer(**{"accelerator": "cpu", "devices": devices, "use_distributed_sampler": False, **off, **arguments})
+    return quiet.quiet_trainer(devices=devices, use_distributed_sampler=False, **arguments)
 
 
 def build(algorithm, **settings):

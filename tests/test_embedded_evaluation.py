@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from episodes import random_episode
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
+from quiet_trainer import quiet_trainer
 
 from fewshot_pl.algorithms import MAML, MatchingNet, ProtoNet, RelationNet
 from fewshot_pl.callbacks import EpisodePicture
@@ -53,11 +54,6 @@ def data(tmp_path):
     return data
 
 
-def trainer(**settings):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return Trainer(accelerator="cpu", **{"logger": False, **quiet, **settings})
-
-
 def counted(model, monkeypatch):
     """The sizes of the batches that the model embeds from now on."""
     sizes, encode = [], model.encode
@@ -66,7 +62,7 @@ def counted(model, monkeypatch):
 
 
 def evaluated(model, module):
-    return trainer().test(model, datamodule=module, verbose=False)[0]
+    return quiet_trainer().test(model, datamodule=module, verbose=False)[0]
 
 
 @pytest.mark.parametrize("store", ["device", "host"])
@@ -138,14 +134,14 @@ def test_a_test_that_was_interrupted_leaves_nothing_to_the_next(data):
     for model in (ProtoNet(image_shape=SHAPE), MAML(image_shape=SHAPE, num_ways=3)):
         expected, module = evaluated(model, data()), data()
         with pytest.raises(RuntimeError, match="interrupted"):
-            trainer(callbacks=[Breaks()]).test(model, datamodule=module, verbose=False)
+            quiet_trainer(Breaks()).test(model, datamodule=module, verbose=False)
         assert evaluated(model, module) == expected
 
 
 def test_features_of_a_test_that_was_interrupted_are_not_given_to_another_model(data):
     module, other = data(), ProtoNet(image_shape=SHAPE, norm="transductive")
     with pytest.raises(RuntimeError, match="interrupted"):
-        trainer(callbacks=[Breaks()]).test(ProtoNet(image_shape=SHAPE), datamodule=module, verbose=False)
+        quiet_trainer(Breaks()).test(ProtoNet(image_shape=SHAPE), datamodule=module, verbose=False)
     assert evaluated(other, module) == evaluated(other, data())
 
 
@@ -156,7 +152,7 @@ def test_training_is_as_before_and_its_pictures_show_images(data, tmp_path, monk
     def trained():
         seed_everything(0, verbose=False)
         model, module = ProtoNet(image_shape=SHAPE), data(num_queries=2)
-        fitting = trainer(max_epochs=2, logger=TensorBoardLogger(tmp_path), callbacks=[EpisodePicture()])
+        fitting = quiet_trainer(EpisodePicture(), max_epochs=2, logger=TensorBoardLogger(tmp_path))
         fitting.fit(model, datamodule=module)
         return model, module, fitting.callback_metrics["val/accuracy"].item()
 
@@ -176,7 +172,7 @@ def test_a_picture_has_the_images_behind_features_where_the_model_is(data, tmp_p
         def look(self, trainer, pl_module, episode, logits):
             seen.append(episode)
 
-    seen, fitting, module = [], trainer(logger=TensorBoardLogger(tmp_path)), data()
+    seen, fitting, module = [], quiet_trainer(logger=TensorBoardLogger(tmp_path)), data()
     fitting.datamodule = module
     module.prepare_data()
     module.setup("fit")

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
+from quiet_trainer import quiet_trainer
 from torch.utils.data import DataLoader
 
 from fewshot_pl import algorithms
@@ -135,12 +136,6 @@ def build(row, **arguments):
     return row.algorithm(**{"image_shape": IMAGE_SHAPE, "backbone": "conv4-32", **row.arguments, **arguments})
 
 
-def trainer(**arguments):
-    """A Trainer with Lightning's defaults in all that matters to the numbers."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(**{"accelerator": "cpu", "enable_checkpointing": False, **quiet, **arguments})
-
-
 class StopAfterAnEpoch(Callback):
     def on_train_epoch_end(self, trainer, pl_module):
         trainer.should_stop = True
@@ -247,13 +242,13 @@ def test_training_lowers_the_loss_of_a_fixed_episode(row, task_parallel):
     model = build(row, task_parallel=task_parallel, learning_rate=row.learning_rate)
     episode = random_episode()
     before = model.training_losses(episode)[row.falls_with_training]
-    trainer(max_steps=10).fit(model, DataLoader([episode] * 10, batch_size=None))
+    quiet_trainer(max_steps=10).fit(model, DataLoader([episode] * 10, batch_size=None))
     assert model.train().training_losses(episode)[row.falls_with_training] < 0.8 * before
 
 
 def test_training_leaves_nothing_of_a_pass_behind(row, task_parallel):
     model = build(row, task_parallel=task_parallel)
-    trainer(max_steps=2).fit(model, loader(2))
+    quiet_trainer(max_steps=2).fit(model, loader(2))
     for layer in episodic_norms(model):
         assert (layer.num_support, layer.vectorised, layer.observed) == (None, False, None)
         assert (layer.observing, layer.given, layer.twice_differentiated) == (False, None, False)
@@ -263,22 +258,22 @@ def test_training_leaves_nothing_of_a_pass_behind(row, task_parallel):
 
 def test_evaluation_changes_no_bit_of_the_model(row, task_parallel):
     model = build(row, task_parallel=task_parallel)
-    trainer(max_steps=1).fit(model, loader(1))  # running statistics that a test could spoil
+    quiet_trainer(max_steps=1).fit(model, loader(1))  # running statistics that a test could spoil
     before = state_hash(model)
     assert before != state_hash(build(row)), "the hash sees training"
-    trainer().validate(model, loader(2), verbose=False)
-    trainer().test(model, loader(2), verbose=False)
+    quiet_trainer().validate(model, loader(2), verbose=False)
+    quiet_trainer().test(model, loader(2), verbose=False)
     assert state_hash(model) == before
 
 
 def test_fit_validate_and_test_under_a_default_trainer(row, task_parallel):
     model = build(row, task_parallel=task_parallel)
-    fitting = trainer(max_epochs=1)
+    fitting = quiet_trainer(max_epochs=1)
     fitting.fit(model, loader(2), loader(2))
     assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/ci95"} <= fitting.callback_metrics.keys()
     for stage, metrics in (
-        ("val", trainer().validate(model, loader(2), verbose=False)[0]),
-        ("test", trainer().test(model, loader(2), verbose=False)[0]),
+        ("val", quiet_trainer().validate(model, loader(2), verbose=False)[0]),
+        ("test", quiet_trainer().test(model, loader(2), verbose=False)[0]),
     ):
         assert metrics.keys() == {f"{stage}/{figure}" for figure in ("loss", "accuracy", "ci95", "nll", "ece", "brier")}
         assert 0 <= metrics[f"{stage}/accuracy"] <= 1
@@ -287,7 +282,7 @@ def test_fit_validate_and_test_under_a_default_trainer(row, task_parallel):
 
 def test_checkpoint_loads_without_arguments(row, tmp_path):
     model = build(row)
-    fitting = trainer(max_steps=2)
+    fitting = quiet_trainer(max_steps=2)
     fitting.fit(model, loader(2))
     path = tmp_path / "model.ckpt"
     fitting.save_checkpoint(path)
@@ -303,12 +298,12 @@ def test_checkpoint_loads_without_arguments(row, tmp_path):
 def test_resumed_training_goes_on_as_if_never_stopped(row, tmp_path, two_threads):
     episodes = loader(2)
     in_one_go, first_half = build(row), build(row)
-    trainer(max_epochs=2).fit(in_one_go, episodes)
-    halting = trainer(max_epochs=2, callbacks=[StopAfterAnEpoch()])  # planned as long: a schedule may depend on it
+    quiet_trainer(max_epochs=2).fit(in_one_go, episodes)
+    halting = quiet_trainer(StopAfterAnEpoch(), max_epochs=2)  # planned as long: a schedule may depend on it
     halting.fit(first_half, episodes)
     halting.save_checkpoint(tmp_path / "half.ckpt")
     resumed = build(row)
-    trainer(max_epochs=2).fit(resumed, episodes, ckpt_path=tmp_path / "half.ckpt")
+    quiet_trainer(max_epochs=2).fit(resumed, episodes, ckpt_path=tmp_path / "half.ckpt")
     assert state_hash(resumed) == state_hash(in_one_go)
 
 
@@ -344,8 +339,8 @@ def test_gradients_taken_some_tasks_at_a_time_know_no_autocast(row, task_paralle
 
 def test_trains_and_tests_in_mixed_precision(row, two_threads):
     model = build(row)
-    trainer(max_steps=2, precision="bf16-mixed").fit(model, loader(2), loader(1))
-    metrics = trainer(precision="bf16-mixed").test(model, loader(1), verbose=False)[0]
+    quiet_trainer(max_steps=2, precision="bf16-mixed").fit(model, loader(2), loader(1))
+    metrics = quiet_trainer(precision="bf16-mixed").test(model, loader(1), verbose=False)[0]
     assert torch.tensor(list(metrics.values())).isfinite().all()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 

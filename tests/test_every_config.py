@@ -39,6 +39,7 @@ LIKE_MINI_IMAGENET = {"cub", "dtd", "fgvc_aircraft", "fungi", "tiered_imagenet",
 MEET_ALL = [path for path in DATA if path not in REGRESSION and path.stem not in LIKE_MINI_IMAGENET]
 TAKE_TURNS = [path for path in DATA if path.stem in LIKE_MINI_IMAGENET]
 METAGAN_ON_MAML = [path for path in PAPER if content(path)["model"]["init_args"].get("classifier") == "maml"]
+CLIP_VALUES = [path for path in PAPER if content(path)["trainer"].get("gradient_clip_algorithm") == "value"]
 PAIRS = [*itertools.product(ALGORITHMS, MEET_ALL), *zip(itertools.cycle(ALGORITHMS), TAKE_TURNS)]
 REGRESSORS = [path for path in ALGORITHMS if getattr(algorithms, content_class(path)).regresses]
 MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression needs of any algorithm
@@ -125,14 +126,18 @@ def test_a_reproduction_says_what_it_reproduces(path, made):
     assert kind in header["title"] + header["Published"]
 
 
-@pytest.mark.parametrize("path", PAPER, ids=stem)
+def test_reproductions_of_maml_and_of_what_is_made_of_it_clip_values():
+    assert {content_class(path) for path in CLIP_VALUES} == {"MAML", "MetaGAN", "PLATIPUS"}
+
+
+@pytest.mark.parametrize("path", CLIP_VALUES, ids=stem)
 def test_gradients_are_clipped_on_the_scale_of_mamls_code(path, made):
     """Its outer loss is the sum over the queries' images by the number of shots, where ours is the mean."""
     cli = made(f"--config={path}")
-    if cli.trainer.gradient_clip_algorithm == "value":
-        size = cli.datamodule.train_size
-        factor = size.num_ways * size.num_queries / size.num_shots
-        assert cli.trainer.gradient_clip_val * factor == pytest.approx(10, rel=1e-3)
+    assert cli.trainer.gradient_clip_algorithm == "value"
+    size = cli.datamodule.train_size
+    factor = size.num_ways * size.num_queries / size.num_shots
+    assert cli.trainer.gradient_clip_val * factor == pytest.approx(10, rel=1e-3)
 
 
 @pytest.mark.parametrize("path", [path for path in ALGORITHMS + PAPER if "relation_net" in path.stem], ids=stem)

@@ -9,7 +9,7 @@ from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
 from kinds_of_steps import KINDS, build
 from lightning_fabric.utilities import move_data_to_device
 from own_images import ALGORITHMS
-from pytorch_lightning import Trainer
+from quiet_trainer import quiet_trainer
 
 from fewshot_pl.benchmarks import Glyphs
 from fewshot_pl.cli import train
@@ -42,11 +42,6 @@ def a_step(model, episode):
     buffers = {name: buffer.cpu() for name, buffer in model.named_buffers()}
     logits = model.eval()(episode).detach().cpu()
     return {name: loss.detach().cpu() for name, loss in losses.items()}, gradients, buffers, logits
-
-
-def quiet_trainer(**arguments):
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return Trainer(**{**off, **arguments})
 
 
 @pytest.mark.parametrize("task_parallel", ["auto", "loop", "vmap"])

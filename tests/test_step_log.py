@@ -3,9 +3,10 @@
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, random_episode
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
+from quiet_trainer import quiet_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
@@ -18,7 +19,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
 ]
 NUM_STEPS = 12
-QUIET = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
 class Steps(Callback):
@@ -58,14 +58,9 @@ def trained(tmp_path, monkeypatch):
             return losses_of(batch)
 
         monkeypatch.setattr(model, "training_losses", counted)
-        defaults = {
-            "accelerator": "cpu",
-            "max_epochs": 1,
-            "log_every_n_steps": 5,
-            "logger": TensorBoardLogger(tmp_path),
-        }
+        defaults = {"max_epochs": 1, "log_every_n_steps": 5, "logger": TensorBoardLogger(tmp_path)}
         episodes = DataLoader([random_episode(seed=seed) for seed in range(num_batches)], batch_size=None)
-        Trainer(callbacks=list(callbacks), **(defaults | arguments), **QUIET).fit(model, episodes)
+        quiet_trainer(*callbacks, **(defaults | arguments)).fit(model, episodes)
         events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"))
         events.Reload()
         written = events.Scalars("train/loss") if "train/loss" in events.Tags()["scalars"] else []
@@ -115,7 +110,7 @@ def test_a_figure_that_not_every_step_finds_is_the_last_one_found(standing_clock
             return losses | {"step": torch.tensor(float(self.global_step))} if self.global_step in (1, 3) else losses
 
     def figures_of(num_steps):
-        trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, **QUIET)
+        trainer = quiet_trainer(max_epochs=1)
         trainer.fit(model, DataLoader([random_episode()] * num_steps, batch_size=None))
         return trainer.callback_metrics
 

@@ -1,11 +1,11 @@
 """Training and evaluation on tasks that differ in ways and shots, through the data module and the commands."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from quiet_trainer import on_device
 from random_images import write_image_folder
 
 from fewshot_pl.benchmarks import ImageFolder
@@ -108,7 +108,7 @@ def test_features_are_those_of_the_images(made):
 def test_ranks_take_episodes_of_their_own(made):
     data, seen = made(store="device"), []
     for rank in range(2):
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, lightning_module=None)
+        on_device(data, rank, of=2)
         seen += [episodes.first_episode for episodes in data.test_dataloader().sampler]
     assert data.seen_order("test") == seen and sorted(seen) == list(range(9))
 

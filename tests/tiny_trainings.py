@@ -5,7 +5,8 @@ import time
 
 import torch
 from own_images import ALGORITHMS
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
+from quiet_trainer import quiet_trainer
 
 from fewshot_pl import algorithms
 from fewshot_pl.benchmarks import ImageFolder
@@ -28,12 +29,9 @@ def trained(images, folder, algorithm="ProtoNet", resume_from=None, callbacks=()
     learner = getattr(algorithms, algorithm)(image_shape=benchmark.image_shape, **arguments)
     best = BestCheckpoint(monitor="val/accuracy", mode="max", filename="best", enable_version_counter=False)
     last = LastCheckpoint()
-    trainer = Trainer(
-        **{"max_epochs": 2, "accelerator": "cpu", "default_root_dir": folder, "logger": False, **flags},
-        **{"enable_progress_bar": False, "enable_model_summary": False},
-        plugins=[WholeCheckpoints()],
-        callbacks=[*callbacks, best, last, StopOnSignal(last)],
-    )
+    defaults = {"max_epochs": 2, "default_root_dir": folder, "enable_checkpointing": True}
+    written = {"plugins": [WholeCheckpoints()], **defaults, **flags}
+    trainer = quiet_trainer(*callbacks, best, last, StopOnSignal(last), **written)
     torch.manual_seed(0)
     trainer.fit(learner, datamodule=benchmark, ckpt_path=resume_from)
     return trainer, learner

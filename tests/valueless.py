@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from quiet_trainer import quiet_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -103,9 +104,9 @@ def run(function, model, data, num_batches, monkeypatch, callbacks=(), **argumen
         monkeypatch.setattr(loop, "has_len_all_ranks", lambda *_: True)  # sums lengths on the device
     monkeypatch.setattr(Trainer, "_teardown", lambda trainer: None)  # brings figures back from the device
     apart = Apart()
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
-    watched = [*callbacks, _Watch(apart, num_batches)]
-    trainer = Trainer(strategy=_Strategy(), callbacks=watched, max_epochs=1, num_sanity_val_steps=0, **off, **arguments)
+    place = {"accelerator": "auto", "strategy": _Strategy()}
+    defaults = {"enable_progress_bar": True, "max_epochs": 1, "num_sanity_val_steps": 0, **place}
+    trainer = quiet_trainer(*callbacks, _Watch(apart, num_batches), **(defaults | arguments))
     with apart:
         try:
             getattr(trainer, function)(model, datamodule=data)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from episodes import random_episode
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
+from quiet_trainer import quiet_trainer
 from torch.utils.data import DataLoader
 
 from fewshot_pl.algorithms import MAML, Reptile
@@ -25,21 +26,6 @@ def build(algorithm, **arguments):
     return model
 
 
-@pytest.fixture
-def group_sizes(monkeypatch):
-    """The numbers of tasks that adapted side by side."""
-    sizes = []
-    for algorithm in (MAML, Reptile):
-        adapted = algorithm.adapted_side_by_side
-
-        def noted(model, support_x, support_y, adapted=adapted):
-            sizes.append(len(support_x))
-            return adapted(model, support_x, support_y)
-
-        monkeypatch.setattr(algorithm, "adapted_side_by_side", noted)
-    return sizes
-
-
 class Logits(Callback):
     def __init__(self):
         self.seen = []
@@ -51,11 +37,9 @@ class Logits(Callback):
 def evaluated(model, episode, sizes):
     """The figures of a test in batches of such sizes, and the logits of all."""
     logits = Logits()
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(accelerator="cpu", callbacks=[logits], **off)
     firsts = torch.tensor([0, *sizes]).cumsum(0).tolist()
     batches = [episode.tasks(slice(first, first + size)) for first, size in zip(firsts, sizes, strict=False)]
-    figures = trainer.test(model, DataLoader(batches, batch_size=None), verbose=False)[0]
+    figures = quiet_trainer(logits).test(model, DataLoader(batches, batch_size=None), verbose=False)[0]
     return figures, torch.cat(logits.seen)
 
 

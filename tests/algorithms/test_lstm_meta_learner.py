@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
-from pytorch_lightning import Trainer
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient
+from quiet_trainer import quiet_trainer
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -52,11 +52,6 @@ def logit(share):
 
 
 @pytest.fixture
-def episode():
-    return random_episode(dtype=torch.float64)
-
-
-@pytest.fixture
 def task(episode):
     return [tensor[0] for tensor in episode[:4]]
 
@@ -68,10 +63,6 @@ def points_of(model, support_x, support_y):
 
 def vector(parameters):
     return torch.cat([value.flatten() for value in parameters.values()])
-
-
-def relative_error(value, reference):
-    return ((value - reference).norm() / reference.norm()).item()
 
 
 # With fixed gates: gradient descent ------------------------------------------------------------------
@@ -348,7 +339,7 @@ def test_the_curve_goes_from_the_start_to_the_logits(training, norm, task):
 @pytest.mark.parametrize(("max_gradient_norm", "before", "after"), [(0.25, 3.0, 0.25), (0.25, 0.2, 0.2), (0, 3.0, 3.0)])
 def test_the_gradient_of_all_that_is_learned_is_clipped_together(max_gradient_norm, before, after):
     model = build(max_gradient_norm=max_gradient_norm)
-    model.trainer = Trainer(logger=False, accelerator="cpu")
+    model.trainer = quiet_trainer()
     parameters = list(model.parameters())
     assert {id(parameter) for parameter in model.learner.parameters()} < {id(parameter) for parameter in parameters}
     length = math.sqrt(sum(parameter.numel() for parameter in parameters))
@@ -364,8 +355,7 @@ def test_training_on_sinusoid_lowers_the_error():
     data = Sinusoid(num_shots=10, num_queries=10, tasks_per_batch=4, batches_per_epoch=100, num_val_episodes=50)
     network = {"num_ways": 1, "image_shape": data.image_shape, "backbone": "mlp-40-40", "norm": "none"}
     model = LSTMMetaLearner(**network, num_inner_steps=5, learning_rate=5e-3)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
+    trainer = quiet_trainer(max_epochs=1)
     before = trainer.validate(model, datamodule=data, verbose=False)[0]["val/mse"]
     trainer.fit(model, datamodule=data)
     after = trainer.validate(model, datamodule=data, verbose=False)[0]["val/mse"]

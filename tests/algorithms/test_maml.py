@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode, relative_error
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -20,11 +20,6 @@ def build(algorithm=MAML, **arguments):
     torch.manual_seed(0)
     defaults = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "backbone": "conv4-32", "inner_lr": 0.05}
     return algorithm(**{**defaults, "num_inner_steps": 3, **arguments}).double()
-
-
-@pytest.fixture
-def episode():
-    return random_episode(dtype=torch.float64)
 
 
 def meta_gradient(model, episode):
@@ -49,10 +44,6 @@ def slopes(model, episode, step=1e-7):
 
     numerical = [(loss(centre + step * d) - loss(centre - step * d)) / (2 * step) for d in directions]
     return directions @ gradient, torch.stack(numerical)
-
-
-def relative_error(value, reference):
-    return ((value - reference).norm() / reference.norm()).item()
 
 
 # The meta-gradient -----------------------------------------------------------------------------------

@@ -38,11 +38,6 @@ def model(request):
     return build(request.param)
 
 
-@pytest.fixture
-def episode():
-    return random_episode(dtype=FLOAT64)
-
-
 def losses_of(model, episode):
     """The losses with the same noise at every call."""
     torch.manual_seed(1)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
+from quiet_trainer import quiet_trainer
 from torch.nn import functional as F
 
 from fewshot_pl.algorithms import MAML, PLATIPUS, ProtoNet
@@ -31,11 +32,6 @@ def without_variance(monkeypatch, **arguments):
     for parameter in (model.log_variance_p, model.log_variance_q):
         torch.nn.init.constant_(parameter, NO_VARIANCE)
     return model
-
-
-@pytest.fixture
-def episode():
-    return random_episode(dtype=torch.float64)
 
 
 def tasks_of(episode):
@@ -256,8 +252,7 @@ def test_no_samples_are_refused(count):
 
 def fit(model, episodes=(), path=None, **arguments):
     """Train on a list of episodes or a data module, and save a checkpoint where a path is given."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    fitting = Trainer(**{"accelerator": "cpu", "enable_checkpointing": False, "max_epochs": 1, **quiet, **arguments})
+    fitting = quiet_trainer(**{"max_epochs": 1, **arguments})
     if isinstance(episodes, Sinusoid):
         fitting.fit(model, datamodule=episodes)
     else:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from episodes import NUM_WAYS, random_episode
-from pytorch_lightning import Trainer
+from quiet_trainer import quiet_trainer
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -195,9 +195,7 @@ def test_loss_is_the_mean_squared_error_of_scores_to_one_hot():
 
 def test_evaluation_reports_the_loss_of_training():
     model, episode = build().float(), random_episode()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(accelerator="cpu", enable_checkpointing=False, **quiet)
-    measured = trainer.validate(model, DataLoader([episode], batch_size=None), verbose=False)[0]
+    measured = quiet_trainer().validate(model, DataLoader([episode], batch_size=None), verbose=False)[0]
     assert measured["val/loss"] == pytest.approx(model.training_losses(episode)["loss"].item(), rel=1e-5)
 
 
@@ -216,7 +214,7 @@ def test_queries_of_unknown_class_count_for_nothing():
 @pytest.mark.parametrize("max_gradient_norm", [0.5, 0])
 def test_gradients_of_the_two_networks_are_clipped_apart(max_gradient_norm):
     model = build(max_gradient_norm=max_gradient_norm)
-    model.trainer = Trainer(logger=False, accelerator="cpu")
+    model.trainer = quiet_trainer()
     norms = {}
     for network, norm in ((model.backbone, 3.0), (model.head, 0.25)):
         parameters = list(network.parameters())

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
+from quiet_trainer import quiet_trainer
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -33,11 +34,6 @@ def build(**arguments):
     return Reptile(**{**sizes, **steps, **arguments}).double()
 
 
-@pytest.fixture
-def episode():
-    return random_episode(dtype=torch.float64)
-
-
 def tasks_of(episode):
     """The images and labels of each task, support and query together."""
     for support_x, support_y, query_x, query_y in zip(*episode[:4], strict=True):
@@ -54,9 +50,7 @@ def state_of(model):
 
 def fit(model, episodes, **arguments):
     """Train on the episodes, one batch each, once."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    options = {"accelerator": "cpu", "enable_checkpointing": False, "max_epochs": 1, **quiet, **arguments}
-    trainer = Trainer(**options)
+    trainer = quiet_trainer(**{"max_epochs": 1, **arguments})
     trainer.fit(model, DataLoader(episodes, batch_size=None))
     return trainer
 

@@ -28,20 +28,6 @@ def tasks(image_shape=IMAGE_SHAPE, num_shots=1, num_queries=3):
 
 
 @pytest.fixture
-def group_sizes(monkeypatch):
-    """The numbers of tasks that adapted side by side."""
-    sizes = []
-    adapted = MAML.adapted_side_by_side
-
-    def noted(model, support_x, support_y):
-        sizes.append(len(support_x))
-        return adapted(model, support_x, support_y)
-
-    monkeypatch.setattr(MAML, "adapted_side_by_side", noted)
-    return sizes
-
-
-@pytest.fixture
 def query_passes(monkeypatch):
     """The numbers of tasks whose queries passed at once."""
     sizes = []

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from episodes import random_episode
-from pytorch_lightning import Trainer
+from quiet_trainer import quiet_trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -130,16 +130,7 @@ def test_a_training_tells_drop_block_its_steps_whatever_was_validated(tmp_path):
     def fit(max_steps, ckpt_path=None):
         model = ProtoNet(image_shape=(3, 16, 16), backbone="resnet12")
         episodes = DataLoader([random_episode(image_shape=(3, 16, 16))] * 4, batch_size=None)
-        trainer = Trainer(
-            accelerator="cpu",
-            max_steps=max_steps,
-            val_check_interval=1,
-            num_sanity_val_steps=2,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = quiet_trainer(max_steps=max_steps, val_check_interval=1, num_sanity_val_steps=2)
         trainer.fit(model, episodes, episodes, ckpt_path=ckpt_path)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return {layer.num_training_steps.item() for layer in drop_blocks(model)}
@@ -235,12 +226,10 @@ def test_weights_that_cannot_be_had_are_refused_with_a_cure(tmp_path, monkeypatc
 
 
 def test_a_checkpoint_needs_no_weights_file(tmp_path):
-    from pytorch_lightning import Trainer
-
     file = tmp_path / "weights.pt"
     torch.save(timm_model("resnet18").state_dict(), file)
     model = ProtoNet(image_shape=(3, 32, 32), backbone="timm/resnet18", backbone_weights=str(file))
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer = quiet_trainer()
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     assert model.hparams["backbone_weights"] == str(file)

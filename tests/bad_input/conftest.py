@@ -10,7 +10,7 @@ import pytest
 import torch
 from bad_rows import Bad
 from own_images import ALGORITHMS, write_classes
-from pytorch_lightning import Trainer
+from quiet_trainer import one_step_checkpoint
 from random_images import write_image_folder
 
 from fewshot_pl import algorithms
@@ -39,10 +39,7 @@ _INFORMATION = re.compile(r"Seed set|GPU avail|TPU avail|Packing|Restoring|\s*$"
 def _written_checkpoint(algorithm: str) -> None:
     torch.manual_seed(0)
     model = getattr(algorithms, algorithm)(image_shape=(3, 16, 16), **ALGORITHMS[algorithm])
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, **quiet)
-    trainer.fit(model, datamodule=ImageFolder(**_DATA, batches_per_epoch=1))
-    trainer.save_checkpoint(f"{algorithm.lower()}.ckpt")
+    one_step_checkpoint(model, ImageFolder(**_DATA), f"{algorithm.lower()}.ckpt")
 
 
 @pytest.fixture(scope="session")

@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from serving import serving
-from tiny_archives import BOX, IMAGES, SIZE, classes_of, colour_of, cut_splits, packed, write_cub
+from tiny_archives import BOX, IMAGES, SIZE, classes_of, colour_of, packed, write_cub
 
 from fewshot_pl.benchmarks import CUB
 from fewshot_pl.data.download import Remote
 from fewshot_pl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no figure will be comparable")
-
-
-@pytest.fixture
-def cut(monkeypatch):
-    return cut_splits(monkeypatch)
 
 
 @pytest.fixture

@@ -3,16 +3,11 @@ import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_archives import SIZE, classes_of, colour_of, cut_splits, write_aircraft
+from tiny_archives import SIZE, classes_of, colour_of, write_aircraft
 
 from fewshot_pl.benchmarks import FGVCAircraft
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no figure will be comparable")
-
-
-@pytest.fixture
-def cut(monkeypatch):
-    return cut_splits(monkeypatch)
 
 
 @pytest.fixture

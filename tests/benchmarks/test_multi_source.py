@@ -3,12 +3,11 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.plugins.precision import Precision
+from quiet_trainer import on_device
 from random_images import give_random_images, write_image_folder
 
 from fewshot_pl.benchmarks import CIFARFS, ImageFolder, MultiSource
@@ -112,8 +111,7 @@ def test_another_seed_has_other_episodes(made):
 def test_ranks_share_out_the_episodes(made):
     data, seen = made(store="device"), []
     for rank in range(2):
-        place = {"world_size": 2, "global_rank": rank}
-        data.trainer = SimpleNamespace(**place, lightning_module=None, precision_plugin=Precision())
+        on_device(data, rank, of=2)
         seen += episodes(data, data.test_dataloader())
     numbers = torch.tensor(data.seen_order("test"))
     whole = data.fixed_episodes("test", 0, NUM_EPISODES)

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_archives import IMAGES, WRITERS, classes_of, colour_of, cut_splits, packed
+from tiny_archives import IMAGES, WRITERS, classes_of, colour_of, packed
 
 from fewshot_pl import benchmarks
 from fewshot_pl.data.datamodule import SPLITS
@@ -22,11 +22,6 @@ def benchmark(request, monkeypatch):
     benchmark = getattr(benchmarks, request.param)
     monkeypatch.setattr(benchmark, "remotes", ())
     return benchmark
-
-
-@pytest.fixture
-def cut(monkeypatch):
-    return cut_splits(monkeypatch)
 
 
 @pytest.fixture

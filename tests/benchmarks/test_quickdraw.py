@@ -5,16 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
-from tiny_archives import classes_of, cut_splits, packed
+from tiny_archives import classes_of, packed
 
 from fewshot_pl.benchmarks import Quickdraw
 from fewshot_pl.data.datamodule import SPLITS
 from fewshot_pl.errors import InputError
-
-
-@pytest.fixture
-def cut(monkeypatch):
-    return cut_splits(monkeypatch)
 
 
 def drawings(index, count=10):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from quiet_trainer import quiet_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -107,9 +108,7 @@ def trainer(tmp_path):
     """A Trainer of 2 epochs on the CPU with these callbacks. Event files are in ``tmp_path``."""
 
     def trainer(*callbacks, **arguments):
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-        defaults = {"max_epochs": 2, "accelerator": "cpu", "logger": TensorBoardLogger(tmp_path), **quiet}
-        return Trainer(**(defaults | arguments), callbacks=list(callbacks))
+        return quiet_trainer(*callbacks, **{"max_epochs": 2, "logger": TensorBoardLogger(tmp_path), **arguments})
 
     return trainer
 
@@ -121,15 +120,9 @@ def fit(tmp_path):
     def fit(*callbacks, max_epochs=2, **trainer_arguments):
         torch.manual_seed(0)
         defaults = {"logger": TensorBoardLogger(tmp_path), "num_sanity_val_steps": 1, "log_every_n_steps": 1}
-        trainer = Trainer(
-            **(defaults | trainer_arguments),
-            callbacks=list(callbacks),
-            max_epochs=max_epochs,
-            accelerator="cpu",
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        )
+        bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        arguments = {"max_epochs": max_epochs, "enable_progress_bar": bar, **defaults, **trainer_arguments}
+        trainer = quiet_trainer(*callbacks, **arguments)
         trainer.fit(TinyModel(), *(DataLoader([make_episode()] * count, batch_size=None) for count in (4, 2)))
         return trainer
 

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision
+from quiet_trainer import quiet_trainer
 from torch.func import functional_call
 from torch.utils.data import DataLoader
 
@@ -41,8 +42,7 @@ def loader(*kinds):
 
 
 def trainer(*callbacks, **arguments):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return Trainer(**{"enable_checkpointing": False, "max_epochs": 1, **quiet, **arguments}, callbacks=list(callbacks))
+    return quiet_trainer(*callbacks, **{"max_epochs": 1, **arguments})
 
 
 def state_hash(model, fitting):

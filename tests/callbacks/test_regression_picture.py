@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from quiet_trainer import quiet_trainer
 
 from fewshot_pl.algorithms import MAML
 from fewshot_pl.benchmarks import Sinusoid
@@ -68,9 +68,7 @@ def test_shows_sampled_functions_with_their_mean_and_band(model, episode):
 
 
 def test_is_written_once_per_validation(model, data, tmp_path, events):
-    logger = TensorBoardLogger(tmp_path)
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_epochs=2, accelerator="cpu", logger=logger, callbacks=[RegressionPicture()], **quiet)
+    trainer = quiet_trainer(RegressionPicture(), max_epochs=2, logger=TensorBoardLogger(tmp_path))
     trainer.fit(model, datamodule=data)
     assert [image.step for image in events().Images("val/regression")] == [2, 4]
 
@@ -80,10 +78,8 @@ def test_is_written_once_per_validation(model, data, tmp_path, events):
 def test_is_drawn_in_every_precision(model, data, precision, sampled, tmp_path, events):
     if sampled:
         model.sampled_outputs = lambda support_x, support_y, query_x: model.learner(query_x)[None]
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    logger = TensorBoardLogger(tmp_path)
-    callbacks = [RegressionPicture(), AdaptationCurve()]
-    trainer = Trainer(max_epochs=1, accelerator="cpu", precision=precision, logger=logger, callbacks=callbacks, **quiet)
+    settings = {"max_epochs": 1, "precision": precision, "logger": TensorBoardLogger(tmp_path)}
+    trainer = quiet_trainer(RegressionPicture(), AdaptationCurve(), **settings)
     trainer.fit(model, datamodule=data)
     assert {"val/regression", "val/adaptation_curve"} <= set(events().Tags()["images"])
 

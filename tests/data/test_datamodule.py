@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
+from quiet_trainer import quiet_trainer
 
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl import Glyphs
@@ -407,8 +408,7 @@ class Recorder(LightningModule):
 @pytest.mark.parametrize("store", ["auto", "host"])
 def test_a_trainer_gets_the_same_episodes(made, tmp_path, store):
     data, recorder = made(store=store), Recorder()
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_epochs=2, accelerator="cpu", num_sanity_val_steps=0, default_root_dir=tmp_path, **quiet)
+    trainer = quiet_trainer(max_epochs=2, num_sanity_val_steps=0, default_root_dir=tmp_path)
     trainer.fit(recorder, datamodule=data)
     trainer.test(recorder, datamodule=data, verbose=False)
     plain = made()
@@ -439,13 +439,3 @@ def test_fixed_classes_are_those_that_the_images_show(made, benchmark):
             assert f"class{round(255 * float(turned_back[0, 0, 0])):02}" == name
             example = examples[task, label].rot90(-int(degrees.rstrip("°") or 0) // 90, (1, 2))
             assert example[0, 0, :2].tolist() == [int(name[5:]), 0]
-
-
-@pytest.mark.parametrize("num_replicas", [1, 3])
-def test_fixed_batches_hold_every_episode_once(made, num_replicas):
-    data = made(eval_tasks_per_batch=4)
-    held = []
-    for rank in range(num_replicas):
-        data.trainer = SimpleNamespace(world_size=num_replicas, global_rank=rank)
-        held += [number for _, first, count in data.fixed_batches("val") for number in range(first, first + count)]
-    assert sorted(held) == list(range(10))

@@ -2,10 +2,9 @@
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
+from quiet_trainer import on_device
 
 from fewshot_pl.benchmarks import Sinusoid
 from fewshot_pl.data.image_datamodule import ImageDataModule
@@ -81,7 +80,7 @@ def test_the_seen_order_is_that_of_the_loaders(noise, world_size):
     data = noise(eval_tasks_per_batch=4, store="device")
     seen = []
     for rank in range(world_size):
-        data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, lightning_module=None)
+        on_device(data, rank, of=world_size)
         for episodes in data._fixed_loader("test").sampler:
             seen += range(episodes.first_episode, episodes.first_episode + episodes.num_episodes)
     assert data.seen_order("test") == seen

@@ -5,14 +5,14 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from random_images import a_store
 from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
 from fewshot_pl.data.episode_dataset import EpisodeDataset, EpisodeRange, FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
-from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.data.mixture import MixedDataset
 from fewshot_pl.data.variable_sampler import VariableSampler, VariableSize
 
@@ -20,12 +20,6 @@ quick = settings(max_examples=25, deadline=None, derandomize=True, database=None
 NOT_EVEN = 1e-4  # of chi-square's probability that even draws are as uneven
 SEEDS = st.integers(-(2**63), 2**64)
 EPOCHS = st.integers(0, 2**40)
-
-
-def a_store(counts):
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    images = np.arange(starts[-1], dtype=np.int64).astype(np.uint8).reshape(-1, 1, 1, 1)
-    return ImageStore(images, tuple(map(str, range(len(counts)))), starts)
 
 
 @st.composite
@@ -102,10 +96,13 @@ def test_batches_of_any_sizes_hold_the_same_episodes(made, epoch, sizes, first):
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 8))
+@example(200, 8, 32)  # so many that each has fewer than a batch
 @settings(quick, max_examples=100)
 def test_ranks_take_the_fixed_list_apart(num_episodes, tasks_per_batch, world_size):
     ranks = [FixedEpisodes(num_episodes, tasks_per_batch, world_size, rank) for rank in range(world_size)]
-    assert sorted(number for rank in ranks for number in rank.numbers) == list(range(num_episodes))
+    taken = [first + task for rank in ranks for _, first, count in rank for task in range(count)]
+    assert taken == [number for rank in ranks for number in rank.numbers]
+    assert sorted(taken) == list(range(num_episodes))
     assert all(count <= tasks_per_batch for rank in ranks for _, _, count in rank)
 
 

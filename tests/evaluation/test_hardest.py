@@ -1,11 +1,11 @@
 """The hardest classes of every kind of task, beside a count that finds the class of each query by its pixels."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from quiet_trainer import on_device
 from random_images import give_random_images, write_image_folder
 from torch.nn.utils.rnn import pad_sequence
 
@@ -78,7 +78,7 @@ def test_counts_are_those_of_the_classes_that_the_images_show(made, kind, settin
         for query, is_right in zip(queries, rows[-1].tolist(), strict=True):
             right[owners[query]] += int(is_right)
             asked[owners[query]] += 1
-    data.trainer = SimpleNamespace(world_size=2, global_rank=0, lightning_module=None)
+    on_device(data, 0, of=2)
     seen = data.seen_order("test")  # by two devices, and joined one after the other
     correct = pad_sequence([rows[number] for number in seen], True, torch.nan)
     records = EpisodeRecords(torch.zeros(17), correct, correct).reordered(torch.tensor(seen).argsort())

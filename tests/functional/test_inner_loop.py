@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from episodes import relative_error
 from torch.nn import functional as F
 
 from fewshot_pl.functional.inner_loop import adapted_parameters
@@ -55,10 +56,6 @@ def central_differences(function, theta, step=1e-5):
                 coordinate.copy_(centre)
                 slopes.append((above - below) / (2 * step))
     return torch.stack(slopes)
-
-
-def relative_error(value, reference):
-    return ((value - reference).norm() / reference.norm()).item()
 
 
 def test_meta_gradient_is_that_of_central_differences(theta, task):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from own_images import ALGORITHMS, write_classes
 from PIL import Image
+from quiet_trainer import one_step_checkpoint
 from random_images import give_random_images
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -183,17 +184,12 @@ def test_a_device_that_is_not_there(checkpoint, images):
 
 
 def test_a_checkpoint_of_regression(tmp_path, images):
-    from pytorch_lightning import Trainer
-
     from fewshot_pl.algorithms import MAML
     from fewshot_pl.benchmarks import Sinusoid
 
-    data = Sinusoid(batches_per_epoch=1)
+    data = Sinusoid()
     model = MAML(image_shape=data.image_shape, num_ways=1, backbone="mlp-8", norm="none")
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_val_batches=0, **quiet)
-    trainer.fit(model, datamodule=data)
-    trainer.save_checkpoint(path := tmp_path / "sinusoid.ckpt")
+    one_step_checkpoint(model, data, path := tmp_path / "sinusoid.ckpt")
     with pytest.raises(InputError, match="trained on Sinusoid, which has no images"):
         FewShotPredictor(path).fit(*images)
 

@@ -12,7 +12,6 @@ from pytorch_lightning.callbacks import (
     GradientAccumulationScheduler,
     StochasticWeightAveraging,
 )
-from random_images import write_image_folder
 from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
 from fewshot_pl.algorithms import ProtoNet
@@ -27,13 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*The dirpath has changed"),
     pytest.mark.filterwarnings("error:.*dataloader is not resumable"),
 ]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    write_image_folder(root, num_classes=3, num_images=3, size=16)
-    return root
 
 
 def fails():

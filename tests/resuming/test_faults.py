@@ -7,7 +7,6 @@ import signal
 
 import pytest
 import torch
-from random_images import write_image_folder
 from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
 from fewshot_pl.checkpoints import opened_checkpoint
@@ -15,13 +14,6 @@ from fewshot_pl.cli import evaluate, train
 from fewshot_pl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    write_image_folder(root, num_classes=3, num_images=3, size=16)
-    return root
 
 
 @pytest.fixture

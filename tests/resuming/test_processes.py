@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from random_images import write_image_folder
+from quiet_trainer import quiet_trainer
 from tiny_trainings import assert_same, last_checkpoint, state, told, trained
 
 from fewshot_pl.errors import Stopped
@@ -27,9 +27,8 @@ class TellSecondProcess(Callback):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
-def test_two_processes_stop_together_and_go_on_exactly(tmp_path):
-    images, whole, stopped = (tmp_path / name for name in ("images", "whole", "stopped"))
-    write_image_folder(images, num_classes=3, num_images=3, size=16)
+def test_two_processes_stop_together_and_go_on_exactly(images, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     # Group norm: running statistics are those of the first process, and the second validates with its own.
     two = {"strategy": "ddp_fork", "devices": 2, "max_epochs": 1, "model": {"norm": "group"}}
     trained(images, whole, **two)
@@ -68,7 +67,7 @@ def test_who_is_told_to_end_an_evaluation_tells_the_processes_that_it_started(mo
     signals = []
     launcher = _SubprocessScriptLauncher.__new__(_SubprocessScriptLauncher)
     launcher.procs = [SimpleNamespace(pid=0, send_signal=signals.append)]
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer = quiet_trainer()
     monkeypatch.setattr(trainer.strategy, "_launcher", launcher)
     with (
         pytest.raises(Stopped, match="SIGTERM stopped the evaluation: give the same command again"),
