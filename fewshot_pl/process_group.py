@@ -20,6 +20,11 @@ def check_processes(trainer: Trainer) -> None:
         )
 
 
+def num_devices(trainer: Trainer) -> int:
+    """How many devices a Trainer uses, also before it has started their processes."""
+    return int(trainer.num_devices * trainer.num_nodes)
+
+
 def are_started_by_others(trainer: Trainer) -> bool:
     """Whether not this process started the others, but a launcher all of them, as srun and torchrun do.
 

@@ -47,6 +47,7 @@ class LSTMMetaLearner(GradientAlgorithm):
     from 0 and 1. Each step sees the whole support. With 5 shots the paper makes 5 steps, its code 8.
 
     Args:
+        norm: where batch norm takes its statistics from; the paper's is ``episode``: what a task's own steps gather.
         num_inner_steps: T, steps on the support in training and at test; the paper's are 12 with 1 shot, 5 with 5.
         hidden_size: H, of the LSTM that reads losses and gradients.
         gate_recursion: a gate is computed from its ``values`` in the last step, as the paper says, or from what stood

@@ -58,7 +58,7 @@ class MetaGAN(FewShotAlgorithm):
         image_shape: (C, H, W) of the images.
         pixel_range: lowest and highest value of the images, per channel or for all.
         classifier: D, ``maml`` or ``relation_net``.
-        backbone: of D, see ``build_backbone``; for ``relation_net`` it is ``conv4-maps``.
+        backbone: of D, see ``build_backbone``; for ``relation_net`` it has to be ``conv4-maps``.
         backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
         norm: where D's batch norm takes its statistics from; E and G have none.
         norm_eps: what D's batch norm adds to the variance; default 1e-5. MAML's code adds 1e-3.

@@ -49,6 +49,7 @@ class Reptile(GradientAlgorithm):
         inner_optimizer: ``adam``, or plain ``sgd``, which the paper's analysis is about (section 5).
         inner_lr: its learning rate.
         inner_batch_size: images to an inner step in training.
+        num_inner_steps_test: inner steps in validation and test.
         inner_batch_size_test: images to an inner step in validation and test.
         inner_loss_reduction: the inner loss is the cross-entropy's ``sum`` over a mini-batch, as in the authors' code,
             or its ``mean``; Adam sees a difference where the two batch sizes differ.

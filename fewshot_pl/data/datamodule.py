@@ -119,7 +119,15 @@ class EpisodicDataModule(LightningDataModule, ABC):
         if (num_outputs := getattr(algorithm, "num_ways", None)) is not None:
             raise InputError(
                 f"{type(algorithm).__name__} has a head of {num_outputs} outputs and cannot take tasks that differ in "
-                "ways: pass --data.sampling fixed, or train ProtoNet, MatchingNet or RelationNet"
+                "ways: pass --data.sampling fixed, or train ProtoNet, MatchingNet, RelationNet or MetaGAN on the last"
+            )
+
+    def check_devices(self, num_devices: int, split: str) -> None:
+        """Raise InputError where validation or test has no episode for some device."""
+        if (count := self.num_episodes[split]) < num_devices:
+            raise InputError(
+                f"{num_devices} devices cannot share {count} episodes of {split}: pass fewer --trainer.devices, or "
+                f"more --data.num_{split}_episodes"
             )
 
     @property

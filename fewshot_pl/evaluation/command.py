@@ -28,7 +28,7 @@ from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
-from fewshot_pl.process_group import check_processes
+from fewshot_pl.process_group import check_processes, num_devices
 from fewshot_pl.registries import stored_name
 from fewshot_pl.results import print_table, result_of
 from fewshot_pl.resuming import EndOnSignal, slurm
@@ -49,6 +49,8 @@ def evaluate(args: Sequence[str] | None) -> None:
     slurm.load_only_what_is_named(trainer)
     models = contestants(checkpoints, config.num_inner_steps, config.per_query)
     cells = grid(made.data, config.ways, config.shots)
+    for data in cells:
+        data.check_devices(num_devices(trainer), config.split)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
     warn_of_trained_classes(models, made.data, config.split)
     if config.compare and trainer.is_global_zero:

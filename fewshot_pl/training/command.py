@@ -18,7 +18,7 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, rejection_sentence
-from fewshot_pl.process_group import are_started_by_others
+from fewshot_pl.process_group import are_started_by_others, num_devices
 from fewshot_pl.results import figures_of, print_result, result_of, save_result
 from fewshot_pl.resuming import BestCheckpoint, slurm
 from fewshot_pl.runs import remove_run
@@ -101,6 +101,9 @@ def _saved_config(run_folder: Path) -> Any:
 def _fit(cli: TrainCLI) -> None:
     """Train; of a run that ends before its first step nothing is left."""
     try:
+        limits = {"val": cli.trainer.limit_val_batches, "test": cli.trainer.limit_test_batches}
+        for split in [split for split, limit in limits.items() if limit]:
+            cli.datamodule.check_devices(num_devices(cli.trainer), split)
         if cli.trainer.is_global_zero and not are_started_by_others(cli.trainer):
             # Here one process says what is lacking, for all that it will start.
             cli.datamodule.prepare_data()

@@ -113,6 +113,10 @@ EVALUATED = {
     "no shots": Bad(f"{ONE} --shots 0", "--shots must be at least 1"),
     "a word for ways": Bad(f"{ONE} --ways few", "--ways takes"),
     "ways said twice": Bad(f"{ONE} --ways 3 --data.num_ways 3", "leave out one of them"),
+    "fewer episodes than devices": Bad(
+        f"{ONE} --num_episodes 1 --trainer.accelerator cpu --trainer.devices 2",
+        "2 devices cannot share 1 episodes",
+    ),
     "no episodes": Bad(f"{ONE} --num_episodes 0", "must be at least 1"),
     "the training classes": Bad(f"{ONE} --split train", "--split takes one of 'test', 'val'"),
     "steps of what takes none": Bad(f"{ONE} --num_inner_steps 2", "without steps"),

@@ -83,6 +83,7 @@ FLAGS = {
     "a negative seed": Bad("train --seed_everything -1", "-1 is not in bounds"),
     "an unknown device": Bad("train --trainer.accelerator abacus", "abacus"),
     "more devices than there are": Bad("train --trainer.accelerator cuda --trainer.devices 99", "not available"),
+    "fewer episodes than devices": Bad(f"train {TWO} --data.num_val_episodes 1", "more --data.num_val_episodes"),
     "no devices": Bad("train --trainer.devices 0", "devices"),
     "spawned processes": Bad(f"train --trainer.strategy ddp_spawn {TWO}", "by spawn, and what they find stays in them"),
     "forked processes": Bad(f"train --trainer.strategy ddp_fork {TWO}", "pass --trainer.strategy ddp"),
