@@ -119,12 +119,15 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
         self.check_ways(num_ways := episode.num_ways)
         return num_ways
 
-    def check_ways(self, num_ways: int) -> None:
-        """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes."""
+    def check_ways(self, num_ways: int, model: str | None = None, flag: str = "--data.num_ways") -> None:
+        """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes, which ``flag`` asks for.
+
+        ``model`` is what the sentence calls it.
+        """
         if self.num_ways not in (None, num_ways):
             raise InputError(
-                f"this {type(self).__name__} has a head of {self.num_ways} outputs and cannot take {num_ways}-way "
-                f"tasks: pass --data.num_ways {self.num_ways}, or train with --data.num_ways {num_ways}"
+                f"{model or f'this {type(self).__name__}'} has a head of {self.num_ways} outputs and cannot take "
+                f"{num_ways}-way tasks: pass {flag} {self.num_ways}, or train with --data.num_ways {num_ways}"
             )
 
     @property

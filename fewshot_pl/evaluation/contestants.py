@@ -63,10 +63,12 @@ def check_fit(
     models: Sequence[Contestant], cells: Iterable[EpisodicDataModule], asks_for_ways: bool, stage: str
 ) -> None:
     """Raise InputError where a model cannot take the tasks of a cell, or the benchmark has too few images for them."""
+    flag = "--ways" if asks_for_ways else "--data.num_ways"
     for data in cells:
         for contestant in models:
             _check_image_shape(contestant, data)
-            _check_ways(contestant, data.eval_size.num_ways, "--ways" if asks_for_ways else "--data.num_ways")
+            name = f"the {type(contestant.model).__name__} in {contestant.path}"
+            contestant.model.check_ways(data.eval_size.num_ways, name, flag)
         data.prepare_data()
         data.setup(stage)
 
@@ -94,15 +96,6 @@ def _check_image_shape(contestant: Contestant, data: EpisodicDataModule) -> None
             f"the checkpoint {contestant.path} was trained on images of {trained} (channels, height, width) and "
             f"{type(data).__name__} gives {tuple(data.image_shape)}: pass --data.image_size {trained[1]} where it has "
             "one, or train anew"
-        )
-
-
-def _check_ways(contestant: Contestant, num_ways: int, flag: str) -> None:
-    head = contestant.model.num_ways
-    if head not in (None, num_ways):
-        raise InputError(
-            f"the {type(contestant.model).__name__} in {contestant.path} has a head of {head} outputs and cannot take "
-            f"{num_ways}-way tasks: pass {flag} {head}, or train with --data.num_ways {num_ways}"
         )
 
 

@@ -107,11 +107,11 @@ def trained_model(checkpoint: str | PathLike[str], device: str = "auto") -> Trai
     """
     path = Path(checkpoint)
     contents = opened_checkpoint(path)
-    data = trained_data(contents, path)
+    data = _trained_data(contents, path)
     return TrainedModel(algorithm_of(contents).to(_chosen_device(device)), data, rejections_in(contents))
 
 
-def trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
+def _trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
     """The benchmark that the algorithm in a checkpoint was trained on, of several the first, without its images.
 
     Raises:
