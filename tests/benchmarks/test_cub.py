@@ -1,3 +1,5 @@
+"""CUB on a tiny copy of its archive: its bounding boxes, its masks, and its download."""
+
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import hashlib

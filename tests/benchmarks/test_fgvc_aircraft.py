@@ -1,3 +1,5 @@
+"""FGVC-Aircraft on a tiny copy of its archive: its parts, its boxes, its banner and its names."""
+
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Quick, Draw! on files of a few drawings: which ones it takes, and the files that it refuses."""
+
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import json

@@ -1,3 +1,5 @@
+"""A data module of images: its episodes, the store it reads, and what it refuses."""
+
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 from types import SimpleNamespace

@@ -1,3 +1,5 @@
+"""Episodes of one size: reproducible, evenly drawn, without an image twice, and shared out over devices."""
+
 import hashlib
 
 import numpy as np
