@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fewshot_pl.errors import InputError
+
 UNKNOWN = -100  # the label of an image whose class is not known
 
 
@@ -72,6 +74,15 @@ class Episode(NamedTuple):
         given = {name: rows(field, which) for name, field in self._asdict().items() if isinstance(field, Tensor)}
         labelled = None if self.labelled_tasks is None else tuple(self.labelled_tasks[task] for task in numbers)
         return Episode(**given, known_ways=self.known_ways, labelled_tasks=labelled)
+
+
+def check_episode(batch: object) -> None:
+    """Raise InputError where a batch is no Episode, as one of a loader without the data module that completes it."""
+    if not isinstance(batch, Episode):
+        raise InputError(
+            f"{type(batch).__name__} is no Episode: hand over the data module in place of its loader, as in "
+            "trainer.fit(model, datamodule=data)"
+        )
 
 
 def rows(field: Tensor, which: slice | Sequence[int]) -> Tensor:

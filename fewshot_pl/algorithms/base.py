@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
-from fewshot_pl.episode import Episode
+from fewshot_pl.episode import Episode, check_episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
@@ -177,6 +177,7 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
         self._step_log = StepLog()  # which keeps figures of a training before
 
     def training_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
+        check_episode(batch)
         losses = self.training_losses(batch)
         self._step_log.log(self, losses, batch.num_tasks)
         return losses

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from fewshot_pl.episode import Episode
+from fewshot_pl.episode import Episode, check_episode
 from fewshot_pl.metrics import EpisodeMeasures, episode_losses
 
 
@@ -43,6 +43,7 @@ class EpisodeMeasuring(LightningModule, ABC):
         self._log_measures("test")
 
     def _evaluation_step(self, batch: Episode, stage: str) -> dict[str, Tensor]:
+        check_episode(batch)
         outputs, measures = self(batch), self._measures(stage)
         losses = episode_losses(self.query_loss, outputs, batch.query_y)
         measures.loss.update(losses)

@@ -127,22 +127,14 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.resume_from:
             check_same_training(self.resume_from, self.model, self.datamodule)
-        trainer_config = self.config_init.trainer
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
-        guard = FiniteLoss(self.config_init.nonfinite)
-        callbacks = trainer_config.callbacks or []
-        given = callbacks if isinstance(callbacks, list) else [callbacks]
-        trainer_config.callbacks = [*given, guard, *pictures(self.config_init.pictures)]
-        has_bar = any(isinstance(one, ProgressBar) for one in trainer_config.callbacks)
-        if trainer_config.enable_progress_bar is False or has_bar:
-            ours = self.trainer_defaults["callbacks"]
-            self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
-        logs_by_default = trainer_config.logger in (None, True)
+        flags = self.config_init.trainer
+        self._add_callbacks(flags)
+        logs_by_default = flags.logger in (None, True)
         if logs_by_default:
             kwargs["logger"] = False  # made below, as the Trainer may refuse its flags
-        plugins = trainer_config.plugins or []
-        kwargs["plugins"] = _with_whole_checkpoints(plugins if isinstance(plugins, list) else [plugins])
+        kwargs["plugins"] = _with_whole_checkpoints(_as_list(flags.plugins))
         trainer = super().instantiate_trainer(**kwargs)
         check_processes(trainer)
         slurm.load_only_what_is_named(trainer)
@@ -156,6 +148,14 @@ class TrainCLI(LightningCLI):
         if logs_by_default and folder and not self.is_trial:
             trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         return trainer
+
+    def _add_callbacks(self, flags: Any) -> None:
+        """Add ours to those that flags of the Trainer name; of two progress bars the user's stays."""
+        given = _as_list(flags.callbacks)
+        flags.callbacks = [*given, FiniteLoss(self.config_init.nonfinite), *pictures(self.config_init.pictures)]
+        if flags.enable_progress_bar is False or any(isinstance(one, ProgressBar) for one in given):
+            ours = self.trainer_defaults["callbacks"]
+            self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]
 
     def _folder_of_run(self) -> Path:
         """The folder of the run that is resumed, or of a new one."""
@@ -176,10 +176,14 @@ class TrainCLI(LightningCLI):
 
 def _has_end(trainer: Any) -> bool:
     """Whether flags of the Trainer, parsed, say when training ends."""
-    callbacks = trainer.callbacks or []
-    named = [one.class_path.split(".")[-1] for one in (callbacks if isinstance(callbacks, list) else [callbacks])]
+    named = [one.class_path.split(".")[-1] for one in _as_list(trainer.callbacks)]
     limits = trainer.max_epochs, trainer.max_time, None if trainer.max_steps == -1 else trainer.max_steps
     return "Timer" in named or any(limit is not None for limit in limits)
+
+
+def _as_list(given: Any) -> list[Any]:
+    """What a flag holds that takes none, one or several."""
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _with_whole_checkpoints(plugins: list[Any]) -> list[Any]:

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning import LightningModule
 from quiet_trainer import quiet_trainer
 
+from fewshot_pl import Glyphs, ProtoNet
 from fewshot_pl.data.image_datamodule import ImageDataModule
-from fewshot_pl import Glyphs
 from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
 from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.data.pixels import rotated
@@ -419,6 +419,17 @@ def test_a_trainer_gets_the_same_episodes(made, tmp_path, store):
         assert same(recorder.seen["val"][epoch], episodes(plain, plain.val_dataloader()))
     (tested,) = recorder.seen["test"].values()
     assert same(tested, episodes(plain, plain.test_dataloader()))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("run", ["fit", "validate", "test"])
+def test_a_loader_without_its_data_module_is_refused_with_the_cure(made, run):
+    data = made()
+    loader = {"fit": data.train_dataloader, "validate": data.val_dataloader, "test": data.test_dataloader}[run]
+    with pytest.raises(InputError, match=r"IndexBatch is no Episode: hand over the data module .*datamodule=data"):
+        getattr(quiet_trainer(max_epochs=1), run)(
+            ProtoNet(image_shape=data.image_shape, backbone="mlp-4", norm="none"), loader()
+        )
 
 
 def test_hyper_parameters_are_plain_values_of_every_argument(made):
