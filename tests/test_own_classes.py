@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from quiet_trainer import quiet_trainer
 from random_images import write_image_folder
 
 import fewshot_pl
@@ -110,8 +110,7 @@ def test_it_is_measured_in_python(run):
 
     model = outside.ProtoNet.load_from_checkpoint(best(run), weights_only=True)
     data = outside.ImageFolder(**torch.load(best(run), weights_only=True)["datamodule_hyper_parameters"])
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    (figures,) = Trainer(accelerator="cpu", **off).test(model, datamodule=data, verbose=False)
+    (figures,) = quiet_trainer().test(model, datamodule=data, verbose=False)
     assert {name: figures[f"test/{name}"] for name in FIGURES} == {name: results(run)[name] for name in FIGURES}
     with pytest.raises(fewshot_pl.InputError, match=r"ProtoNet\.load_from_checkpoint"):
         fewshot_pl.load_algorithm(best(run))
