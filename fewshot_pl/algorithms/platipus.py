@@ -218,18 +218,19 @@ class PLATIPUS(MAML):
             algorithm, state, trained = (checkpoint[key] for key in ("algorithm", "state_dict", "hyper_parameters"))
             prefix = "learner."
             learner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            settings = {name: trained.get(name) for name in ("backbone", "norm", "num_ways")}
+            settings = {name: trained.get(name) for name in ("backbone", "norm", "norm_eps", "num_ways")}
         except Exception as error:  # torch raises whatever the broken bytes lead it to
             raise InputError(f"{path} is no checkpoint: give --model.init_from one of MAML by train.py") from error
         if algorithm != "MAML":
             raise InputError(f"{path} holds a {algorithm}: give --model.init_from a checkpoint of MAML")
+        told = ", ".join(f"{name} {'null' if value is None else value}" for name, value in settings.items())
+        refusal = InputError(f"the MAML in {path} was trained with {told}: pass the same --model flags")
+        if any(settings[name] != self.hparams[name] for name in ("norm", "norm_eps")):  # of which weights know nothing
+            raise refusal
         try:
             self.learner.load_state_dict(learner)
         except RuntimeError as error:
-            told = ", ".join(f"{name} {value}" for name, value in settings.items())
-            raise InputError(
-                f"the MAML in {path} has weights of other shapes: it was trained with {told}; train with the same"
-            ) from error
+            raise refusal from error
 
 
 def _mean_prediction(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -289,8 +289,10 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds a ProtoNet"):
         build(init_from=str(path))
     fit(build(MAML, num_ways=3).float(), path=path)
-    with pytest.raises(InputError, match="trained with backbone conv4-32, norm transductive, num_ways 3"):
-        build(init_from=str(path), num_ways=5)
+    told = "trained with backbone conv4-32, norm transductive, norm_eps null, num_ways 3: pass the same --model flags"
+    for other in ({"num_ways": 5}, {"norm": "support"}, {"norm_eps": 0.001}):
+        with pytest.raises(InputError, match=told):
+            build(init_from=str(path), **{"num_ways": 3, **other})
 
 
 # How its uncertainty ranks ---------------------------------------------------------------------------
