@@ -29,7 +29,7 @@ PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTR
 README = PAGES["README.md"]
 CHECKPOINT = "runs/Glyphs/ProtoNet/0/checkpoints/best.ckpt"
 INSTALL = "python -m pip install --use-pep517 -r requirements.txt && "
-LAUNCHERS = r"(?:(?:srun (?:--[\w=-]+ )*)?python |torchrun (?:--[\w-]+ \S+ )+)"
+LAUNCHERS = r"(?:(?:PYTHONPATH=\. |srun (?:--[\w=-]+ )*)?python |torchrun (?:--[\w-]+ \S+ )+)"
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 
@@ -64,6 +64,10 @@ class Parser(TrainCLI):
 # Of a training command: what this machine may not have, and files that another command makes.
 ELSEWHERE = r"--(trainer\.(devices|num_nodes|accelerator)|model\.(init_from|backbone_weights)) \S+|--data\.root DIR"
 # Reptile's 50 steps at test time make no sense here, nor does a whole generator.
+OWN_CLASSES = """from fewshot_pl import Glyphs, ProtoNet
+class MyProto(ProtoNet): ...
+class MyImages(Glyphs): ...
+"""
 SMALLEST = {"Reptile": ["--model.num_inner_steps_test=1"], "MetaGAN": ["--model.generator_width=4"]}
 
 
@@ -76,6 +80,8 @@ def workplace(tmp_path_factory):
         write_image_folder(folder / "my_images", num_classes=6)
         write_classes(folder / "my_classes", {"beech": 3, "maple": 2, "oak": 1})
         write_classes(folder, {"new_images": 3}, seed=1)
+        (folder / "mine.py").write_text(OWN_CLASSES)
+        patch.syspath_prepend(folder)
         patch.chdir(folder)
         patch.setenv("FEWSHOT_PL_CACHE", str(folder / "cache"))
         assert trained() == 0
