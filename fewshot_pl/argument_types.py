@@ -1,4 +1,4 @@
-"""Of which types the arguments of algorithms and benchmarks must be, also where a program passes them."""
+"""What arguments must be, of which types and at least how large, also where a program passes them."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -31,6 +31,19 @@ def check_types(owner: type, given: Mapping[str, Any], flag: str) -> None:
         if name in given and not any(_is_of(given[name], choice) for choice in choices):
             wanted = " or ".join(dict.fromkeys(map(_words, choices)))
             raise InputError(f"{flag}.{name} takes {wanted}, not {given[name]}")
+
+
+def check_at_least(owner: str, least: int, **counts: int) -> None:
+    """Raise InputError if one of these arguments is below ``least``.
+
+    Args:
+        owner: what stands before an argument's name in the sentence, as ``--data.``.
+        least: of each.
+        counts: the arguments by name.
+    """
+    for name, count in counts.items():
+        if count < least:
+            raise InputError(f"{owner}{name} must be at least {least}, not {count}")
 
 
 def _annotations(owner: type) -> Iterator[tuple[str, Any]]:

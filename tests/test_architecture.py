@@ -30,7 +30,7 @@ ARROWS = {
     "algorithms": {"argument_types", "episode", "functional", "backbones", "metrics", "registries", "step_log"},
     "data": {"argument_types", "episode"},
     "benchmarks": {"data", "episode", "printable"},
-    "callbacks": {"episode", "algorithms", "metrics", "step_log"},
+    "callbacks": {"argument_types", "episode", "algorithms", "metrics", "step_log"},
     "checkpoints": {"algorithms", "registries", "whole_files"},
     "guard": {"printable", "process_group", "signals"},
     "process_group": set(),

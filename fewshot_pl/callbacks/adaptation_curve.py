@@ -10,7 +10,8 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
-from fewshot_pl.callbacks.observer import check_at_least, show, writers
+from fewshot_pl.argument_types import check_at_least
+from fewshot_pl.callbacks.observer import show, writers
 from fewshot_pl.callbacks.validation_picture import FirstBatchObserver
 from fewshot_pl.episode import Episode
 from fewshot_pl.metrics import episode_accuracy, episode_mse
@@ -46,7 +47,7 @@ class AdaptationCurve(FirstBatchObserver):
 
     def __init__(self, every_n_epochs: int = 1, max_tasks: int = 8) -> None:
         super().__init__(every_n_epochs)
-        check_at_least(self, max_tasks=max_tasks)
+        check_at_least(f"{type(self).__name__}: ", 1, max_tasks=max_tasks)
         self.max_tasks = max_tasks
 
     def look(self, trainer: Trainer, pl_module: LightningModule, episode: Episode, logits: Tensor) -> None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.callbacks.episode_picture import RIGHT_COLOR, WRONG_COLOR, visible
-from fewshot_pl.callbacks.observer import KnowsClasses, Observer, check_at_least, show, writers
+from fewshot_pl.callbacks.observer import KnowsClasses, Observer, show, writers
 from fewshot_pl.episode import Episode
 from fewshot_pl.metrics import ClassConfusion
 
@@ -35,7 +36,7 @@ class ConfusionPicture(Observer):
 
     def __init__(self, every_n_epochs: int = 1, max_classes: int = 12) -> None:
         super().__init__(every_n_epochs)
-        check_at_least(self, 2, max_classes=max_classes)
+        check_at_least(f"{type(self).__name__}: ", 2, max_classes=max_classes)
         self.max_classes = max_classes
         self._confusion: ClassConfusion | None = None  # of the present validation
         self._classes: list[Tensor] = []  # [T, N] of each batch

@@ -7,8 +7,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.callbacks.episode_picture import visible
-from fewshot_pl.callbacks.observer import KnowsClasses, check_at_least, writers
+from fewshot_pl.callbacks.observer import KnowsClasses, writers
 
 TAG = "test_embedding"  # also the name of a folder
 COLUMNS = ["class", "set", "episode"]
@@ -47,7 +48,7 @@ class EmbeddingProjector(Callback):
     """
 
     def __init__(self, max_points: int = 500, max_episodes: int = 4) -> None:
-        check_at_least(self, max_points=max_points, max_episodes=max_episodes)
+        check_at_least(f"{type(self).__name__}: ", 1, max_points=max_points, max_episodes=max_episodes)
         self.max_points = max_points
         self.max_episodes = max_episodes
 

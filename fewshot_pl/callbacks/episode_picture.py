@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
-from fewshot_pl.callbacks.observer import check_at_least
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import UNKNOWN, Episode
 
@@ -38,7 +38,7 @@ class EpisodePicture(ValidationPicture):
 
     def __init__(self, every_n_epochs: int = 1, max_ways: int = 5, max_queries: int = 8) -> None:
         super().__init__(every_n_epochs)
-        check_at_least(self, max_ways=max_ways, max_queries=max_queries)
+        check_at_least(f"{type(self).__name__}: ", 1, max_ways=max_ways, max_queries=max_queries)
         self.max_ways = max_ways
         self.max_queries = max_queries
 

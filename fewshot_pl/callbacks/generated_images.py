@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.callbacks.episode_picture import SUPPORT_COLOR, visible
-from fewshot_pl.callbacks.observer import check_at_least
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
@@ -31,7 +31,7 @@ class GeneratedImages(ValidationPicture):
 
     def __init__(self, every_n_epochs: int = 1, max_images: int = 20) -> None:
         super().__init__(every_n_epochs)
-        check_at_least(self, max_images=max_images)
+        check_at_least(f"{type(self).__name__}: ", 1, max_images=max_images)
         self.max_images = max_images
 
     def figure(self, pl_module: LightningModule, episode: Episode, logits: Tensor) -> Figure | None:

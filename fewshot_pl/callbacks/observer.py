@@ -12,8 +12,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.episode import Episode
-from fewshot_pl.errors import InputError
 
 
 @runtime_checkable
@@ -46,7 +46,7 @@ class Observer(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        check_at_least(self, every_n_epochs=every_n_epochs)
+        check_at_least(f"{type(self).__name__}: ", 1, every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
 
     def is_due(self, trainer: Trainer) -> bool:
@@ -54,13 +54,6 @@ class Observer(Callback):
         # Counted as Lightning counts check_val_every_n_epoch, so that n = 5 meets the validations of every 5th epoch.
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
         return due and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-
-
-def check_at_least(owner: Callback, least: int = 1, **counts: int) -> None:
-    """Raise InputError if one of a callback's settings, by name, is below ``least``."""
-    for name, count in counts.items():
-        if count < least:
-            raise InputError(f"{type(owner).__name__}: {name} must be at least {least}, not {count}")
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:

@@ -10,8 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.callbacks.adaptation_curve import shown_steps
-from fewshot_pl.callbacks.observer import check_at_least
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
@@ -40,7 +40,7 @@ class RegressionPicture(ValidationPicture):
 
     def __init__(self, every_n_epochs: int = 1, max_tasks: int = 3) -> None:
         super().__init__(every_n_epochs)
-        check_at_least(self, max_tasks=max_tasks)
+        check_at_least(f"{type(self).__name__}: ", 1, max_tasks=max_tasks)
         self.max_tasks = max_tasks
 
     def figure(self, pl_module: LightningModule, episode: Episode, logits: Tensor) -> Figure | None:

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
-from fewshot_pl.argument_types import check_types
+from fewshot_pl.argument_types import check_at_least, check_types
 from fewshot_pl.data.episode_dataset import FixedEpisodes, TrainingEpisodes
 from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.data.training_loader import TrainingLoader
@@ -69,10 +69,10 @@ class EpisodicDataModule(LightningDataModule, ABC):
         own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}
         self.train_size = self.eval_size._replace(**{name: count for name, count in own.items() if count is not None})
         self._check_sizes()
-        check_least(1, tasks_per_batch=tasks_per_batch, batches_per_epoch=batches_per_epoch)
-        check_least(1, eval_tasks_per_batch=eval_tasks_per_batch)
-        check_least(1, num_val_episodes=num_val_episodes, num_test_episodes=num_test_episodes)
-        check_least(0, num_workers=num_workers)
+        in_batches = {"tasks_per_batch": tasks_per_batch, "eval_tasks_per_batch": eval_tasks_per_batch}
+        in_all = {"num_val_episodes": num_val_episodes, "num_test_episodes": num_test_episodes}
+        check_at_least("--data.", 1, batches_per_epoch=batches_per_epoch, **in_batches, **in_all)
+        check_at_least("--data.", 0, num_workers=num_workers)
         self.tasks_per_batch = tasks_per_batch
         self.batches_per_epoch = batches_per_epoch
         self.eval_tasks_per_batch = eval_tasks_per_batch
@@ -84,7 +84,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         for part, size in (("", self.eval_size), ("train_", self.train_size)):
             for name in ("num_ways", "num_shots", "num_queries"):
                 fewest = 2 if name == "num_ways" and name not in self.fixed else 1  # one class is told from nothing
-                check_least(fewest, **{f"{part}{name}": getattr(size, name)})
+                check_at_least("--data.", fewest, **{f"{part}{name}": getattr(size, name)})
 
     # What a benchmark states -----------------------------------------------------------------------
 
@@ -220,10 +220,3 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-
-def check_least(least: int, **counts: int) -> None:
-    """Raise InputError if one of these arguments is below ``least``."""
-    for name, count in counts.items():
-        if count < least:
-            raise InputError(f"--data.{name} must be at least {least}, not {count}")

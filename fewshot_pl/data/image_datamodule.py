@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.data.augment import Augmentation
-from fewshot_pl.data.datamodule import Split, check_least
+from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, Sampler, VariableBatch
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
@@ -73,7 +74,7 @@ class ImageDataModule(StoredDataModule):
         super().__init__(**kwargs)
         if not 0 <= unlabelled_tasks <= 1:
             raise InputError(f"--data.unlabelled_tasks is a share, 0 to 1, not {unlabelled_tasks}")
-        check_least(0, num_unlabelled=num_unlabelled)
+        check_at_least("--data.", 0, num_unlabelled=num_unlabelled)
         self.eval_size = self.eval_size._replace(num_unlabelled=num_unlabelled)
         self.train_size = self.train_size._replace(num_unlabelled=num_unlabelled)
         self.unlabelled_tasks = unlabelled_tasks

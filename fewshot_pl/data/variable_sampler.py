@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.data.episode_sampler import episode_generator, image_classes
 from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.errors import InputError
@@ -33,8 +34,7 @@ def check_bounds(size: VariableSize) -> None:
             f"ways cannot lie between {size.min_ways} and {size.max_ways}: pass --data.min_ways at least 1 and "
             "--data.max_ways at least that"
         )
-    if size.max_queries < 1:
-        raise InputError(f"--data.max_queries must be at least 1, not {size.max_queries}")
+    check_at_least("--data.", 1, max_queries=size.max_queries)
     if size.max_support < size.max_ways:
         raise InputError(
             f"a support of {size.max_support} images cannot hold one of each of {size.max_ways} classes: raise "
