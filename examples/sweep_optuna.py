@@ -14,12 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # to run from a clone, as train.py does
 
-from fewshot_pl import benchmarks
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.cli import train
-from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.flags import chosen_class
-from fewshot_pl.registries import named_class
+from fewshot_pl.training.cli import benchmark_called
 
 try:
     import optuna
@@ -52,8 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", type=Path, required=True, help="SQLite file that the workers share")
     parser.add_argument("--trials", type=int, default=10, help="of this worker")
     own, flags = parser.parse_known_args(args)
-    benchmark = named_class(benchmarks, chosen_class("data", flags, "Glyphs")) or EpisodicDataModule
-    _, mode = benchmark.monitor
+    _, mode = benchmark_called(chosen_class("data", flags, "Glyphs")).monitor
     own.study.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{own.study}.lock"):  # two workers cannot make the file at once
         study = optuna.create_study(

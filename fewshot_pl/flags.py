@@ -73,6 +73,11 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
     return " ".join(message.split())
 
 
+def given_flags(words: Sequence[str]) -> set[str]:
+    """The flags that words of a command line name, each as ``--data.num_ways`` however it is spelled."""
+    return {word.partition("=")[0].replace(".init_args.", ".") for word in words}
+
+
 def chosen_class(key: str, args: Sequence[str], default: str) -> str:
     """The class that flags and config files name last for ``--model`` or ``--data``.
 

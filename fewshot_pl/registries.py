@@ -19,7 +19,8 @@ def stored_name(owner: type) -> str:
 def named_class(registry: ModuleType, name: str) -> type | None:
     """The class that a flag names, of the registry or by its module, which is imported; None where there is none."""
     if name in registry.__all__:
-        return getattr(registry, name)  # type: ignore[no-any-return]
+        ours: type = getattr(registry, name)
+        return ours
     try:
         found = pkgutil.resolve_name(name) if "." in name else None
     except Exception:  # whatever a module of a user's leads to: the parser imports it again, and says it

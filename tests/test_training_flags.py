@@ -80,7 +80,7 @@ def test_training_is_as_long_as_flags_say_and_15_epochs_where_none_does(
     words: tuple[str, ...], ends: tuple[int | None, int, int | None], made: Made, tmp_path: Path
 ) -> None:
     def length(cli: TrainCLI) -> tuple[int | None, int, float | None]:
-        timers = [one for one in cli.trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
+        timers = [one for one in cli.trainer.callbacks if isinstance(one, Timer)]
         return cli.trainer.max_epochs, cli.trainer.max_steps, timers[0].time_remaining() if timers else None
 
     cli = made(*words)
@@ -104,7 +104,7 @@ def test_a_timer_says_when_training_ends_and_the_help_says_what_does_without(
 
 @pytest.mark.parametrize("name", ["TQDMProgressBar", "RichProgressBar"])
 def test_a_progress_bar_of_the_users_takes_the_place_of_ours(name: str, made: Made) -> None:
-    bars = [one for one in made(f"--trainer.callbacks+={name}").trainer.callbacks if isinstance(one, ProgressBar)]  # type: ignore[attr-defined]
+    bars = [one for one in made(f"--trainer.callbacks+={name}").trainer.callbacks if isinstance(one, ProgressBar)]
     assert [type(bar).__name__ for bar in bars] == [name]
 
 
@@ -127,7 +127,7 @@ NOT_PLAIN = {
 def test_a_saved_configuration_makes_the_same_callbacks(words: list[str], made: Made) -> None:
     cli = made(f"--trainer.callbacks+={words[0]}", *words[1:])
     repeated = again(cli, made)
-    kinds = [[type(callback) for callback in one.trainer.callbacks] for one in (cli, repeated)]  # type: ignore[attr-defined]
+    kinds = [[type(callback) for callback in one.trainer.callbacks] for one in (cli, repeated)]
     assert kinds[0] == kinds[1]
     again(repeated, made)
     assert cli.run_folder and repeated.run_folder

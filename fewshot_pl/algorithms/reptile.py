@@ -83,8 +83,8 @@ class Reptile(GradientAlgorithm):
             learning_rate=learning_rate,
             **kwargs,
         )
-        if min(num_inner_steps, inner_batch_size, inner_batch_size_test) < 1:
-            raise InputError("--model.num_inner_steps and Reptile's two batch sizes must be at least 1")
+        if num_inner_steps < 1:
+            raise InputError("Reptile follows inner steps: --model.num_inner_steps must be at least 1")
         self.per_query = per_query and self.norm == "transductive"
         self.inner_step = _STEPS[inner_optimizer]
         self.inner_lr = inner_lr

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_pl.algorithms.task_threads import one_by_one
-from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, episodic_norms, observed_statistics
+from fewshot_pl.backbones.normalization import episodic_norms, observed_statistics
 from fewshot_pl.backbones.passes import vectorised_pass
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 from fewshot_pl.functional.precision import without_autocast
@@ -60,16 +60,12 @@ def mapped(
         differentiated = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first alone would turn it on
             stacked = loop(network, run, _tasks(inputs), 1 if compiled else at_once or 1)
-    norms = _observing(network)
+    norms = episodic_norms(network, "running") if network.training else []
     num_outputs = len(stacked) - 2 * len(norms)
     for index, layer in enumerate(norms):
         mean, variance = stacked[num_outputs + 2 * index : num_outputs + 2 * index + 2]
         layer.update_running(mean.mean(0), variance.mean(0))
     return stacked[:num_outputs]
-
-
-def _observing(network: nn.Module) -> list[EpisodicBatchNorm2d]:
-    return episodic_norms(network, "running") if network.training else []
 
 
 def _tasks(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:

@@ -49,8 +49,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     slurm.load_only_what_is_named(trainer)
     models = contestants(checkpoints, config.num_inner_steps, config.per_query)
     cells = grid(made.data, config.ways, config.shots)
-    for data in cells:
-        data.check_devices(num_devices(trainer), config.split)
+    made.data.check_devices(num_devices(trainer), config.split)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
     warn_of_trained_classes(models, made.data, config.split)
     if config.compare and trainer.is_global_zero:

@@ -10,7 +10,7 @@ from fewshot_pl import benchmarks
 from fewshot_pl.checkpoints import check_is_ours, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
-from fewshot_pl.flags import FewShotArgumentParser, chosen_class, make_folder
+from fewshot_pl.flags import FewShotArgumentParser, chosen_class, given_flags, make_folder
 from fewshot_pl.registries import named_class, stored_name
 from fewshot_pl.tf32 import TF32_FLAG
 
@@ -111,7 +111,7 @@ def _check(config: Any, args: list[str]) -> None:
     _check_checkpoints(config)
     if config.trainer.barebones:
         raise InputError("with --trainer.barebones Lightning keeps no figure of an evaluation: leave it out")
-    given = {word.partition("=")[0].replace(".init_args.", ".") for word in args}
+    given = given_flags(args)
     for name in ("ways", "shots"):
         if config[name] and f"--data.num_{name}" in given:
             raise InputError(f"--{name} and --data.num_{name} say the same thing: leave out one of them")

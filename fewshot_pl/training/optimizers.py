@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fewshot_pl.errors import InputError
+from fewshot_pl.flags import given_flags
 
 _OWN = ("learning_rate", "lr_halve_every", "generator_learning_rate", "beta1", "beta2")
 _UNFIT = {"LBFGS": "takes the loss of a step several times", "SparseAdam": "takes sparse gradients alone"}
@@ -22,7 +23,7 @@ def check_optimizer(config: Any, words: Sequence[str]) -> None:
         return
     if (name := config.optimizer.class_path.split(".")[-1]) in _UNFIT:
         raise InputError(f"--optimizer {name} {_UNFIT[name]}, which training here does not give: pass Adam or another")
-    given = {word.partition("=")[0].replace(".init_args.", ".") for word in words}
+    given = given_flags(words)
     for name in _OWN:
         if f"--model.{name}" in given:
             raise InputError(
