@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # to run from a clone, as tr
 
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.cli import train
-from fewshot_pl.flags import chosen_class
-from fewshot_pl.training.cli import benchmark_called
+from fewshot_pl.guard import guarded
+from fewshot_pl.resuming import BestCheckpoint
+from fewshot_pl.training.cli import TrainCLI
 
 try:
     import optuna
@@ -34,36 +35,41 @@ def suggested(trial: optuna.Trial) -> dict[str, object]:
     }
 
 
-def best_validation(flags: Sequence[str], folder: Path) -> float:
+def best_checkpoint(flags: Sequence[str]) -> BestCheckpoint:
+    """What chooses the best checkpoint of a training with these flags, by which figure, and its better end."""
+    trial = TrainCLI([*flags, "--trainer.fast_dev_run", "true"])  # makes everything, and writes nothing
+    return trial.config_init.checkpoint
+
+
+def best_validation(flags: Sequence[str], folder: Path, chooser: BestCheckpoint) -> float:
     """The figure by which training with these flags chose its best checkpoint; the run is kept in ``folder``."""
-    if train([*flags, "--runs", str(folder)]) != 0:
-        sys.exit(2)  # what was wrong has been said
+    if exit_code := train([*flags, "--runs", str(folder)]):
+        sys.exit(exit_code)  # what was wrong has been said
     (best,) = folder.glob("*/*/*/checkpoints/best.ckpt")
-    callbacks = opened_checkpoint(best)["callbacks"].values()
-    (score,) = (state["best_model_score"] for state in callbacks if state.get("monitor"))
-    return float(score)
+    return float(opened_checkpoint(best)["callbacks"][chooser.state_key]["best_model_score"])
 
 
-def main(args: Sequence[str] | None = None) -> None:
+@guarded
+def main(args: Sequence[str] | None) -> None:
     """Run one worker's trials, and print the best trial of the whole study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, required=True, help="SQLite file that the workers share")
     parser.add_argument("--trials", type=int, default=10, help="of this worker")
     own, flags = parser.parse_known_args(args)
-    _, mode = benchmark_called(chosen_class("data", flags, "Glyphs")).monitor
+    chooser = best_checkpoint(flags)
     own.study.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{own.study}.lock"):  # two workers cannot make the file at once
         study = optuna.create_study(
             study_name="sweep",
             storage=f"sqlite:///{own.study}",
-            direction={"max": "maximize", "min": "minimize"}[mode],
+            direction={"max": "maximize", "min": "minimize"}[chooser.mode],
             load_if_exists=True,
         )
 
     def objective(trial: optuna.Trial) -> float:
         varied = [word for name, value in suggested(trial).items() for word in (f"--{name}", str(value))]
         try:
-            return best_validation([*flags, *varied], own.study.with_suffix("") / str(trial.number))
+            return best_validation([*flags, *varied], own.study.with_suffix("") / str(trial.number), chooser)
         except SystemExit:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)  # else it would count as running for ever
             raise
@@ -73,4 +79,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -121,7 +121,7 @@ def test_a_reproduction_says_what_it_reproduces(path, made):
     python, script, *args = header["Command"].split()
     assert (python, script, args) == ("python", "train.py", ["--config", path.relative_to(ROOT).as_posix()])
     data = made(*args).datamodule
-    kind = "regression" if data.monitor[0] == "val/mse" else f"{data.eval_size.num_ways}-way"
+    kind = "regression" if data.monitor == "val/mse" else f"{data.eval_size.num_ways}-way"
     assert f"{data.eval_size.num_shots}-shot" in header["title"]
     assert kind in header["title"] + header["Published"]
 

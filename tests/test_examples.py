@@ -120,6 +120,21 @@ def test_a_trial_that_cannot_be_made_counts_as_failed(short, tmp_path):
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
+def test_a_sweep_seeks_the_better_end_of_the_figure_that_flags_name(short, tmp_path):
+    (tmp_path / "given.yaml").write_text("checkpoint:\n  monitor: val/nll\n")
+    flags = [*short, "--trials", "1", "--config", str(tmp_path / "given.yaml")]
+    assert sweep().main([*flags, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/loss"]) == 0
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'sweep.db'}")
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+    assert 0.5 < study.best_value < 2  # of three ways, near log 3
+
+
+def test_wrong_flags_end_a_sweep_before_it_has_a_study(short, tmp_path, capsys):
+    assert sweep().main([*short, "--checkpoint.monitor", "val/own"]) == 2
+    assert capsys.readouterr().err.startswith("error: whether more or less of val/own is better")
+    assert not (tmp_path / "sweep.db").exists()
+
+
 def test_without_optuna_a_sweep_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SystemExit, match="pip install optuna"):

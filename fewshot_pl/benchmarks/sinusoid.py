@@ -37,7 +37,7 @@ class Sinusoid(EpisodicDataModule):
     """
 
     fixed = ("num_ways", "train_num_ways")  # a curve counts as one class
-    monitor = ("val/mse", "min")
+    monitor = "val/mse"
     image_shape = (1, 1, 1)
     pixel_range = ((_X_RANGE[0],), (_X_RANGE[1],))
 

@@ -41,7 +41,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
     """
 
     fixed: tuple[str, ...] = ()  # arguments below that a benchmark decides for itself
-    monitor = ("val/accuracy", "max")  # the figure that chooses the best checkpoint, and its better end
+    monitor = "val/accuracy"  # the figure that chooses the best checkpoint
     is_variable = False  # whether tasks differ in size, so that no two fit into one batch
 
     def __init__(

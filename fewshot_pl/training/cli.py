@@ -105,7 +105,7 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.words = words = sys.argv[1:] if args is None else list(args)
         chosen = {key: chosen_class(key, words, default) for key, default in _DEFAULT_CLASSES.items()}
-        parser.set_defaults({"checkpoint.monitor": benchmark_called(chosen["data"]).monitor[0]})
+        parser.set_defaults({"checkpoint.monitor": _benchmark_called(chosen["data"]).monitor})
         self.config = parser.parse_args([*(f"--{key}={name}" for key, name in chosen.items()), *words])
         if not _has_end(self.config.trainer):
             self.config.trainer.max_epochs = _DEFAULT_EPOCHS
@@ -172,7 +172,7 @@ class TrainCLI(LightningCLI):
             save_text(text, self.run_folder / "config.yaml")
 
 
-def benchmark_called(name: str) -> type[EpisodicDataModule]:
+def _benchmark_called(name: str) -> type[EpisodicDataModule]:
     """The benchmark that ``--data`` names; the base of all where there is none, which the parser then says."""
     named = named_class(benchmarks, name)
     return named if named and issubclass(named, EpisodicDataModule) else EpisodicDataModule
