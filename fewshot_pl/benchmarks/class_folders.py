@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from fewshot_pl import benchmarks
 from fewshot_pl.data.datamodule import SPLITS, Split
-from fewshot_pl.data.image_tree import FolderTree
+from fewshot_pl.data.image_tree import FolderTree, is_hidden
 from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
 
@@ -50,7 +50,7 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int, cache_di
 def visible_folders(parent: Path) -> Iterator[Path]:
     """The folders in a folder, sorted, but hidden ones and those that programs leave; none where there is no folder."""
     if parent.is_dir():
-        yield from sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+        yield from sorted(path for path in parent.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def _given(root: Path, split: Split) -> list[Path]:

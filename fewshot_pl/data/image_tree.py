@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from fewshot_pl.errors import InputError
 
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
+_LEFT_BEHIND = {"__MACOSX", "__pycache__"}
 _UNPACK = "unpack it, and leave the folder in its place"
 _MAX_BYTES = 1 << 30  # of one file; more is no image, and would fill the memory
 Image.init()
@@ -42,7 +43,7 @@ class ImageTree(ABC):
     @cached_property
     def everything(self) -> list[str]:
         """Sorted relative paths, with forward slashes, of all files that are not hidden."""
-        return sorted(name for name in self._paths() if not _is_hidden(name))
+        return sorted(name for name in self._paths() if not is_hidden(name))
 
     @cached_property
     def files(self) -> list[str]:
@@ -235,12 +236,13 @@ def _below(folder: str, start: int | None = None, above: tuple[str, ...] = ()) -
             path = f"{folder}{entry.name}"
             if not entry.is_dir():
                 yield path[start:]
-            elif not _is_hidden(entry.name):
+            elif not is_hidden(entry.name):
                 yield from _below(f"{path}/", start, (*above, real))
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+def is_hidden(name: str) -> bool:
+    """Whether a relative path is hidden, or of what programs leave beside a user's files."""
+    return any(part.startswith(".") or part in _LEFT_BEHIND for part in PurePosixPath(name).parts)
 
 
 def _extension(name: str) -> str:

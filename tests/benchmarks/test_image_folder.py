@@ -248,6 +248,12 @@ def test_a_class_called_train_is_a_class(folder, root):
     assert classes(built(folder(split_ratio=(0, 0, 1)), "test"))["test"] == ("boat", "car", "plane", "train")
 
 
+def test_what_programs_leave_is_no_class_and_any_other_name_is(folder, root):
+    fill(root, ["__cat", "_dog", "cat", "dog", "__MACOSX", "__pycache__", ".git"])
+    data = built(folder(split_ratio=(0.0, 0.0, 1.0)), "test")
+    assert classes(data)["test"] == ("__cat", "_dog", "cat", "dog")
+
+
 def test_changes_of_the_images_or_their_division_rebuild_the_cache(folder, root):
     fill(root, names(20))
     fingerprint = folder().source_fingerprint()
