@@ -137,8 +137,8 @@ class TrainCLI(LightningCLI):
         check_processes(trainer)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
-        ready = ReadyToTest(self.save_config)
-        trainer.callbacks += [ready, last, StopOnSignal(last)]  # type: ignore[attr-defined]  # behind all others
+        saving = [] if self.is_trial else [last, StopOnSignal(last)]
+        trainer.callbacks += [ReadyToTest(self.save_config), *saving]  # type: ignore[attr-defined]  # behind all others
         folder = self.run_folder if self.is_trial else self._folder_of_run()
         for callback in trainer.checkpoint_callbacks:
             if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:

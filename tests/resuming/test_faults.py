@@ -96,6 +96,15 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(flags, run, meanwhile, 
     assert torch.load(last_checkpoint(run), weights_only=True)["global_step"] == 4
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_fast_development_run_names_no_checkpoint(number, flags, tmp_path, meanwhile, capfd):
+    meanwhile("on_train_batch_start", 1, told(number))
+    assert train([*flags, "--trainer.fast_dev_run", "2"]) == 128 + number
+    told_user = capfd.readouterr().err.splitlines()[-1]
+    assert told_user.endswith("stopped the command before its end: what it had saved stays")
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_a_full_disk_leaves_the_checkpoint_of_before(flags, run, meanwhile, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     meanwhile("on_train_batch_start", 6, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1])))
