@@ -32,11 +32,11 @@ class Sinusoid(EpisodicDataModule):
         lines: mix in straight lines.
         noise: standard deviation of what is added to the support's targets, and in training to the queries' too.
         smallest_amplitude: of A; default 0.1, with ``lines`` 1.
-        largest_phase: of the phase; Reptile's toy problem has 2 pi (Nichol et al. 2018, section 6.1).
+        largest_phase: of the phase; Reptile's case study of sine waves has 2 pi (Nichol et al. 2018).
         tasks_per_batch: training tasks per optimisation step on each device; 25 as in MAML's code.
     """
 
-    fixed = ("num_ways", "train_num_ways")  # a curve counts as one class
+    preset = ("num_ways", "train_num_ways")  # a curve counts as one class
     monitor = "val/mse"
     image_shape = (1, 1, 1)
     pixel_range = ((_X_RANGE[0],), (_X_RANGE[1],))

@@ -40,7 +40,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         num_workers: processes that make batches, where that is work.
     """
 
-    fixed: tuple[str, ...] = ()  # arguments below that a benchmark decides for itself
+    preset: tuple[str, ...] = ()  # arguments below that a benchmark decides for itself
     monitor = "val/accuracy"  # the figure that chooses the best checkpoint
     is_variable = False  # whether tasks differ in size, so that no two fit into one batch
 
@@ -62,7 +62,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(
-            logger=False, ignore=self.fixed
+            logger=False, ignore=self.preset
         )  # those of the benchmark too: a checkpoint knows its data
         check_types(type(self), self.hparams, "--data")
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
@@ -83,7 +83,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
     def _check_sizes(self) -> None:
         for part, size in (("", self.eval_size), ("train_", self.train_size)):
             for name in ("num_ways", "num_shots", "num_queries"):
-                fewest = 2 if name == "num_ways" and name not in self.fixed else 1  # one class is told from nothing
+                fewest = 2 if name == "num_ways" and name not in self.preset else 1  # one class is told from nothing
                 check_at_least("--data.", fewest, **{f"{part}{name}": getattr(size, name)})
 
     # What a benchmark states -----------------------------------------------------------------------
@@ -167,12 +167,12 @@ class EpisodicDataModule(LightningDataModule, ABC):
     # Fixed lists -------------------------------------------------------------------------------------
 
     def sized(self, **sizes: int) -> Self:
-        """The same benchmark with other numbers of ways, shots and so on, of those that are not ``fixed``."""
+        """The same benchmark with other numbers of ways, shots and so on, of those that are not ``preset``."""
         return type(self)(**{**self.hparams, **sizes})
 
     def seen_order(self, split: Split) -> list[int]:
         """The numbers of a split's fixed episodes as devices see them, all those of one device after another."""
-        world_size, _ = self._place()
+        world_size, _ = self._world_size_and_rank()
         size = self.num_episodes[split], self.eval_tasks_per_batch
         return [number for rank in range(world_size) for number in FixedEpisodes(*size, world_size, rank).numbers]
 
@@ -180,7 +180,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Any]:
         size = self.batches_per_epoch, self.tasks_per_batch
-        return self._loader("train", TrainingEpisodes(*size, *self._place(), self._num_batches_done))
+        return self._loader("train", TrainingEpisodes(*size, *self._world_size_and_rank(), self._num_batches_done))
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._fixed_loader("val")
@@ -193,7 +193,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     def fixed_batches(self, split: Split) -> FixedEpisodes:
         """The EpisodeRange of each of this process's batches of validation or test."""
-        return FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._place())
+        return FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._world_size_and_rank())
 
     def _loader(self, split: Split, batches: TrainingEpisodes | FixedEpisodes) -> DataLoader[Any]:
         # Without a Trainer it could not say where training stands.
@@ -218,5 +218,5 @@ class EpisodicDataModule(LightningDataModule, ABC):
         """An Episode in the Trainer's precision; by itself Lightning converts only what comes out of a loader."""
         return self.trainer.precision_plugin.convert_input(episode) if self.trainer else episode
 
-    def _place(self) -> tuple[int, int]:
+    def _world_size_and_rank(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

@@ -71,7 +71,7 @@ def grid(data: EpisodicDataModule, ways: Sequence[int] | None, shots: Sequence[i
     if data.is_variable:
         flags = " and ".join(name.replace("num_", "--") for name in asked)
         raise InputError(f"tasks differ in ways and shots: leave out {flags}, or pass --data.sampling fixed")
-    for name in data.fixed:
+    for name in data.preset:
         if name in asked:
             flag = name.replace("num_", "--")
             raise InputError(f"{type(data).__name__} decides {name} for itself: leave out {flag}")
