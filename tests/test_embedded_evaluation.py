@@ -9,6 +9,7 @@ from episodes import random_episode
 from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 from quiet_trainer import quiet_trainer
+from torch import nn
 
 from fewshot_pl.algorithms import MAML, MatchingNet, ProtoNet, RelationNet
 from fewshot_pl.callbacks import EpisodePicture
@@ -120,6 +121,33 @@ def test_features_that_depend_on_the_episode_are_made_with_it(data, monkeypatch,
 def test_methods_that_adapt_the_network_are_given_images(data):
     model = MAML(image_shape=SHAPE, num_ways=3)
     assert 0 <= evaluated(model, data())["test/accuracy"] <= 1
+
+
+class Mirrored(ProtoNet):
+    """Counts each image of the support twice, once mirrored, which takes images in place of features."""
+
+    def query_logits(self, support_x, support_y, query_x, num_ways):
+        support = torch.cat([support_x, support_x.flip(-1)]), torch.cat([support_y, support_y])
+        return super().query_logits(*support, query_x, num_ways)
+
+
+class BatchStatistics(ProtoNet):
+    """With a network whose batch norm has no other statistics than those of the batch."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
+
+
+@pytest.mark.parametrize("algorithm", [Mirrored, BatchStatistics])
+def test_what_depends_on_more_than_an_image_is_given_images(data, algorithm):
+    torch.manual_seed(0)
+    model, module = algorithm(image_shape=SHAPE), data()
+    figures = evaluated(model, module)
+    episodes = [module.fixed_episodes("test", number) for number in range(40)]
+    with torch.no_grad():
+        right = [(model.eval()(one).argmax(-1) == one.query_y).float().mean().item() for one in episodes]
+    assert figures["test/accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
 
 
 class Breaks(Callback):

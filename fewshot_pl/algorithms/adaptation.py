@@ -1,15 +1,18 @@
 """Gradient descent of a learner on a task, by the fastest way there is for the pass at hand."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fewshot_pl import backbones
 from fewshot_pl.backbones import Learner
-from fewshot_pl.backbones.learner import channels_last
+from fewshot_pl.backbones.learner import channels_last, draws_random_numbers
 from fewshot_pl.backbones.passes import same_pass, second_order_pass
+from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters, inner_gradients
 from fewshot_pl.functional.precision import without_autocast
 
@@ -29,12 +32,13 @@ def adapted_learner(
     See ``adapted_parameters``. In float32 at least: half precision spoils second derivatives.
     """
     constant = first_order or not torch.is_grad_enabled()
-    recompute = recompute and torch.is_grad_enabled()
+    if recompute := recompute and torch.is_grad_enabled():
+        check_recomputable(learner)
     plain = _takes_autograd(learner) and not recompute
     pass_of_now = partial(second_order_pass, learner) if plain and not constant else same_pass(learner)
 
     def loss_in_pass(parameters: Parameters, *data: Tensor) -> Tensor:
-        with pass_of_now():
+        with pass_of_now(), _attention_in_parts(learner, constant):
             return loss(parameters, *data)
 
     if num_steps and not learner.vectorised:
@@ -42,6 +46,15 @@ def adapted_learner(
     with without_autocast(learner.head.weight):
         return adapted_parameters(
             loss_in_pass, parameters, inner_lr, num_steps, first_order, data=data, recompute=recompute, plain=plain
+        )
+
+
+def check_recomputable(learner: Learner) -> None:
+    """Raise InputError where a learner's pass draws random numbers, and would draw others in the backward pass."""
+    if draws_random_numbers(learner):
+        raise InputError(
+            "the backbone drops parts of itself at random and cannot be computed again: "
+            "leave out --model.recompute_inner_steps"
         )
 
 
@@ -65,9 +78,18 @@ def learner_gradient(
     constant = first_order or not torch.is_grad_enabled()
     plain = _takes_autograd(learner)
     pass_of_now = second_order_pass(learner) if plain and not constant else nullcontext()
-    with without_autocast(point), pass_of_now:
+    with without_autocast(point), pass_of_now, _attention_in_parts(learner, constant):
         gradients, more = inner_gradients(loss_at, [point], constant=constant, plain=plain)
     return *gradients, *more
+
+
+def _attention_in_parts(learner: Learner, constant: bool) -> AbstractContextManager[None]:
+    """Within, attention is made of operations that have second derivatives, as the fused ones have not.
+
+    Nothing changes where gradients are constants, and in a backbone of ours, which has no attention.
+    """
+    is_ours = type(learner.backbone).__module__.startswith(backbones.__name__)
+    return nullcontext() if constant or is_ours else sdpa_kernel(SDPBackend.MATH)
 
 
 def _takes_autograd(learner: Learner) -> bool:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
+from fewshot_pl.backbones import ImageShape
+from fewshot_pl.backbones.normalization import other_batch_norms
 from fewshot_pl.episode import Episode, check_episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
@@ -73,6 +75,17 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
             num_ways: N; of regression D.
         """
 
+    def own_backbone(self, image_shape: ImageShape) -> nn.Module | None:
+        """The network that a subclass may give in place of the one that ``backbone`` names, which None stands for.
+
+        It makes features [n, D] of images [n, C, H, W]. It keeps the weights that it comes with, and its
+        ``nn.BatchNorm2d`` are replaced by those of the norm mode.
+
+        Args:
+            image_shape: (C, H, W).
+        """
+        return None
+
     def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         """What one task's support makes of the model: a function of queries [n, C, H, W] to their logits [n, N].
 
@@ -133,7 +146,13 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
     @property
     def norm_mode(self) -> str:
         """Where normalisation takes its statistics from, stated with every result."""
-        return str(self.hparams.get("norm", "none"))
+        return "the network's own" if other_batch_norms(self) else str(self.hparams.get("norm", "none"))
+
+    def _named_backbone(self, image_shape: ImageShape) -> nn.Module | None:
+        """``own_backbone``, called by its class in results."""
+        if (own := self.own_backbone(image_shape)) is not None:
+            self.hparams["backbone"] = type(own).__name__
+        return own
 
     # Mapping over tasks ------------------------------------------------------------------------------
 

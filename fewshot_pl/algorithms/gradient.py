@@ -55,7 +55,9 @@ class GradientAlgorithm(FewShotAlgorithm):
         self.norm = norm
         self.num_inner_steps = num_inner_steps
         self.num_inner_steps_test = num_inner_steps if num_inner_steps_test is None else num_inner_steps_test
-        self.learner = build_learner(backbone, image_shape, norm, num_ways, backbone_weights)
+        self.learner = build_learner(
+            backbone, image_shape, norm, num_ways, backbone_weights, self._named_backbone(image_shape)
+        )
         set_norm_eps(self.learner, norm_eps)
 
     def setup(self, stage: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.func import functional_call
 
-from fewshot_pl.algorithms.adaptation import adapted_learner
+from fewshot_pl.algorithms.adaptation import adapted_learner, check_recomputable
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.side_by_side import (
     TaskLoss,
@@ -16,9 +16,7 @@ from fewshot_pl.algorithms.side_by_side import (
     summed,
 )
 from fewshot_pl.algorithms.task_map import trained_parameters
-from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.episode import Episode
-from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.objectives import prediction_loss
 
@@ -62,11 +60,8 @@ class MAML(GradientAlgorithm):
         self.inner_loss_reduction = inner_loss_reduction
         self.recompute_inner_steps = recompute_inner_steps
         self.check_side_by_side()
-        if recompute_inner_steps and draws_random_numbers(self.learner):
-            raise InputError(
-                f"{self.hparams['backbone']} drops parts of itself at random and cannot be computed again: "
-                "leave out --model.recompute_inner_steps"
-            )
+        if recompute_inner_steps:
+            check_recomputable(self.learner)
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         return self.adapted_from(dict(self.learner.named_parameters()), support_x, support_y, num_steps)

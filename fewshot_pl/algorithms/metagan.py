@@ -113,7 +113,8 @@ class MetaGAN(FewShotAlgorithm):
         self.discriminator: Discriminator
         if classifier == "maml":
             self.num_ways = num_ways
-            learner = build_learner(backbone, image_shape, norm, num_ways, backbone_weights)
+            own = self._named_backbone(image_shape)
+            learner = build_learner(backbone, image_shape, norm, num_ways, backbone_weights, own)
             inner_loop = inner_lr, first_order, inner_loss_reduction
             self.discriminator = AdaptedLearner(learner, norm, self.weights, *inner_loop)
         elif backbone == "conv4-maps":

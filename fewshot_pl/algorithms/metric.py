@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
-from fewshot_pl.backbones.normalization import episodic_norms
+from fewshot_pl.backbones.normalization import episodic_norms, other_batch_norms
 from fewshot_pl.backbones.passes import support_rows
 
 
@@ -34,7 +34,7 @@ class MetricAlgorithm(FewShotAlgorithm):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        network = build_backbone(backbone, image_shape, norm, backbone_weights)
+        network = build_backbone(backbone, image_shape, norm, backbone_weights, self._named_backbone(image_shape))
         # Convolutions of many images run up to twice as fast with the channels innermost.
         self.backbone = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_features = num_features(network, image_shape)  # D; raises where the images are too small
@@ -47,7 +47,10 @@ class MetricAlgorithm(FewShotAlgorithm):
     @property
     def embeds_alone(self) -> bool:
         """Whether an image's features in an evaluation depend on no other image."""
-        return all(layer.mode == "running" for layer in episodic_norms(self.backbone))
+        takes_features = type(self).query_logits is MetricAlgorithm.query_logits  # a user's own takes images
+        is_inductive = all(layer.mode == "running" for layer in episodic_norms(self.backbone))
+        others_are = all(layer.track_running_stats for layer in other_batch_norms(self.backbone))
+        return takes_features and is_inductive and others_are
 
     @abstractmethod
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
@@ -56,10 +59,15 @@ class MetricAlgorithm(FewShotAlgorithm):
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
         if support_x.ndim == 2:  # features already, see Episode
             return self.logits_from_features(support_x, support_y, query_x, num_ways)
+        support_f, query_f = self._encoded(support_x, query_x)
+        return self.logits_from_features(support_f, support_y, query_f, num_ways)
+
+    def _encoded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
+        """The features [N*K, D], [N*Q, D] of one task's images, which pass as training lets them pass."""
         num_support = support_x.shape[0]
         with support_rows(self, num_support):
             features = self.encode(torch.cat([support_x, query_x]))
-        return self.logits_from_features(features[:num_support], support_y, features[num_support:], num_ways)
+        return features[:num_support], features[num_support:]
 
     def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         if not self.embeds_alone:

@@ -52,10 +52,10 @@ class RelationNet(MetricAlgorithm):
         self.max_gradient_norm = max_gradient_norm
         self.apply(initialise_relation)
 
-    def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
+    def _encoded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
         if self.norm_mode != "transductive":
-            return super().query_logits(support_x, support_y, query_x, num_ways)
-        return self.logits_from_features(self.encode(support_x), support_y, self.encode(query_x), num_ways)
+            return super()._encoded(support_x, query_x)
+        return self.encode(support_x), self.encode(query_x)
 
     @property
     def vectorises_features(self) -> bool:

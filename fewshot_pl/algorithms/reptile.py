@@ -209,7 +209,7 @@ class Reptile(GradientAlgorithm):
 
     @property
     def norm_mode(self) -> str:
-        return "transductive, per query" if self.per_query else self.norm
+        return "transductive, per query" if self.per_query else super().norm_mode
 
     # The inner loop ------------------------------------------------------------------------------------
 

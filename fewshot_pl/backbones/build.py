@@ -19,8 +19,10 @@ from fewshot_pl.errors import InputError
 ImageShape = tuple[int, int, int]  # (C, H, W)
 
 
-def build_backbone(name: str, image_shape: ImageShape, norm: Norm, weights: str | None = None) -> nn.Module:
-    """The backbone called ``name`` for images of ``image_shape``.
+def build_backbone(
+    name: str, image_shape: ImageShape, norm: Norm, weights: str | None = None, own: nn.Module | None = None
+) -> nn.Module:
+    """The backbone called ``name`` for images of ``image_shape``, or a network of one's ``own`` in its place.
 
     Names: ``conv4``, ``conv4-32`` (32 channels), ``conv4-strided``, ``conv4-32-strided``, ``conv4-strided-flat`` (of
     Reptile), ``conv4-signed`` (without the last ReLU), ``conv4-maps`` (of Relation Networks), ``resnet12``,
@@ -30,10 +32,14 @@ def build_backbone(name: str, image_shape: ImageShape, norm: Norm, weights: str 
     Args:
         weights: for ``timm/...``: a file with a state dict, or ``pretrained`` for timm's own (its cache, else a
             download).
+        own: from images [n, C, H, W] to features [n, D]; its ``nn.BatchNorm2d`` are replaced, as those of timm's are.
 
     Raises:
         InputError: there is no such backbone, or the weights cannot be used.
     """
+    if own is not None:
+        replace_batch_norms(own, norm)
+        return own
     if name.startswith("timm/"):
         return _timm(name.removeprefix("timm/"), image_shape, norm, weights)
     if weights is not None:

@@ -1,5 +1,6 @@
 """Learner: what gradient-based methods adapt, a backbone with a linear head."""
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -22,7 +23,7 @@ class Learner(nn.Module):
     def __init__(self, backbone: nn.Module, image_shape: ImageShape, num_ways: int) -> None:
         super().__init__()
         for layer in backbone.modules():
-            if hasattr(layer, "fused_attn"):  # timm's attention: torch has no second derivatives of the fused one
+            if hasattr(layer, "fused_attn"):  # timm's attention, which vmap takes in parts
                 layer.fused_attn = False  # type: ignore[assignment]
         self.backbone = backbone
         self.vectorised = False  # whether the pass runs under vmap; set by vectorised_pass()
@@ -75,15 +76,20 @@ def _grouped_linear(features: Tensor, layer: nn.Linear, num_tasks: int) -> Tenso
 
 
 def build_learner(
-    backbone: str, image_shape: ImageShape, norm: Norm, num_ways: int, weights: str | None = None
+    backbone: str,
+    image_shape: ImageShape,
+    norm: Norm,
+    num_ways: int,
+    weights: str | None = None,
+    own: nn.Module | None = None,
 ) -> Learner:
     """The learner with the backbone called ``backbone``, see ``build_backbone``, and a head of ``num_ways`` outputs.
 
     What has no pre-trained ``weights`` starts from Xavier's distribution with zero biases; an ``mlp-...`` from
-    torch's, whose biases spread the bends of its function over the x axis.
+    torch's, whose biases spread the bends of its function over the x axis; a network of one's ``own`` as it is.
     """
-    learner = Learner(build_backbone(backbone, image_shape, norm, weights), image_shape, num_ways)
-    if weights is not None:
+    learner = Learner(build_backbone(backbone, image_shape, norm, weights, own), image_shape, num_ways)
+    if weights is not None or own is not None:
         initialise_xavier(learner.head)
     elif not backbone.startswith("mlp-"):
         initialise_xavier(learner)
@@ -123,7 +129,7 @@ def channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def draws_random_numbers(module: nn.Module) -> bool:
     """Whether a training pass drops parts of the network at random."""
-    dropping = (layer for layer in module.modules() if "Drop" in type(layer).__name__)
+    dropping = (layer for layer in module.modules() if re.search("Drop|Stochastic", type(layer).__name__))
     return any(getattr(layer, "p", getattr(layer, "drop_prob", 1)) for layer in dropping)
 
 

@@ -178,6 +178,11 @@ def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     return nn.Sequential(layer, *behind) if behind else layer
 
 
+def other_batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Torch's batch norms inside ``module``, as a user's network may have them: no mode is theirs."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
 def episodic_norms(module: nn.Module, mode: str | None = None) -> list[EpisodicBatchNorm2d]:
     """The episodic batch norms inside ``module``, of one mode or of any."""
     norms = [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]

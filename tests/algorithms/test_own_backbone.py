@@ -1,0 +1,109 @@
+"""Networks of a user's own in place of those that a name calls."""
+
+import pytest
+import torch
+from episodes import flat_gradient, random_episode
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, ProtoNet, Reptile
+from fewshot_pl.backbones.normalization import episodic_norms
+from fewshot_pl.errors import InputError
+
+WAYS = {"num_ways": 3}
+ALGORITHMS = {
+    "ProtoNet": (ProtoNet, {}),
+    "MatchingNet": (MatchingNet, {"full_context": True}),
+    "MAML": (MAML, WAYS),
+    "Reptile": (Reptile, WAYS),
+    "PLATIPUS": (PLATIPUS, WAYS),
+    "LSTMMetaLearner": (LSTMMetaLearner, {**WAYS, "norm": "transductive"}),
+    "MetaGAN": (MetaGAN, WAYS),
+}
+
+
+class Convolution(nn.Sequential):
+    """Features [n, 4 * 16] of images, by one convolution and torch's batch norm."""
+
+    def __init__(self, *more):
+        layers = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), *more, nn.AdaptiveAvgPool2d(4), nn.Flatten()
+        super().__init__(*layers)
+
+
+class Attention(nn.Module):
+    """Features [n, 16] of images [n, 1, 16, 16], whose rows attend to each other by torch's fused attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.projection = nn.Linear(16, 3 * 16)
+
+    def forward(self, images):
+        queries, keys, values = self.projection(images).chunk(3, -1)
+        return nn.functional.scaled_dot_product_attention(queries, keys, values).mean((1, 2))
+
+
+def own(algorithm, make, **settings):
+    """An algorithm with the network that ``make`` makes, of images [1, 16, 16] by default."""
+
+    class Own(algorithm):
+        def own_backbone(self, image_shape):
+            return make()
+
+    torch.manual_seed(0)
+    return Own(**{"image_shape": (1, 16, 16), **settings})
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_trains_a_network_of_ones_own(name):
+    algorithm, settings = ALGORITHMS[name]
+    model = own(algorithm, Convolution, **settings)
+    assert model.hparams["backbone"] == "Convolution"
+    weight = next(module for module in model.modules() if isinstance(module, Convolution))[0].weight
+    model.train().training_losses(random_episode())["loss"].backward()
+    assert weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("norm", ["transductive", "running", "support", "group", "none"])
+def test_its_batch_norms_are_those_of_the_norm_mode(norm):
+    model = own(MAML, Convolution, num_ways=3, norm=norm).eval()
+    assert model.norm_mode == norm
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+    assert [layer.mode for layer in episodic_norms(model)] == [norm] * (norm not in ("group", "none"))
+    episode = random_episode()
+    one_by_one = torch.cat([model(episode._replace(query_x=x[:, None])) for x in episode.query_x.unbind(1)], 1)
+    assert torch.allclose(model(episode), one_by_one, atol=1e-5) == (norm != "transductive")
+
+
+def test_it_keeps_its_weights():
+    network = Convolution()
+    before = network[0].weight.detach().clone()
+    assert torch.equal(own(MAML, lambda: network, num_ways=3).learner.backbone[0].weight, before)
+
+
+@pytest.mark.parametrize("make", [Convolution, Attention])
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_second_order_gradients_are_those_of_vmap(make, recomputes):
+    def gradient(task_parallel):
+        settings = {"num_ways": 3, "num_inner_steps": 2, "recompute_inner_steps": recomputes}
+        model = own(MAML, make, task_parallel=task_parallel, **settings).double().train()
+        return flat_gradient(model.training_losses(random_episode(dtype=torch.float64))["loss"], model)
+
+    torch.testing.assert_close(gradient("loop"), gradient("vmap"))
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.3), StochasticDepth(0.3, "row")])
+def test_a_network_that_draws_is_not_recomputed(layer):
+    with pytest.raises(InputError, match="drops parts of itself at random"):
+        own(MAML, lambda: Convolution(layer), num_ways=3, recompute_inner_steps=True)
+    model = MAML(image_shape=(1, 16, 16), num_ways=3, recompute_inner_steps=True)
+    model.learner.backbone.blocks[0].append(layer)
+    with pytest.raises(InputError, match="drops parts of itself at random"):
+        model.training_losses(random_episode())
+
+
+def test_other_batch_norms_are_named_with_results():
+    model = ProtoNet(image_shape=(1, 16, 16))
+    model.backbone = Convolution()
+    assert model.norm_mode == "the network's own" and model.embeds_alone
+    model.backbone = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten())
+    assert not model.embeds_alone
