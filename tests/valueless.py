@@ -14,7 +14,6 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from quiet_trainer import quiet_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 DEVICE = torch.device("meta")
 
@@ -26,7 +25,7 @@ class Apart(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        given = list(_tensors((*args, *kwargs.values())))
         places = {tensor.device for tensor in given if tensor.ndim or tensor.device == DEVICE}  # others are numbers
         is_copy = operation in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
         assert is_copy or len(places) < 2, f"{operation} of tensors of {places}"
@@ -35,6 +34,15 @@ class Apart(TorchDispatchMode):
             waits = not kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
             assert not waits, f"{operation} of {tuple(given[-1].shape)} waits"
         return result
+
+
+def _tensors(values):
+    """Those among an operation's arguments, and in their lists: torch's own search of trees takes as long as the rest."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 class Count(TorchDispatchMode):
