@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from random_images import ONE_SMALL_BATCH, give_random_images
 
@@ -61,7 +62,8 @@ def made(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)  # commands name the configs from there
 
     def made(*args):
-        return TrainCLI([*args, f"--runs={tmp_path}", "--trainer.logger=false", "--trainer.accelerator=cpu"])
+        with torch.device("meta"):  # millions of weights that nobody reads take a second to draw
+            return TrainCLI([*args, f"--runs={tmp_path}", "--trainer.logger=false", "--trainer.accelerator=cpu"])
 
     return made
 

@@ -37,7 +37,7 @@ class Apart(TorchDispatchMode):
 
 
 def _tensors(values):
-    """Those among an operation's arguments, and in their lists: torch's own search of trees takes as long as the rest."""
+    """Those among an operation's arguments, and in their lists; torch's own search of any tree takes longer."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
