@@ -13,6 +13,7 @@ import torch
 from peers_side import comparisons_of_peer
 from PIL import Image
 
+from throughput.__main__ import main
 from throughput.apart import compared_apart, with_peer
 from throughput.learn2learn_way import _halves
 from throughput.memory import memory_of_steps
@@ -99,11 +100,19 @@ def test_their_tasks_are_split_as_ours():
         (["--sections", "data_path", "--only", "nothing"], 2, "Data path, Omniglot 5-way"),
     ],
 )
-def test_the_command_tells_its_flags_and_its_work(flags, exit_code, told):
-    command = [sys.executable, "-m", "throughput", *flags]
+def test_the_command_tells_its_flags_and_its_work(flags, exit_code, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["throughput", *flags])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == exit_code
+    assert told in "".join(capsys.readouterr())
+
+
+def test_the_command_is_the_packages_own():
+    command = [sys.executable, "-m", "throughput", "--sections", "data_path", "--only", "nothing"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert run.returncode == exit_code
-    assert told in run.stdout + run.stderr
+    assert run.returncode == 2
+    assert "Data path, Omniglot 5-way" in run.stderr
 
 
 def test_only_what_is_asked_for_is_worked_on(tmp_path):
@@ -123,14 +132,16 @@ def test_processes_that_fail_say_why(tmp_path):
         process_per_core_rate(setting, Task("CIFARFS", 2, 1, 1), Adaptation(1, True), tasks_per_step=2, num_steps=1)
 
 
-def test_a_process_for_each_thread_trains(shared_data, tmp_path):
-    setting = Setting(torch.device("cpu"), shared_data, tmp_path, repeats=1, quick=True)
+@pytest.mark.xdist_group("throughput")  # images are packed once
+def test_a_process_for_each_thread_trains(shared_data, packed):
+    setting = Setting(torch.device("cpu"), shared_data, packed, repeats=1, quick=True)
     task = Task("CIFARFS", 2, 1, 1)
     assert process_per_core_rate(setting, task, Adaptation(1, True), tasks_per_step=2, num_steps=1) > 0
 
 
-def test_a_bare_step_trains_on_what_the_data_module_gives(shared_data, tmp_path):
-    setting = Setting(torch.device("cpu"), shared_data, tmp_path, repeats=1, quick=True)
+@pytest.mark.xdist_group("throughput")
+def test_a_bare_step_trains_on_what_the_data_module_gives(shared_data, packed):
+    setting = Setting(torch.device("cpu"), shared_data, packed, repeats=1, quick=True)
     task = Task("CIFARFS", 2, 1, 1)
     episode = next(episodes(setting.data(task, tasks_per_batch=2), setting.device))
     assert episode.query_x.shape == (2, 2, 3, 32, 32)  # [T, N*Q, C, H, W]
