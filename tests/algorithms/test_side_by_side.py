@@ -6,6 +6,8 @@ import pytest
 import torch
 import valueless
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+from torch import nn
+from torch.nn.utils import prune
 
 from fewshot_pl.algorithms import MAML, PLATIPUS, Reptile
 from fewshot_pl.algorithms.side_by_side import images_side_by_side, parted, repeated
@@ -189,6 +191,18 @@ def test_so_do_means_over_the_support(group_sizes):
 def test_others_train_as_before(arguments, group_sizes):
     model = build(**arguments)
     model.training_losses(tasks(arguments.get("image_shape", IMAGE_SHAPE)))["loss"].backward()
+    assert not group_sizes
+
+
+def test_so_does_a_pruned_learner(group_sizes):
+    def gradient(task_parallel):
+        model = build(task_parallel=task_parallel)
+        for layer in [*model.learner.backbone.modules(), model.learner.head]:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                prune.l1_unstructured(layer, "weight", 0.5)
+        return flat_gradient(model.training_losses(tasks())["loss"], model)
+
+    assert torch.equal(gradient("auto"), gradient("loop"))
     assert not group_sizes
 
 
