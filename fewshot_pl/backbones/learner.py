@@ -38,9 +38,9 @@ class Learner(nn.Module):
     @property
     def passes_side_by_side(self) -> bool:
         """Whether several tasks may pass side by side."""
+        backbone_does = type(self.backbone) is Conv4 and self.backbone.passes_side_by_side
         # Buffers, as the masks of pruned weights, are those of one task.
-        has_buffers = next(self.buffers(), None) is not None
-        return type(self.backbone) is Conv4 and self.backbone.passes_side_by_side and not has_buffers
+        return backbone_does and next(self.buffers(), None) is None
 
     def num_side_by_side(self, images: Tensor, num_threads: int | None = None) -> int:
         """How many tasks it pays on a CPU to pass side by side, so that its caches keep their maps; or else 1.
