@@ -17,13 +17,14 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
+from fewshot_pl.plain_arguments import PlainArguments
 from fewshot_pl.registries import stored_name
 from fewshot_pl.step_log import StepLog
 
 QueryPredictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
-class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
+class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
@@ -53,8 +54,8 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
         compile: bool = False,
     ) -> None:
         super().__init__(task_parallel, task_chunk, compile)
-        self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
-        check_arguments(type(self), self.hparams, self.carries_statistics)
+        self.save_hyperparameters()  # those of the subclass too, so a checkpoint is self-contained
+        check_arguments(type(self), self.given_arguments, self.carries_statistics)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self._step_log = StepLog()

@@ -15,13 +15,14 @@ from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.data.training_loader import TrainingLoader
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
+from fewshot_pl.plain_arguments import PlainArguments
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _TRAIN_CLASSES = "train_classes"
 
 
-class EpisodicDataModule(LightningDataModule, ABC):
+class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     """Episodes of a benchmark: endless fresh ones to train on, fixed lists to validate and test on.
 
     Args:
@@ -64,7 +65,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.save_hyperparameters(
             logger=False, ignore=self.preset
         )  # those of the benchmark too: a checkpoint knows its data
-        check_types(type(self), self.hparams, "--data")
+        check_types(type(self), self.given_arguments, "--data")
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}
         self.train_size = self.eval_size._replace(**{name: count for name, count in own.items() if count is not None})
@@ -168,7 +169,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     def sized(self, **sizes: int) -> Self:
         """The same benchmark with other numbers of ways, shots and so on, of those that are not ``preset``."""
-        return type(self)(**{**self.hparams, **sizes})
+        return type(self)(**{**self.given_arguments, **sizes})
 
     def seen_order(self, split: Split) -> list[int]:
         """The numbers of a split's fixed episodes as devices see them, all those of one device after another."""

@@ -47,7 +47,6 @@ class StoredDataModule(EpisodicDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=num_workers, **kwargs)
-        self.hparams.update(root=str(root), cache_dir=cache_dir and str(cache_dir))  # plain, also where paths are given
         self.root = Path(root).expanduser()
         self.cache_dir = _cache_folder(cache_dir)
         self.store_place = store

@@ -62,7 +62,8 @@ def calibrated(
     best = max(aurocs, key=lambda name: aurocs[name])
     thresholds = np.quantile(known[best], _SHARES)
     above = 1 - np.searchsorted(np.sort(unknown[best]), thresholds) / len(unknown[best])
-    return Rejection(best, num_ways, num_shots, aurocs[best], thresholds.tolist(), above.tolist())
+    counts = int(num_ways), int(num_shots)  # maybe numpy's, which a checkpoint cannot hold
+    return Rejection(best, *counts, aurocs[best], thresholds.tolist(), above.tolist())
 
 
 def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
