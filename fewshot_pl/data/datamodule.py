@@ -25,6 +25,9 @@ _TRAIN_CLASSES = "train_classes"
 class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     """Episodes of a benchmark: endless fresh ones to train on, fixed lists to validate and test on.
 
+    Without a Trainer, after ``prepare_data()`` and ``setup("fit")``, each iteration over one ``train_dataloader()`` is
+    of the next epoch, and a new loader begins with epoch 0; ``data.episode(batch)`` makes an Episode of its batches.
+
     Args:
         num_ways: classes per task in validation and test, and in training unless ``train_num_ways`` says otherwise.
         num_shots: support images per class, likewise.

@@ -141,6 +141,17 @@ def test_training_episodes_are_fresh_every_epoch_and_validation_is_a_fixed_list(
     assert sum(episode.num_tasks for episode in val[0]) == 10
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_iteration_over_a_loader_without_a_trainer_is_of_the_next_epoch(made, num_workers):
+    data = made(store="host", num_workers=num_workers)
+    expected = [episodes(data, data.train_dataloader(), epoch) for epoch in range(3)]
+    loader = data.train_dataloader()
+    seen = [[data.episode(batch) for batch in loader] for _ in range(2)]
+    next(iter(data.train_dataloader()))  # of another loader
+    seen.append([data.episode(batch) for batch in loader])
+    assert all(map(same, seen, expected))
+
+
 def test_the_seed_decides(made):
     data, other, again = made(), made(seed=1), made()
     test = [episodes(each, each.test_dataloader()) for each in (data, other, again)]
