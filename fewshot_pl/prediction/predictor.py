@@ -23,7 +23,8 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     ``fit`` adapts once; what predicts then takes any number of images, in batches. Images are files, PIL images or
     uint8 arrays [H, W] or [H, W, 3], of any size: they are brought upright and to the square that the checkpoint was
-    trained on, as its training images were.
+    trained on, as its training images were. Several are a list of these or any other iterable, as an array [n, H, W] or
+    [n, H, W, 3]; what takes images raises InputError for one image alone.
 
     Args:
         checkpoint: a file that ``train.py`` wrote.
@@ -95,6 +96,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def decision_function(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
         """The algorithm's logits [n, N]."""
         check_is_fitted(self)
+        _check_settings(self.batch_size, self.false_reject)  # which may have been set since
         pixels = self._model.pixels(images)
         return np.concatenate([self.logits(batch) for batch in torch.split(pixels, self.batch_size)])
 

@@ -24,6 +24,7 @@ from fewshot_pl.prediction.rejection import Rejection, rejections_in
 OwnImage = str | PathLike[str] | Image.Image | NDArray[np.uint8]  # a file, an image, or pixels [H, W] or [H, W, 3]
 
 _AT_LEAST = 256  # pixels of a side, to look at
+_MOST_CHANNELS = 4  # of an array's image; no image is as narrow
 
 
 class TrainedModel(NamedTuple):
@@ -53,8 +54,10 @@ class TrainedModel(NamedTuple):
         """Images as the network sees them, [n, C, H, W].
 
         Raises:
-            InputError: an image does not decode, or is none.
+            InputError: an image does not decode, or is none; or one image stands in place of several.
         """
+        if _is_one_image(images):
+            raise InputError("this is one image, and several are asked for: give a list of images, as [image]")
         return self.network_input([self.data.own_image(self.opened(image)) for image in images])
 
     def opened(self, image: OwnImage) -> Image.Image:
@@ -157,6 +160,14 @@ def check_classes(algorithm: FewShotAlgorithm, num_classes: int) -> None:
             f"classes: give at most {algorithm.num_ways}, train it with --data.num_ways {num_classes}, or take a "
             "checkpoint of ProtoNet, which takes any number"
         )
+
+
+def _is_one_image(images: Any) -> bool:
+    """Whether this is an image itself: of an array, [H, W] or [H, W, C] where several would be [n, H, W]."""
+    if isinstance(images, str | PathLike | Image.Image):
+        return True
+    shape: tuple[int, ...] = getattr(images, "shape", ())
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] <= _MOST_CHANNELS)
 
 
 def _opened(image: OwnImage, at_least: int) -> Image.Image:
