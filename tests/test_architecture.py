@@ -32,7 +32,7 @@ ARROWS = {
         *("argument_types", "episode", "functional", "backbones", "metrics", "plain_arguments", "registries"),
         "step_log",
     },
-    "data": {"argument_types", "episode", "plain_arguments"},
+    "data": {"argument_types", "episode", "plain_arguments", "registries"},
     "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"argument_types", "episode", "algorithms", "metrics", "step_log"},
     "checkpoints": {"algorithms", "registries", "whole_files"},

@@ -27,6 +27,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
 
     Without a Trainer, after ``prepare_data()`` and ``setup("fit")``, each iteration over one ``train_dataloader()`` is
     of the next epoch, and a new loader begins with epoch 0; ``data.episode(batch)`` makes an Episode of its batches.
+    What needs images before these two were called raises InputError.
 
     Args:
         num_ways: classes per task in validation and test, and in training unless ``train_num_ways`` says otherwise.
