@@ -25,6 +25,7 @@ _TRAIN_CLASSES = "train_classes"
 class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     """Episodes of a benchmark: endless fresh ones to train on, fixed lists to validate and test on.
 
+    ``Trainer.predict(model, datamodule=data)`` gives the query logits [T, N*Q, N] of each batch of the test episodes.
     Without a Trainer, after ``prepare_data()`` and ``setup("fit")``, each iteration over one ``train_dataloader()`` is
     of the next epoch, and a new loader begins with epoch 0; ``data.episode(batch)`` makes an Episode of its batches.
     What needs images before these two were called raises InputError.
@@ -193,6 +194,9 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     def test_dataloader(self) -> DataLoader[Any]:
         return self._fixed_loader("test")
 
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.test_dataloader()
+
     def _fixed_loader(self, split: Split) -> DataLoader[Any]:
         return self._loader(split, self.fixed_batches(split))
 
@@ -201,6 +205,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         return FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._world_size_and_rank())
 
     def _loader(self, split: Split, batches: TrainingEpisodes | FixedEpisodes) -> DataLoader[Any]:
+        check_overfits_nothing(getattr(self.trainer, "overfit_batches", 0))
         # Without a Trainer it could not say where training stands.
         loader = TrainingLoader if split == "train" and self.trainer else DataLoader
         return loader(
@@ -225,3 +230,12 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
 
     def _world_size_and_rank(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+
+def check_overfits_nothing(overfit_batches: float) -> None:
+    """Raise InputError where a Trainer is to overfit a part of the batches."""
+    if overfit_batches:
+        raise InputError(
+            "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "
+            "--trainer.limit_train_batches for a short training"
+        )

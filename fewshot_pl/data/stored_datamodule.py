@@ -21,6 +21,9 @@ from fewshot_pl.data.one_process import one_process
 from fewshot_pl.data.pixels import images_at
 from fewshot_pl.errors import InputError
 
+_NEEDED: dict[str, tuple[Split, ...]] = {  # of the splits, in a stage of a Trainer's
+    **{"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)},
+}
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
 
 
@@ -116,10 +119,8 @@ class StoredDataModule(EpisodicDataModule):
             self._stored(split)
 
     def setup(self, stage: str) -> None:
-        stages: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        needed = stages.get(stage, SPLITS)
         self.check_variable(stage)
-        for split in needed:
+        for split in _NEEDED.get(stage, SPLITS):
             if split not in self.stores:
                 self.stores[split] = self._stored(split)
             self.sampler(split)  # says now, not in a worker, when the classes are too few or too small
