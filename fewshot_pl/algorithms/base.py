@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
-from fewshot_pl.episode import Episode, check_episode
+from fewshot_pl.episode import Episode, check_episode, check_support
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
@@ -77,7 +77,8 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         """What one task's support makes of the model: a function of queries [n, C, H, W] to their logits [n, N].
 
-        It may be called again and again; what the support takes is done once.
+        It may be called again and again; what the support takes is done once. Whether each class has an image of the
+        support nothing checks.
         """
         return lambda query_x: self.query_logits(support_x, support_y, query_x, num_ways)
 
@@ -108,7 +109,8 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         """The number of ways N of an Episode.
 
         Raises:
-            InputError: the algorithm cannot take tasks of so many classes, of regression, or without labels.
+            InputError: the algorithm cannot take tasks of so many classes, of regression, or without labels; or a class
+                has no support image, which is looked for where the number of ways is not known.
         """
         if episode.is_regression and not self.regresses:
             raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
@@ -118,6 +120,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
                 "or train MetaGAN"
             )
         self.check_ways(num_ways := episode.num_ways)
+        check_support(episode)
         return num_ways
 
     def check_ways(self, num_ways: int, model: str | None = None, flag: str = "--data.num_ways") -> None:
