@@ -18,6 +18,7 @@ _ELSEWHERE = {
     "ImageDataModule": "fewshot_pl.data.image_datamodule",
     "MetricAlgorithm": "fewshot_pl.algorithms.metric",
     "StoredDataModule": "fewshot_pl.data.stored_datamodule",
+    "TrainedModel": "fewshot_pl.prediction.trained_model",
     "calibrate": "fewshot_pl.prediction.calibration",
     "load_algorithm": "fewshot_pl.checkpoints",
 }

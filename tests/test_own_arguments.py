@@ -9,11 +9,13 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from quiet_trainer import quiet_trainer
+from sklearn.base import clone
 from torch import nn
 
-from fewshot_pl import ImageDataModule, InputError, ProtoNet, calibrate
+from fewshot_pl import FewShotPredictor, ImageDataModule, InputError, ProtoNet, TrainedModel, calibrate
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import SPLITS
+from fewshot_pl.prediction.calibration import calibrated_rejections
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 SHAPE = (1, 16, 16)
@@ -82,6 +84,22 @@ def test_it_is_tested_loaded_resumed_and_calibrated(trained, data, tmp_path):
     assert longer.global_step == 4
     assert calibrate(model, data, Path(best)) is not None
     assert "rejections" in opened_checkpoint(best)
+
+
+def test_its_model_labels_images(trained, data):
+    _, model = trained
+    images = data.images[:2, :, 0].reshape(8, 16, 16)
+    own = TrainedModel(model, data, calibrated_rejections(model.eval(), data, "val"))
+    model.train()  # as load_from_checkpoint gives it
+    predictor = FewShotPredictor(own, device="cpu").fit(images[::4], ["a", "b"])
+    with torch.no_grad():
+        x = torch.from_numpy(images)[:, None] / 255
+        expected = model.query_logits(x[::4], torch.arange(2), x, 2)
+    np.testing.assert_allclose(predictor.decision_function(images), expected, atol=1e-5)
+    assert predictor.is_unknown(images).shape == (8,)
+    assert clone(predictor).checkpoint is own and not model.training
+    with pytest.raises(InputError, match="this model has no threshold"):
+        FewShotPredictor(TrainedModel(model, data)).fit(images[::4], ["a", "b"]).is_unknown(images)
 
 
 def test_another_size_has_the_same_arguments(data, tmp_path):

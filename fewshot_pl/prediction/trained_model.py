@@ -1,6 +1,6 @@
 """TrainedModel: what a checkpoint holds, ready to adapt to the classes of a user's own images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,17 +28,17 @@ _MOST_CHANNELS = 4  # of an array's image; no image is as narrow
 
 
 class TrainedModel(NamedTuple):
-    """An algorithm and how its images are made.
+    """An algorithm and how its images are made; of classes of a user's own, which no checkpoint opens, made by hand.
 
     Attributes:
-        algorithm: in evaluation mode, on its device.
-        data: the benchmark it was trained on, without images.
+        algorithm: of ``trained_model`` in evaluation mode and on its device.
+        data: the benchmark it was trained on; its images are not looked at.
         rejections: when to call an image unknown, for some numbers of shots; none where it was not calibrated.
     """
 
     algorithm: FewShotAlgorithm
     data: ImageDataModule
-    rejections: list[Rejection]
+    rejections: Sequence[Rejection] = ()
 
     @property
     def is_grey(self) -> bool:
@@ -97,17 +97,22 @@ class TrainedModel(NamedTuple):
 
         return answers
 
+    def __sklearn_clone__(self) -> "TrainedModel":
+        return self  # predictors share it as they would share a file
 
-def trained_model(checkpoint: str | PathLike[str], device: str = "auto") -> TrainedModel:
-    """The model in a checkpoint that ``train.py`` wrote.
+
+def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = "auto") -> TrainedModel:
+    """The model in a checkpoint that ``train.py`` wrote, or one that is given, in evaluation mode and on a device.
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file, or the model.
         device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
 
     Raises:
         InputError: the file is missing, damaged or of something else, or there is no such device.
     """
+    if isinstance(checkpoint, TrainedModel):
+        return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
     path = Path(checkpoint)
     contents = opened_checkpoint(path)
     data = _trained_data(contents, path)
@@ -124,7 +129,7 @@ def _trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
     if name not in benchmarks.__all__ or not isinstance(arguments, dict):
         raise InputError(
             f"{path} was not trained on a benchmark of fewshot_pl, so nobody knows how its images are made: take one "
-            "that train.py wrote on such a benchmark"
+            "that train.py wrote on such a benchmark, or in Python FewShotPredictor(TrainedModel(algorithm, data))"
         )
     try:
         data = getattr(benchmarks, str(name))(**arguments)
