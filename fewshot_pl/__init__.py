@@ -3,13 +3,14 @@
 import importlib
 from typing import Any
 
-from fewshot_pl.episode import Episode
-from fewshot_pl.errors import InputError
-from fewshot_pl.freed_memory import keep_freed_memory
+from fewshot_pl.episode import Episode as Episode
+from fewshot_pl.errors import InputError as InputError
+from fewshot_pl.freed_memory import keep_freed_memory as keep_freed_memory
 from fewshot_pl.torchvision_guard import import_torchvision
 
 __version__ = "0.1.0"
-__all__ = ["Episode", "FewShotPredictor", "InputError", "__version__", "keep_freed_memory", "load_algorithm"]
+_HERE = ["Episode", "InputError", "__version__", "keep_freed_memory"]
+_REGISTRIES = "fewshot_pl.algorithms", "fewshot_pl.benchmarks"
 _ELSEWHERE = {
     "EpisodicDataModule": "fewshot_pl.data.datamodule",
     "FewShotPredictor": "fewshot_pl.prediction.predictor",
@@ -17,6 +18,7 @@ _ELSEWHERE = {
     "ImageDataModule": "fewshot_pl.data.image_datamodule",
     "MetricAlgorithm": "fewshot_pl.algorithms.metric",
     "StoredDataModule": "fewshot_pl.data.stored_datamodule",
+    "TrainedModel": "fewshot_pl.prediction.trained_model",
     "calibrate": "fewshot_pl.prediction.calibration",
     "load_algorithm": "fewshot_pl.checkpoints",
 }
@@ -26,9 +28,16 @@ import_torchvision()  # before anything imports pytorch_lightning or torchmetric
 
 def __getattr__(name: str) -> Any:
     """The algorithms, the benchmarks, and what else takes time to import, imported when first asked for."""
-    for module in map(importlib.import_module, ("fewshot_pl.algorithms", "fewshot_pl.benchmarks")):
+    if name == "__all__":
+        in_registries = (each for module in map(importlib.import_module, _REGISTRIES) for each in module.__all__)
+        return sorted({*_HERE, *_ELSEWHERE, *in_registries})
+    for module in map(importlib.import_module, _REGISTRIES):
         if name in module.__all__:
             return getattr(module, name)
     if name in _ELSEWHERE:
         return getattr(importlib.import_module(_ELSEWHERE[name]), name)
     raise AttributeError(f"module 'fewshot_pl' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

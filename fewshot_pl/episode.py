@@ -19,8 +19,8 @@ UNKNOWN = -100  # the label of an image whose class is not known
 class Episode(NamedTuple):
     """T few-shot tasks; a single task is an Episode without the leading T.
 
-    Shots and queries may differ between classes (then N*K reads "all support images"), the number of
-    classes is the same for the T tasks of one Episode.
+    Shots and queries may differ between classes (then N*K reads "all support images"), of which each has at least one
+    shot; the number of classes is the same for the T tasks of one Episode.
 
     In regression a point x is an image [1, 1, 1], a target is [D] real numbers, and a task counts as one class.
     A task without any label, which semi-supervised training may hold, has support_y and query_y -100 throughout.
@@ -82,6 +82,20 @@ def check_episode(batch: object) -> None:
         raise InputError(
             f"{type(batch).__name__} is no Episode: hand over the data module in place of its loader, as in "
             "trainer.fit(model, datamodule=data)"
+        )
+
+
+def check_support(episode: Episode) -> None:
+    """Raise InputError where a task has no support image of some class; of a known number of ways nothing is read."""
+    if episode.known_ways is not None or episode.is_regression:
+        return
+    labels, classes = episode.support_y, torch.arange(episode.num_ways, device=episode.support_y.device)
+    lacking = (labels[..., None] == classes).any(1).logical_not().nonzero()  # [n, 2]
+    if len(lacking):
+        task, number = lacking[0].tolist()
+        raise InputError(
+            f"task {task} of an Episode has no support image of class {number}: number the classes of each task 0 to "
+            "N - 1, with the same N for all of its tasks"
         )
 
 

@@ -6,6 +6,8 @@ That it builds without a warning and needs nothing from elsewhere, .ci/run finds
 import importlib
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,6 +65,14 @@ def test_what_the_reference_names_can_be_had_from_the_package_itself():
     assert len(names) > 20
     for module, name in names:
         assert getattr(fewshot_pl, name) is getattr(importlib.import_module(module), name)
+    imported = {}
+    exec("from fewshot_pl import *", imported)
+    assert {name for _, name in names} <= imported.keys() & set(dir(fewshot_pl))
+
+
+def test_importing_the_package_alone_does_not_wait_for_lightning():
+    program = "import sys, fewshot_pl; print('pytorch_lightning' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False\n"
 
 
 def test_the_results_page_shows_the_readmes_table():

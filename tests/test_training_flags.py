@@ -102,6 +102,13 @@ def test_a_timer_says_when_training_ends_and_the_help_says_what_does_without(
     assert "15 where neither this nor max_steps or max_time" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_help_says_what_the_seed_is_of(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        made("--help")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "seed of the weights and of what training draws, a whole number" in told and "Set to True" not in told
+
+
 @pytest.mark.parametrize("name", ["TQDMProgressBar", "RichProgressBar"])
 def test_a_progress_bar_of_the_users_takes_the_place_of_ours(name: str, made: Made) -> None:
     bars = [one for one in made(f"--trainer.callbacks+={name}").trainer.callbacks if isinstance(one, ProgressBar)]

@@ -14,18 +14,19 @@ from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.backbones import ImageShape
 from fewshot_pl.backbones.normalization import other_batch_norms
-from fewshot_pl.episode import Episode, check_episode
+from fewshot_pl.episode import Episode, check_episode, check_support
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
+from fewshot_pl.plain_arguments import PlainArguments
 from fewshot_pl.registries import stored_name
 from fewshot_pl.step_log import StepLog
 
 QueryPredictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
-class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
+class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
@@ -55,8 +56,8 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
         compile: bool = False,
     ) -> None:
         super().__init__(task_parallel, task_chunk, compile)
-        self.save_hyperparameters()  # those of the subclass too: plain values, so a checkpoint is self-contained
-        check_arguments(type(self), self.hparams, self.carries_statistics)
+        self.save_hyperparameters()  # those of the subclass too, so a checkpoint is self-contained
+        check_arguments(type(self), self.given_arguments, self.carries_statistics)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self._step_log = StepLog()
@@ -89,7 +90,8 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
     def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         """What one task's support makes of the model: a function of queries [n, C, H, W] to their logits [n, N].
 
-        It may be called again and again; what the support takes is done once.
+        It may be called again and again; what the support takes is done once. Whether each class has an image of the
+        support nothing checks.
         """
         return lambda query_x: self.query_logits(support_x, support_y, query_x, num_ways)
 
@@ -120,7 +122,8 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
         """The number of ways N of an Episode.
 
         Raises:
-            InputError: the algorithm cannot take tasks of so many classes, of regression, or without labels.
+            InputError: the algorithm cannot take tasks of so many classes, of regression, or without labels; or a class
+                has no support image, which is looked for where the number of ways is not known.
         """
         if episode.is_regression and not self.regresses:
             raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
@@ -130,6 +133,7 @@ class FewShotAlgorithm(EpisodeMeasuring, TaskMapping, ABC):
                 "or train MetaGAN"
             )
         self.check_ways(num_ways := episode.num_ways)
+        check_support(episode)
         return num_ways
 
     def check_ways(self, num_ways: int, model: str | None = None, flag: str = "--data.num_ways") -> None:

@@ -36,6 +36,11 @@ class EpisodeMeasuring(LightningModule, ABC):
     def test_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
         return self._evaluation_step(batch, "test")
 
+    def predict_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        check_episode(batch)
+        logits: Tensor = self(batch)
+        return logits
+
     def on_validation_epoch_end(self) -> None:
         self._log_measures("val")
 

@@ -15,8 +15,8 @@ from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree
-from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any
 from fewshot_pl.benchmarks.photographs import Photographs
 from fewshot_pl.benchmarks.placed import folder_and_file
 from fewshot_pl.data.datamodule import SPLITS, Split
-from fewshot_pl.data.stored_datamodule import ClassImages
+from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.errors import InputError
 
 

@@ -10,7 +10,7 @@ from fewshot_pl.benchmarks.glyph_drawing import SAMPLE_SIDE, class_samples
 from fewshot_pl.benchmarks.glyph_fonts import font_files
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.image_datamodule import ImageDataModule
-from fewshot_pl.data.stored_datamodule import ClassImages
+from fewshot_pl.data.image_source import ClassImages
 
 _DRAWING = 1  # raised whenever the code gives other classes or images, so that older caches are rebuilt
 _NUM_SAMPLES = 20  # as in Omniglot

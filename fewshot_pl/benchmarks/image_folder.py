@@ -12,9 +12,9 @@ from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.episode_dataset import Sampler
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, Channels, read_square
-from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
 

@@ -14,8 +14,8 @@ from fewshot_pl.benchmarks.published_splits import published_split, warn_of_inco
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import ImageFile, ImageTree, ZipTree
-from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 

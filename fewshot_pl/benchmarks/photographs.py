@@ -10,9 +10,9 @@ from fewshot_pl.benchmarks.placed import PlacedDataModule, files_by_class, folde
 from fewshot_pl.benchmarks.published_splits import warn_of_incomplete_total, whole_classes
 from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import SPLITS, Split
+from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import ImageFile
 from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, whole_image
-from fewshot_pl.data.stored_datamodule import ClassImages
 
 Square = Callable[[ImageFile], NDArray[np.uint8]]
 

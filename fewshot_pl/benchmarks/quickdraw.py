@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from fewshot_pl.benchmarks.placed import PlacedDataModule
 from fewshot_pl.benchmarks.published_splits import whole_classes
 from fewshot_pl.data.datamodule import Split
+from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import FolderTree, ImageTree
-from fewshot_pl.data.stored_datamodule import ClassImages
 from fewshot_pl.errors import InputError
 
 _SIDE = 28

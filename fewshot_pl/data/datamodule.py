@@ -15,14 +15,20 @@ from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.data.training_loader import TrainingLoader
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
+from fewshot_pl.plain_arguments import PlainArguments
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _TRAIN_CLASSES = "train_classes"
 
 
-class EpisodicDataModule(LightningDataModule, ABC):
+class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     """Episodes of a benchmark: endless fresh ones to train on, fixed lists to validate and test on.
+
+    ``Trainer.predict(model, datamodule=data)`` gives the query logits [T, N*Q, N] of each batch of the test episodes.
+    Without a Trainer, after ``prepare_data()`` and ``setup("fit")``, each iteration over one ``train_dataloader()`` is
+    of the next epoch, and a new loader begins with epoch 0; ``data.episode(batch)`` makes an Episode of its batches.
+    What needs images before these two were called raises InputError.
 
     Args:
         num_ways: classes per task in validation and test, and in training unless ``train_num_ways`` says otherwise.
@@ -64,7 +70,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         self.save_hyperparameters(
             logger=False, ignore=self.preset
         )  # those of the benchmark too: a checkpoint knows its data
-        check_types(type(self), self.hparams, "--data")
+        check_types(type(self), self.given_arguments, "--data")
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}
         self.train_size = self.eval_size._replace(**{name: count for name, count in own.items() if count is not None})
@@ -168,7 +174,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     def sized(self, **sizes: int) -> Self:
         """The same benchmark with other numbers of ways, shots and so on, of those that are not ``preset``."""
-        return type(self)(**{**self.hparams, **sizes})
+        return type(self)(**{**self.given_arguments, **sizes})
 
     def seen_order(self, split: Split) -> list[int]:
         """The numbers of a split's fixed episodes as devices see them, all those of one device after another."""
@@ -188,6 +194,9 @@ class EpisodicDataModule(LightningDataModule, ABC):
     def test_dataloader(self) -> DataLoader[Any]:
         return self._fixed_loader("test")
 
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.test_dataloader()
+
     def _fixed_loader(self, split: Split) -> DataLoader[Any]:
         return self._loader(split, self.fixed_batches(split))
 
@@ -196,6 +205,7 @@ class EpisodicDataModule(LightningDataModule, ABC):
         return FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._world_size_and_rank())
 
     def _loader(self, split: Split, batches: TrainingEpisodes | FixedEpisodes) -> DataLoader[Any]:
+        check_overfits_nothing(getattr(self.trainer, "overfit_batches", 0))
         # Without a Trainer it could not say where training stands.
         loader = TrainingLoader if split == "train" and self.trainer else DataLoader
         return loader(
@@ -220,3 +230,12 @@ class EpisodicDataModule(LightningDataModule, ABC):
 
     def _world_size_and_rank(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+
+def check_overfits_nothing(overfit_batches: float) -> None:
+    """Raise InputError where a Trainer is to overfit a part of the batches."""
+    if overfit_batches:
+        raise InputError(
+            "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "
+            "--trainer.limit_train_batches for a short training"
+        )

@@ -82,8 +82,8 @@ class EpisodeDataset(Dataset[Batch]):
 class TrainingEpisodes(DistributedSampler[EpisodeRange]):
     """Endless fresh episodes: ``batches_per_epoch`` batches of ``tasks_per_batch`` for each device.
 
-    Devices take disjoint episode numbers. A DistributedSampler in type, so that Lightning sets the epoch and
-    puts no sampler of its own around it.
+    Devices take disjoint episode numbers. Each iteration is of the next epoch, or of the one that ``set_epoch`` names.
+    A DistributedSampler in type, so that Lightning sets the epoch and puts no sampler of its own around it.
 
     Args:
         batches_per_epoch: of each device.
@@ -107,9 +107,11 @@ class TrainingEpisodes(DistributedSampler[EpisodeRange]):
         self._num_done = num_done
 
     def __iter__(self) -> Iterator[EpisodeRange]:
+        epoch = self.epoch
+        self.epoch += 1  # for a loop without a Trainer, which would set it
         for batch in range(self._num_done(), self._num_batches):
             first = (batch * self.num_replicas + self.rank) * self._tasks_per_batch
-            yield EpisodeRange(self.epoch, first, self._tasks_per_batch)
+            yield EpisodeRange(epoch, first, self._tasks_per_batch)
 
     def __len__(self) -> int:
         return self._num_batches

@@ -166,6 +166,9 @@ class ImageDataModule(StoredDataModule):
         """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory.
 
         Of tasks that differ in size only one at a time.
+
+        Raises:
+            InputError: neither ``prepare_data()`` nor ``setup(stage)`` has been called.
         """
         return self.episode(IndexBatch(split, self.sampler(split)(0, first, count)))
 

@@ -1,10 +1,7 @@
 """StoredDataModule: the base of the benchmarks whose images are packed into stores, and where the stores are kept."""
 
-import hashlib
-import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -12,19 +9,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import Self
 
 from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, gathered
+from fewshot_pl.data.image_source import ClassImages, cache_name, checked_classes
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, remove_parts, write_store
 from fewshot_pl.data.one_process import one_process
 from fewshot_pl.data.pixels import images_at
 from fewshot_pl.errors import InputError
 
-ClassImages = Iterable[tuple[str, NDArray[np.uint8]]]  # (class name, images uint8 [n, C, H, W])
+_NEEDED: dict[str, tuple[Split, ...]] = {  # of the splits, in a stage of a Trainer's
+    **{"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)},
+}
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
 
 
@@ -47,11 +46,10 @@ class StoredDataModule(EpisodicDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_workers=num_workers, **kwargs)
-        self.hparams.update(root=str(root), cache_dir=cache_dir and str(cache_dir))  # plain, also where paths are given
         self.root = Path(root).expanduser()
         self.cache_dir = _cache_folder(cache_dir)
         self.store_place = store
-        self.stores: dict[str, ImageStore] = {}
+        self.stores: dict[str, ImageStore] = _Stores()
         self._opened: dict[str, ImageStore] = {}  # also those that only prepare_data has looked at
         self._on_device: dict[str, bool] = {}
         self._device_images: dict[tuple[str, torch.device], Tensor] = {}
@@ -62,13 +60,18 @@ class StoredDataModule(EpisodicDataModule):
     def class_images(self, split: Split) -> ClassImages:
         """The classes of a split with their images, read from the source; called once, then cached.
 
+        Images of a class are a uint8 array [n, C, H, W], as ``image_shape`` states.
+
         Raises:
             InputError: a folder, class or image is missing or broken.
         """
 
     @abstractmethod
     def source_fingerprint(self) -> dict[str, Any]:
-        """Plain values that change whenever ``class_images`` would give other images; names the cache."""
+        """Plain values that change whenever ``class_images`` would give other images; names the cache.
+
+        Of a class outside of fewshot_pl also its module, the file of that and ``image_shape`` name it.
+        """
 
     @abstractmethod
     def sampler(self, split: str) -> Sampler:
@@ -81,7 +84,7 @@ class StoredDataModule(EpisodicDataModule):
     # Classes, each quarter turn that counts as one among them ----------------------------------------------
 
     def class_names(self, split: str) -> list[str]:
-        """The names of a split's classes."""
+        """The names of a split's classes; InputError before ``prepare_data()`` and ``setup(stage)`` of the data."""
         turns = [f", turned by {90 * turn}°" if turn else "" for turn in range(self.num_rotations(split))]
         return [name + turn for name in self.stores[split].class_names for turn in turns]
 
@@ -116,10 +119,8 @@ class StoredDataModule(EpisodicDataModule):
             self._stored(split)
 
     def setup(self, stage: str) -> None:
-        stages: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        needed = stages.get(stage, SPLITS)
         self.check_variable(stage)
-        for split in needed:
+        for split in _NEEDED.get(stage, SPLITS):
             if split not in self.stores:
                 self.stores[split] = self._stored(split)
             self.sampler(split)  # says now, not in a worker, when the classes are too few or too small
@@ -166,7 +167,7 @@ class StoredDataModule(EpisodicDataModule):
         return self._opened[split]
 
     def _packed(self, split: Split) -> ImageStore:
-        path = self.cache_dir / f"{type(self).__name__}-{self._cache_key}" / split
+        path = self.cache_dir / self._cache_name / split
         with suppress(BrokenStoreError):
             return open_store(path)
         with one_process(path) as alone:
@@ -175,7 +176,7 @@ class StoredDataModule(EpisodicDataModule):
             if alone:
                 remove_parts(path)
             rank_zero_info(f"Packing the {split} images of {type(self).__name__} into {path} (once)")
-            write_store(path, self.class_images(split))
+            write_store(path, checked_classes(type(self), self.class_images(split), self.image_shape))
             try:
                 return open_store(path)
             except BrokenStoreError as error:
@@ -184,8 +185,18 @@ class StoredDataModule(EpisodicDataModule):
                 ) from error
 
     @cached_property
-    def _cache_key(self) -> str:  # once: listing a large folder takes a second
-        return hashlib.sha256(json.dumps(self.source_fingerprint(), sort_keys=True).encode()).hexdigest()[:12]
+    def _cache_name(self) -> str:  # once: listing a large folder takes a second
+        return cache_name(type(self), self.source_fingerprint(), self.image_shape)
+
+
+class _Stores(dict[str, ImageStore]):
+    """The stores of the splits that are set up."""
+
+    def __missing__(self, split: str) -> ImageStore:
+        raise InputError(
+            f"there are no images of {split} yet: call prepare_data(), and then setup('fit') for train and val or "
+            "setup('test') for test"
+        )
 
 
 def _cache_folder(cache_dir: str | None) -> Path:

@@ -10,7 +10,7 @@ def one_hot(labels: Tensor, num_ways: int) -> Tensor:
 
 
 def class_means(features: Tensor, labels: Tensor, num_ways: int) -> Tensor:
-    """The mean feature [N, D] of each class, from features [n, D] and labels [n]; shots may be unequal."""
+    """The mean feature [N, D] of each class, from features [n, D] and labels [n]; nan of one without any."""
     counts = one_hot(labels, num_ways).sum(0)
     return class_sums(features, labels, num_ways) / counts[:, None]
 

@@ -23,10 +23,11 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     ``fit`` adapts once; what predicts then takes any number of images, in batches. Images are files, PIL images or
     uint8 arrays [H, W] or [H, W, 3], of any size: they are brought upright and to the square that the checkpoint was
-    trained on, as its training images were.
+    trained on, as its training images were. Several are a list of these or any other iterable, as an array [n, H, W] or
+    [n, H, W, 3]; what takes images raises InputError for one image alone.
 
     Args:
-        checkpoint: a file that ``train.py`` wrote.
+        checkpoint: a file that ``train.py`` wrote, or a TrainedModel, as of an algorithm or a benchmark of one's own.
         batch_size: images predicted at once.
         false_reject: the share of images of the known classes, 0 to 1, that may be called unknown.
         per_query: of norm ``transductive``, where images that are predicted together influence each other: let each
@@ -43,7 +44,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        checkpoint: str | PathLike[str],
+        checkpoint: str | PathLike[str] | TrainedModel,
         batch_size: int = 256,
         false_reject: float = FALSE_REJECT,
         per_query: bool = False,
@@ -56,7 +57,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: str | PathLike[str], **settings: Any) -> "FewShotPredictor":
+    def from_checkpoint(cls, checkpoint: str | PathLike[str] | TrainedModel, **settings: Any) -> "FewShotPredictor":
         """The predictor of a checkpoint; ``settings`` are the other arguments of the class."""
         return cls(checkpoint, **settings)
 
@@ -95,6 +96,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def decision_function(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
         """The algorithm's logits [n, N]."""
         check_is_fitted(self)
+        _check_settings(self.batch_size, self.false_reject)  # which may have been set since
         pixels = self._model.pixels(images)
         return np.concatenate([self.logits(batch) for batch in torch.split(pixels, self.batch_size)])
 
@@ -107,11 +109,15 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         if self.rejection_ is None:
             raise InputError(
-                f"{self.checkpoint} has no threshold for unknown images: train it with more validation classes than "
+                f"{self._name} has no threshold for unknown images: train it with more validation classes than "
                 "ways, or resume its training with train.py --ckpt_path, which calibrates one at its end"
             )
         logits = self.decision_function(images)
         return np.asarray(self.rejected(logits, self.log_probabilities(logits)), dtype=np.bool_)
+
+    @property
+    def _name(self) -> str:
+        return "this model" if isinstance(self.checkpoint, TrainedModel) else str(self.checkpoint)
 
     # Of pixels, for a caller that reads images itself ----------------------------------------------------
 

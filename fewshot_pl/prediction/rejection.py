@@ -1,5 +1,6 @@
 """When an image is called unknown: a threshold calibrated on classes that neither training nor the task knows."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -62,7 +63,8 @@ def calibrated(
     best = max(aurocs, key=lambda name: aurocs[name])
     thresholds = np.quantile(known[best], _SHARES)
     above = 1 - np.searchsorted(np.sort(unknown[best]), thresholds) / len(unknown[best])
-    return Rejection(best, num_ways, num_shots, aurocs[best], thresholds.tolist(), above.tolist())
+    counts = int(num_ways), int(num_shots)  # maybe numpy's, which a checkpoint cannot hold
+    return Rejection(best, *counts, aurocs[best], thresholds.tolist(), above.tolist())
 
 
 def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
@@ -87,6 +89,6 @@ def rejections_in(contents: dict[str, Any]) -> list[Rejection]:
         ) from error
 
 
-def nearest_rejection(rejections: list[Rejection], num_shots: float) -> Rejection | None:
+def nearest_rejection(rejections: Sequence[Rejection], num_shots: float) -> Rejection | None:
     """The calibration whose number of shots is nearest, by ratio; None where there is none."""
     return min(rejections, key=lambda one: abs(np.log(one.num_shots / num_shots)), default=None)

@@ -1,6 +1,6 @@
 """TrainedModel: what a checkpoint holds, ready to adapt to the classes of a user's own images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,20 +24,21 @@ from fewshot_pl.prediction.rejection import Rejection, rejections_in
 OwnImage = str | PathLike[str] | Image.Image | NDArray[np.uint8]  # a file, an image, or pixels [H, W] or [H, W, 3]
 
 _AT_LEAST = 256  # pixels of a side, to look at
+_MOST_CHANNELS = 4  # of an array's image; no image is as narrow
 
 
 class TrainedModel(NamedTuple):
-    """An algorithm and how its images are made.
+    """An algorithm and how its images are made; of classes of a user's own, which no checkpoint opens, made by hand.
 
     Attributes:
-        algorithm: in evaluation mode, on its device.
-        data: the benchmark it was trained on, without images.
+        algorithm: of ``trained_model`` in evaluation mode and on its device.
+        data: the benchmark it was trained on; its images are not looked at.
         rejections: when to call an image unknown, for some numbers of shots; none where it was not calibrated.
     """
 
     algorithm: FewShotAlgorithm
     data: ImageDataModule
-    rejections: list[Rejection]
+    rejections: Sequence[Rejection] = ()
 
     @property
     def is_grey(self) -> bool:
@@ -53,8 +54,10 @@ class TrainedModel(NamedTuple):
         """Images as the network sees them, [n, C, H, W].
 
         Raises:
-            InputError: an image does not decode, or is none.
+            InputError: an image does not decode, or is none; or one image stands in place of several.
         """
+        if _is_one_image(images):
+            raise InputError("this is one image, and several are asked for: give a list of images, as [image]")
         return self.network_input([self.data.own_image(self.opened(image)) for image in images])
 
     def opened(self, image: OwnImage) -> Image.Image:
@@ -94,17 +97,22 @@ class TrainedModel(NamedTuple):
 
         return answers
 
+    def __sklearn_clone__(self) -> "TrainedModel":
+        return self  # predictors share it as they would share a file
 
-def trained_model(checkpoint: str | PathLike[str], device: str = "auto") -> TrainedModel:
-    """The model in a checkpoint that ``train.py`` wrote.
+
+def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = "auto") -> TrainedModel:
+    """The model in a checkpoint that ``train.py`` wrote, or one that is given, in evaluation mode and on a device.
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file, or the model.
         device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
 
     Raises:
         InputError: the file is missing, damaged or of something else, or there is no such device.
     """
+    if isinstance(checkpoint, TrainedModel):
+        return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
     path = Path(checkpoint)
     contents = opened_checkpoint(path)
     data = _trained_data(contents, path)
@@ -121,7 +129,7 @@ def _trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
     if name not in benchmarks.__all__ or not isinstance(arguments, dict):
         raise InputError(
             f"{path} was not trained on a benchmark of fewshot_pl, so nobody knows how its images are made: take one "
-            "that train.py wrote on such a benchmark"
+            "that train.py wrote on such a benchmark, or in Python FewShotPredictor(TrainedModel(algorithm, data))"
         )
     try:
         data = getattr(benchmarks, str(name))(**arguments)
@@ -157,6 +165,14 @@ def check_classes(algorithm: FewShotAlgorithm, num_classes: int) -> None:
             f"classes: give at most {algorithm.num_ways}, train it with --data.num_ways {num_classes}, or take a "
             "checkpoint of ProtoNet, which takes any number"
         )
+
+
+def _is_one_image(images: Any) -> bool:
+    """Whether this is an image itself: of an array, [H, W] or [H, W, C] where several would be [n, H, W]."""
+    if isinstance(images, str | PathLike | Image.Image):
+        return True
+    shape: tuple[int, ...] = getattr(images, "shape", ())
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] <= _MOST_CHANNELS)
 
 
 def _opened(image: OwnImage, at_least: int) -> Image.Image:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fewshot_pl.data.datamodule import check_overfits_nothing
 from fewshot_pl.errors import InputError
 from fewshot_pl.training.optimizers import check_optimizer
 
@@ -24,8 +25,4 @@ def check_training(config: Any, words: Sequence[str]) -> None:
         raise InputError(
             f"a training keeps the checkpoint that it tests and those that it goes on from: leave out --trainer.{flag}"
         )
-    if config.trainer.overfit_batches:
-        raise InputError(
-            "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "
-            "--trainer.limit_train_batches for a short training"
-        )
+    check_overfits_nothing(config.trainer.overfit_batches)

@@ -57,6 +57,7 @@ _NONFINITE: dict[str, Any] = {
 }
 _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 _DEFAULT_EPOCHS = 15
+_SEED_HELP = "seed of the weights and of what training draws, a whole number; that of the episodes is --data.seed"
 _MAX_EPOCHS_HELP = (
     f"stop training after so many epochs; {_DEFAULT_EPOCHS} where neither this nor max_steps or max_time, nor a Timer, "
     "says when it ends, and -1 for no end"
@@ -75,12 +76,15 @@ class TrainCLI(LightningCLI):
             parser_class=FewShotArgumentParser,
             parser_kwargs={"description": "Train a few-shot learner, test its best checkpoint, save the result."},
             save_config_callback=None,  # a run's folder has its configuration, wherever a logger writes
-            seed_everything_default=0,
             trainer_defaults={"callbacks": [EpisodeRate(), progress_bar()]},
             load_from_checkpoint_support=False,  # the modules save their own plain hyper-parameters
             args=args if args is None else list(args),
             run=False,
         )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # Lightning's own takes true and false too, and makes of true the seed 0, and of false one that nobody knows.
+        parser.add_argument("--seed_everything", type=int, default=0, help=_SEED_HELP)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

@@ -7,6 +7,7 @@ from torch import nn
 
 from fewshot_pl.algorithms import ProtoNet
 from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
 from fewshot_pl.metrics import episode_accuracy
 
 
@@ -84,3 +85,13 @@ def test_learning_rate_halves_every_so_many_steps():
     assert rates == [0.5] * 3 + [0.25] * 3 + [0.125]
     assert schedule["interval"] == "step"
     assert isinstance(build(lr_halve_every=0).configure_optimizers(), torch.optim.Adam)
+
+
+@pytest.mark.parametrize("labels", [[[0, 0, 2, 2, 2]], [[0, 1, 2, 3, 4], [0, 1, 2, 2, 0]]])
+def test_a_class_without_support_is_refused_where_the_ways_are_not_known(labels):
+    images = torch.rand(len(labels), 5, *IMAGE_SHAPE)
+    episode = Episode(images, torch.tensor(labels), images, torch.zeros_like(torch.tensor(labels)))
+    for call in (build(), build().training_losses):
+        with pytest.raises(InputError, match=r"task \d of an Episode has no support image of class [13]: number"):
+            call(episode)
+    assert build()(episode._replace(known_ways=5)).isnan().any()  # to look would make a GPU wait

@@ -80,6 +80,8 @@ FLAGS = {
         "train --model MAML --model.task_parallel side_by_side --model.norm running", "leave out --model.task_parallel"
     ),
     "weights that are not there": Bad("train --model PLATIPUS --model.init_from no.ckpt", "there is no checkpoint no"),
+    "a seed of nobody knows what": Bad("train --seed_everything true", "takes a whole number, not True"),
+    "no seed": Bad("train --seed_everything false", "takes a whole number, not False"),
     "a negative seed": Bad("train --seed_everything -1", "-1 is not in bounds"),
     "an unknown device": Bad("train --trainer.accelerator abacus", "abacus"),
     "more devices than there are": Bad("train --trainer.accelerator cuda --trainer.devices 99", "not available"),

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import LightningModule
 from quiet_trainer import quiet_trainer
 
-from fewshot_pl import Glyphs, ProtoNet
+from fewshot_pl import MAML, Glyphs, ProtoNet
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
 from fewshot_pl.data.image_store import ImageStore
@@ -19,6 +19,7 @@ from fewshot_pl.errors import InputError
 
 CLASSES = {"train": 12, "val": 6, "test": 7}
 IMAGES = 8
+NUM_WAYS = {MAML: {"num_ways": 3}}
 
 
 class Tiny(ImageDataModule):
@@ -56,13 +57,14 @@ class Coloured(Tiny):
 
 @pytest.fixture
 def made(tmp_path):
-    def make(benchmark=Tiny, **settings):
+    def make(benchmark=Tiny, ready=True, **settings):
         defaults = {"num_ways": 3, "num_shots": 2, "num_queries": 4, "tasks_per_batch": 4, "batches_per_epoch": 3}
         defaults |= {"num_val_episodes": 10, "num_test_episodes": 20, "cache_dir": str(tmp_path / "cache")}
         data = benchmark(**(defaults | settings))
-        data.prepare_data()
-        data.setup("fit")
-        data.setup("test")
+        if ready:
+            data.prepare_data()
+            data.setup("fit")
+            data.setup("test")
         return data
 
     return make
@@ -139,6 +141,17 @@ def test_training_episodes_are_fresh_every_epoch_and_validation_is_a_fixed_list(
     val = [episodes(data, data.val_dataloader(), epoch) for epoch in (0, 1)]
     assert same(val[0], val[1])
     assert sum(episode.num_tasks for episode in val[0]) == 10
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_iteration_over_a_loader_without_a_trainer_is_of_the_next_epoch(made, num_workers):
+    data = made(store="host", num_workers=num_workers)
+    expected = [episodes(data, data.train_dataloader(), epoch) for epoch in range(3)]
+    loader = data.train_dataloader()
+    seen = [[data.episode(batch) for batch in loader] for _ in range(2)]
+    next(iter(data.train_dataloader()))  # of another loader
+    seen.append([data.episode(batch) for batch in loader])
+    assert all(map(same, seen, expected))
 
 
 def test_the_seed_decides(made):
@@ -422,14 +435,35 @@ def test_a_trainer_gets_the_same_episodes(made, tmp_path, store):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("run", ["fit", "validate", "test"])
+@pytest.mark.parametrize("run", ["fit", "validate", "test", "predict"])
 def test_a_loader_without_its_data_module_is_refused_with_the_cure(made, run):
     data = made()
-    loader = {"fit": data.train_dataloader, "validate": data.val_dataloader, "test": data.test_dataloader}[run]
+    loader = {"fit": data.train_dataloader, "validate": data.val_dataloader}.get(run, data.test_dataloader)
     with pytest.raises(InputError, match=r"IndexBatch is no Episode: hand over the data module .*datamodule=data"):
         getattr(quiet_trainer(max_epochs=1), run)(
             ProtoNet(image_shape=data.image_shape, backbone="mlp-4", norm="none"), loader()
         )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
+@pytest.mark.parametrize("store", ["auto", "host"])
+def test_predictions_are_the_logits_of_the_test_episodes(made, algorithm, store):
+    made()  # packs
+    data = made(store=store, ready=False)
+    model = algorithm(image_shape=data.image_shape, backbone="mlp-4", norm="none", **NUM_WAYS.get(algorithm, {})).eval()
+    predicted = torch.cat(quiet_trainer().predict(model, datamodule=data))
+    with torch.no_grad():
+        torch.testing.assert_close(predicted, model(data.fixed_episodes("test", 0, 20)))
+    assert set(data.stores) == {"test"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trainer_that_overfits_a_part_of_the_episodes_is_refused(made):
+    data = made()
+    model = ProtoNet(image_shape=data.image_shape, backbone="mlp-4", norm="none")
+    with pytest.raises(InputError, match=r"leave out --trainer\.overfit_batches"):
+        quiet_trainer(max_epochs=1, overfit_batches=2).fit(model, datamodule=data)
 
 
 def test_hyper_parameters_are_plain_values_of_every_argument(made):

@@ -159,8 +159,8 @@ def test_every_device_has_a_batch_where_there_are_as_many_episodes(num_episodes,
 def test_devices_train_on_episodes_of_their_own(world_size):
     loaders = [TrainingEpisodes(5, 3, world_size, rank) for rank in range(world_size)]
     for batches in loaders:
-        batches.set_epoch(2)
         assert len(batches) == len(list(batches)) == 5
+        batches.set_epoch(2)
     steps = list(zip(*loaders, strict=True))
     for step, ranges in enumerate(steps):  # a step of N devices takes the next N * 3 episodes
         taken = [first + offset for epoch, first, count in ranges for offset in range(count)]

@@ -99,7 +99,7 @@ def hold(path, ready):
 
 
 def test_a_killed_run_keeps_nobody_waiting_and_what_it_left_is_removed(folder):
-    place = folder / "cache" / f"Slow-{Slow(log='')._cache_key}" / "train"
+    place = folder / "cache" / Slow(log="")._cache_name / "train"
     ready = FORK.Event()
     killed = FORK.Process(target=hold, args=(place, ready))
     killed.start()

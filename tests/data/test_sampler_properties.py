@@ -127,6 +127,7 @@ def test_workers_change_no_episode(mixed):
     batches = TrainingEpisodes(6, 4)
 
     def supports(num_workers):
+        batches.set_epoch(0)
         loader = DataLoader(dataset, sampler=batches, batch_size=None, num_workers=num_workers)
         return [torch.cat([part.indices.support for part in getattr(batch, "parts", [batch])]) for batch in loader]
 

@@ -1,6 +1,7 @@
 """FewShotPredictor: scikit-learn's conventions, the algorithm's own numbers, and what it says to bad input."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +177,33 @@ def test_grey_checkpoints_see_dark_ink_on_light_paper_as_they_store_it(checkpoin
 def test_bad_images_and_labels(checkpoint, images_, labels, told):
     with pytest.raises(InputError, match=told):
         FewShotPredictor(checkpoint()).fit(images_, labels)
+
+
+PIXELS = np.zeros((12, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "one", ["red.png", Path("red.png"), Image.fromarray(PIXELS), PIXELS, PIXELS[..., 0], PIXELS[..., :1]]
+)
+def test_one_image_in_place_of_several(checkpoint, images, one):
+    predictor = FewShotPredictor(checkpoint())
+    with pytest.raises(InputError, match=r"one image.*give a list of images, as \[image\]"):
+        predictor.fit(one, images[1])
+    with pytest.raises(InputError, match="give a list of images"):
+        predictor.fit(*images).predict(one)
+
+
+def test_an_array_of_images_is_several(checkpoint, images):
+    predictor = FewShotPredictor(checkpoint()).fit(*images)
+    for several in (np.stack([PIXELS] * 5), np.stack([PIXELS[:, :, 0]] * 5)):
+        assert predictor.predict(several).shape == (5,)
+
+
+@pytest.mark.parametrize("setting", [{"false_reject": 2}, {"batch_size": 0}])
+def test_settings_are_checked_when_they_were_set_after_fitting(checkpoint, images, setting):
+    predictor = FewShotPredictor(checkpoint()).fit(*images).set_params(**setting)
+    with pytest.raises(InputError, match=next(iter(setting))):
+        predictor.predict(images[0])
 
 
 def test_a_device_that_is_not_there(checkpoint, images):
