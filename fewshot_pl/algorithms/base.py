@@ -80,7 +80,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         """The network that a subclass may give in place of the one that ``backbone`` names, which None stands for.
 
         It makes features [n, D] of images [n, C, H, W]. It keeps the weights that it comes with, and its
-        ``nn.BatchNorm2d`` are replaced by those of the norm mode.
+        ``nn.BatchNorm2d`` are replaced by those of the norm mode. Arguments are in ``given_arguments`` already.
 
         Args:
             image_shape: (C, H, W).

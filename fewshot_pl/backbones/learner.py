@@ -23,7 +23,7 @@ class Learner(nn.Module):
     def __init__(self, backbone: nn.Module, image_shape: ImageShape, num_ways: int) -> None:
         super().__init__()
         for layer in backbone.modules():
-            if hasattr(layer, "fused_attn"):  # timm's attention, which vmap takes in parts
+            if hasattr(layer, "fused_attn"):  # timm's attention: torch has no second derivatives of the fused one
                 layer.fused_attn = False  # type: ignore[assignment]
         self.backbone = backbone
         self.vectorised = False  # whether the pass runs under vmap; set by vectorised_pass()

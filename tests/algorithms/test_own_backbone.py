@@ -80,6 +80,23 @@ def test_it_keeps_its_weights():
     assert torch.equal(own(MAML, lambda: network, num_ways=3).learner.backbone[0].weight, before)
 
 
+class Given(MAML):
+    """With a network that is an argument."""
+
+    def __init__(self, net, **settings):
+        super().__init__(**settings)
+
+    def own_backbone(self, image_shape):
+        return self.given_arguments["net"]
+
+
+def test_it_may_be_an_argument():
+    network = Convolution()
+    model = Given(network, image_shape=(1, 16, 16))
+    assert model.learner.backbone is network and "net" not in model.hparams
+    assert len(list(model.parameters())) == 6 and all(name.startswith("learner.") for name in model.state_dict())
+
+
 @pytest.mark.parametrize("make", [Convolution, Attention])
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_second_order_gradients_are_those_of_vmap(make, recomputes):
