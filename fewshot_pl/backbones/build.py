@@ -57,12 +57,12 @@ def num_features(backbone: nn.Module, image_shape: ImageShape) -> int:
     """The length D of the backbone's feature vectors for images of ``image_shape``.
 
     Raises:
-        InputError: the images are too small for the backbone.
+        InputError: the images are too small for the backbone, or what it makes of them is no vectors.
     """
     was_training = backbone.training
     try:
         with torch.no_grad():
-            size = backbone.eval()(torch.zeros(2, *image_shape)).shape[1]
+            features = backbone.eval()(torch.zeros(2, *image_shape))
     except (RuntimeError, AssertionError, IndexError) as error:  # whichever timm's networks raise
         cure = "use a larger --data.image_size or another --model.backbone"
         if image_shape[1:] == (1, 1):  # a point of regression
@@ -72,7 +72,10 @@ def num_features(backbone: nn.Module, image_shape: ImageShape) -> int:
         ) from error
     finally:
         backbone.train(was_training)
-    return int(size)
+    if features.ndim != 2:
+        shape = list(features.shape)
+        raise InputError(f"the backbone makes {shape} of 2 images, not [2, D]: let it end in nn.Flatten()")
+    return int(features.shape[1])
 
 
 def _conv4(image_shape: ImageShape, norm: Norm, **options: Any) -> nn.Module:

@@ -97,6 +97,12 @@ def test_it_may_be_an_argument():
     assert len(list(model.parameters())) == 6 and all(name.startswith("learner.") for name in model.state_dict())
 
 
+@pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
+def test_maps_are_no_features(algorithm):
+    with pytest.raises(InputError, match=r"the backbone makes \[2, 4, 14, 14\] of 2 images, .* nn\.Flatten"):
+        own(algorithm, lambda: nn.Conv2d(1, 4, 3))
+
+
 @pytest.mark.parametrize("make", [Convolution, Attention])
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_second_order_gradients_are_those_of_vmap(make, recomputes):
