@@ -29,8 +29,7 @@ import_torchvision()  # before anything imports pytorch_lightning or torchmetric
 def __getattr__(name: str) -> Any:
     """The algorithms, the benchmarks, and what else takes time to import, imported when first asked for."""
     if name == "__all__":
-        in_registries = (each for module in map(importlib.import_module, _REGISTRIES) for each in module.__all__)
-        return sorted({*_HERE, *_ELSEWHERE, *in_registries})
+        return _exported()
     for module in map(importlib.import_module, _REGISTRIES):
         if name in module.__all__:
             return getattr(module, name)
@@ -40,4 +39,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__getattr__("__all__")})
+    return sorted({*globals(), *_exported()})
+
+
+def _exported() -> list[str]:
+    in_registries = (name for module in map(importlib.import_module, _REGISTRIES) for name in module.__all__)
+    return sorted({*_HERE, *_ELSEWHERE, *in_registries})

@@ -33,7 +33,7 @@ def adapted_learner(
     """
     constant = first_order or not torch.is_grad_enabled()
     if recompute := recompute and torch.is_grad_enabled():
-        check_recomputable(learner)
+        check_recomputable(learner, "the backbone")
     plain = _takes_autograd(learner) and not recompute
     pass_of_now = partial(second_order_pass, learner) if plain and not constant else same_pass(learner)
 
@@ -49,11 +49,14 @@ def adapted_learner(
         )
 
 
-def check_recomputable(learner: Learner) -> None:
-    """Raise InputError where a learner's pass draws random numbers, and would draw others in the backward pass."""
+def check_recomputable(learner: Learner, backbone: str) -> None:
+    """Raise InputError where a learner's pass draws random numbers, and would draw others in the backward pass.
+
+    ``backbone`` is what the sentence calls it.
+    """
     if draws_random_numbers(learner):
         raise InputError(
-            "the backbone drops parts of itself at random and cannot be computed again: "
+            f"{backbone} drops parts of itself at random and cannot be computed again: "
             "leave out --model.recompute_inner_steps"
         )
 

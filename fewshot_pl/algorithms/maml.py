@@ -61,7 +61,7 @@ class MAML(GradientAlgorithm):
         self.recompute_inner_steps = recompute_inner_steps
         self.check_side_by_side()
         if recompute_inner_steps:
-            check_recomputable(self.learner)
+            check_recomputable(self.learner, self.hparams["backbone"])
 
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
         return self.adapted_from(dict(self.learner.named_parameters()), support_x, support_y, num_steps)

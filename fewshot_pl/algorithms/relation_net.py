@@ -53,7 +53,7 @@ class RelationNet(MetricAlgorithm):
         self.apply(initialise_relation)
 
     def _encoded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.norm_mode != "transductive":
+        if self.hparams["norm"] != "transductive":
             return super()._encoded(support_x, query_x)
         return self.encode(support_x), self.encode(query_x)
 

@@ -67,9 +67,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(
-            logger=False, ignore=self.preset
-        )  # those of the benchmark too: a checkpoint knows its data
+        self.save_hyperparameters(logger=False, ignore=self.preset)  # of the benchmark too: a checkpoint knows its data
         check_types(type(self), self.given_arguments, "--data")
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}

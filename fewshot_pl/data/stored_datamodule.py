@@ -22,7 +22,10 @@ from fewshot_pl.data.pixels import images_at
 from fewshot_pl.errors import InputError
 
 _NEEDED: dict[str, tuple[Split, ...]] = {  # of the splits, in a stage of a Trainer's
-    **{"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)},
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
 }
 _DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
 

@@ -239,7 +239,7 @@ def test_steps_made_again_train_through_autocast(known_ways):
 
 
 def test_a_network_that_drops_parts_of_itself_cannot_be_computed_again():
-    with pytest.raises(InputError, match="the backbone drops parts of itself at random"):
+    with pytest.raises(InputError, match="resnet12 drops parts of itself at random"):
         MAML(image_shape=(3, 32, 32), backbone="resnet12", recompute_inner_steps=True)
 
 
