@@ -50,8 +50,8 @@ def result_of(
         "wall_time_s": round(wall_time, 1),
         "versions": versions(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {_name(trainer.strategy.root_device)}",
-        "model_parameters": _plain(model.hparams),
-        "data_parameters": _plain(data.hparams),
+        "model_parameters": dict(model.hparams),
+        "data_parameters": dict(data.hparams),
     }
 
 
@@ -123,10 +123,3 @@ def result_cells(result: dict[str, Any]) -> dict[str, str]:
 
 def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _plain(parameters: Any) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, int | float | str | bool | None) else list(value)
-        for name, value in parameters.items()
-    }

@@ -21,6 +21,9 @@ from fewshot_pl import algorithms, benchmarks
 
 
 class ProtoNet(algorithms.ProtoNet):
+    def __init__(self, scales: dict[str, float] | None = None, **kwargs):
+        super().__init__(**kwargs)
+
     def query_logits(self, support_x, support_y, query_x, num_ways):
         return 0 * super().query_logits(support_x, support_y, query_x, num_ways)
 
@@ -61,7 +64,7 @@ def flags(folder, model, data, *more):
 @pytest.fixture(scope="module")
 def run(folder):
     """The run of an algorithm and a benchmark of a user's own."""
-    assert train(flags(folder, "outside.ProtoNet", "outside.ImageFolder")) == 0
+    assert train(flags(folder, "outside.ProtoNet", "outside.ImageFolder", "--model.scales={near: 0.5}")) == 0
     return folder / "runs" / "ImageFolder" / "ProtoNet" / "0"
 
 
@@ -75,6 +78,7 @@ def results(run):
 
 def test_an_algorithm_of_ones_own_is_tested_and_calibrated(run):
     assert results(run)["accuracy"] == 0.5 and "unknown" in results(run)
+    assert results(run)["model_parameters"]["scales"] == {"near": 0.5}
     held = torch.load(best(run), weights_only=True)
     assert (held["algorithm"], held["data"]) == ("outside.ProtoNet", "outside.ImageFolder")
 

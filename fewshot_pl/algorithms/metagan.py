@@ -111,17 +111,17 @@ class MetaGAN(FewShotAlgorithm):
         self.betas = (beta1, beta2)
         self.max_gradient_norm = max_gradient_norm
         self.discriminator: Discriminator
+        own = self._named_backbone(image_shape)
         if classifier == "maml":
             self.num_ways = num_ways
-            own = self._named_backbone(image_shape)
             learner = build_learner(backbone, image_shape, norm, num_ways, backbone_weights, own)
             inner_loop = inner_lr, first_order, inner_loss_reduction
             self.discriminator = AdaptedLearner(learner, norm, self.weights, *inner_loop)
-        elif backbone == "conv4-maps":
+        elif backbone == "conv4-maps" and own is None:
             self.discriminator = RelationClassifier(image_shape, norm)
         else:
             raise InputError(
-                f"--model.classifier relation_net compares feature maps, not those of {backbone}: "
+                f"--model.classifier relation_net compares feature maps, not those of {self.hparams['backbone']}: "
                 "pass --model.backbone conv4-maps"
             )
         set_norm_eps(self.discriminator, norm_eps)

@@ -6,7 +6,7 @@ from episodes import flat_gradient, random_episode
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, ProtoNet, Reptile
+from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, ProtoNet, RelationNet, Reptile
 from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.errors import InputError
 
@@ -101,6 +101,13 @@ def test_it_may_be_an_argument():
 def test_maps_are_no_features(algorithm):
     with pytest.raises(InputError, match=r"the backbone makes \[2, 4, 14, 14\] of 2 images, .* nn\.Flatten"):
         own(algorithm, lambda: nn.Conv2d(1, 4, 3))
+
+
+def test_relation_networks_take_none():
+    with pytest.raises(InputError, match=r"compares feature maps, not those of Convolution: pass .* conv4-maps"):
+        own(MetaGAN, Convolution, classifier="relation_net", backbone="conv4-maps")
+    with pytest.raises(InputError, match="RelationNet compares feature maps, and Convolution has none"):
+        own(RelationNet, Convolution)
 
 
 @pytest.mark.parametrize("make", [Convolution, Attention])
