@@ -1,7 +1,7 @@
 """Gradient descent of a learner on a task, by the fastest way there is for the pass at hand."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from fewshot_pl.backbones.passes import same_pass, second_order_pass
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters, inner_gradients
 from fewshot_pl.functional.precision import without_autocast
+from fewshot_pl.functional.primitive_norms import PrimitiveNorms
 
 
 def adapted_learner(
@@ -38,7 +39,7 @@ def adapted_learner(
     pass_of_now = partial(second_order_pass, learner) if plain and not constant else same_pass(learner)
 
     def loss_in_pass(parameters: Parameters, *data: Tensor) -> Tensor:
-        with pass_of_now(), _attention_in_parts(learner, constant):
+        with pass_of_now(), _right_second_derivatives(learner, constant):
             return loss(parameters, *data)
 
     if num_steps and not learner.vectorised:
@@ -81,18 +82,23 @@ def learner_gradient(
     constant = first_order or not torch.is_grad_enabled()
     plain = _takes_autograd(learner)
     pass_of_now = second_order_pass(learner) if plain and not constant else nullcontext()
-    with without_autocast(point), pass_of_now, _attention_in_parts(learner, constant):
+    with without_autocast(point), pass_of_now, _right_second_derivatives(learner, constant):
         gradients, more = inner_gradients(loss_at, [point], constant=constant, plain=plain)
     return *gradients, *more
 
 
-def _attention_in_parts(learner: Learner, constant: bool) -> AbstractContextManager[None]:
-    """Within, attention is made of operations that have second derivatives, as the fused ones have not.
+@contextmanager
+def _right_second_derivatives(learner: Learner, constant: bool) -> Iterator[None]:
+    """Within, operations whose second derivatives torch lacks, or has wrong under vmap, are written out.
 
-    Nothing changes where gradients are constants, and in a backbone of ours, which has no attention.
+    They are fused attention and, under vmap, norms. Nothing changes where gradients are constants, and in a backbone
+    of ours, which has neither.
     """
-    is_ours = type(learner.backbone).__module__.startswith(backbones.__name__)
-    return nullcontext() if constant or is_ours else sdpa_kernel(SDPBackend.MATH)
+    if constant or type(learner.backbone).__module__.startswith(backbones.__name__):
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH), PrimitiveNorms() if learner.vectorised else nullcontext():
+        yield
 
 
 def _takes_autograd(learner: Learner) -> bool:

@@ -45,7 +45,8 @@ class RelationNet(MetricAlgorithm):
     ) -> None:
         super().__init__(backbone=backbone, norm=norm, lr_halve_every=lr_halve_every, **kwargs)
         if not isinstance(self.backbone, Conv4Maps):
-            raise InputError(f"RelationNet compares feature maps, and {self.hparams['backbone']} has none: use conv4-maps")
+            name = self.hparams["backbone"]
+            raise InputError(f"RelationNet compares feature maps, and {name} has none: use conv4-maps")
         self.map_shape: tuple[int, ...] = self.backbone.map_shape
         self.head = RelationHead(self.map_shape, norm)
         self.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

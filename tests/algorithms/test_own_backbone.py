@@ -42,6 +42,14 @@ class Attention(nn.Module):
         return nn.functional.scaled_dot_product_attention(queries, keys, values).mean((1, 2))
 
 
+class Normalised(nn.Sequential):
+    """Features [n, 8] of images [n, 1, 16, 16], with those norms of torch's whose statistics are of the input."""
+
+    def __init__(self):
+        maps = nn.Conv2d(1, 2, 3, stride=3), nn.InstanceNorm2d(2, affine=True), nn.Flatten(), nn.LayerNorm(50)
+        super().__init__(*maps, nn.Linear(50, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Tanh())
+
+
 def own(algorithm, make, **settings):
     """An algorithm with the network that ``make`` makes, of images [1, 16, 16] by default."""
 
@@ -110,7 +118,7 @@ def test_relation_networks_take_none():
         own(RelationNet, Convolution)
 
 
-@pytest.mark.parametrize("make", [Convolution, Attention])
+@pytest.mark.parametrize("make", [Convolution, Attention, Normalised])
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_second_order_gradients_are_those_of_vmap(make, recomputes):
     def gradient(task_parallel):

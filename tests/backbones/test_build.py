@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from episodes import random_episode
+from episodes import flat_gradient, random_episode, relative_error
 from quiet_trainer import quiet_trainer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -147,11 +147,17 @@ def test_drop_block_drops_as_much_in_half_precision():
     assert zeros.float().mean().item() == pytest.approx(0.001, rel=0.05)
 
 
-@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
-def test_maml_differentiates_twice_through_attention(task_parallel):
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto"])
+def test_maml_differentiates_twice_through_attention_and_layer_norm(name):
     shape = (1, 32, 32)
-    model = MAML(num_ways=3, image_shape=shape, backbone="timm/vit_tiny_patch16_224", task_parallel=task_parallel)
-    model.training_losses(random_episode(image_shape=shape, num_shots=1, num_queries=1))["loss"].backward()
+    episode = random_episode(image_shape=shape, num_shots=1, num_queries=1, dtype=torch.float64)
+
+    def gradient(task_parallel):
+        torch.manual_seed(0)
+        model = MAML(num_ways=3, image_shape=shape, backbone=f"timm/{name}", task_parallel=task_parallel).double()
+        return flat_gradient(model.training_losses(episode)["loss"], model)
+
+    assert relative_error(gradient("vmap"), gradient("loop")) < 1e-10
 
 
 # timm's weights --------------------------------------------------------------------------------------
