@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.backbones.learner import draws_random_numbers
-from fewshot_pl.backbones.normalization import running_statistics
+from fewshot_pl.backbones.normalization import counting_batch_norms, running_statistics
 from fewshot_pl.backbones.residual import DropBlock, drop_blocks
 from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
 from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.precision import loss_is_scaled
 from fewshot_pl.functional.sent import sent
@@ -38,7 +39,9 @@ class TaskMapping(LightningModule):
     @property
     def vectorises(self) -> bool:
         """Whether tasks are mapped by vmap."""
-        return self.task_parallel == "vmap" or (self.chooses and self.device.type == "cuda")
+        if self.task_parallel == "vmap":
+            return True
+        return self.chooses and self.device.type == "cuda" and not (self.training and counting_batch_norms(self))
 
     @property
     def chooses(self) -> bool:
@@ -138,6 +141,11 @@ class TaskMapping(LightningModule):
         return sent(noise, self.device)
 
     def setup(self, stage: str) -> None:
+        if stage == "fit" and self.task_parallel == "vmap" and counting_batch_norms(self):
+            raise InputError(
+                "torch's batch norm in a network of your own cannot keep running statistics under vmap: leave out "
+                "--model.task_parallel vmap, use nn.BatchNorm2d in own_backbone, or track_running_stats=False"
+            )
         if stage == "fit":
             self.training_seed, self._random_state = torch.initial_seed(), torch.get_rng_state()
             self._drop_blocks = drop_blocks(self)

@@ -183,6 +183,11 @@ def other_batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm
     return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
+def counting_batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Those of torch's batch norms inside ``module`` that update running statistics in training, as vmap cannot."""
+    return [layer for layer in other_batch_norms(module) if layer.track_running_stats]
+
+
 def episodic_norms(module: nn.Module, mode: str | None = None) -> list[EpisodicBatchNorm2d]:
     """The episodic batch norms inside ``module``, of one mode or of any."""
     norms = [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]

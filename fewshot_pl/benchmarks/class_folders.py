@@ -1,6 +1,7 @@
 """The folders of images, one per class, below a user's folder, and which split each belongs to."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int, cache_di
         raise InputError(
             f"there is no folder {root}: point --data.root at a folder with one folder of images per class"
         )
-    if len(split_ratio) != 3 or min(split_ratio) < 0 or sum(split_ratio) <= 0:
+    if len(split_ratio) != 3 or min(split_ratio) < 0 or not 0 < sum(split_ratio) < math.inf:
         raise InputError(f"split_ratio must be three shares for train, val and test, not {split_ratio}")
     given = {split: _given(root, split) for split in SPLITS}
     if not any(given.values()):

@@ -169,7 +169,7 @@ def _shares(weights: Sequence[float] | None, num_sources: int) -> NDArray[np.flo
     if num_sources == 0:
         raise InputError("there is no source: name benchmarks, as --data.sources '[CIFARFS, FC100]'")
     given = np.ones(num_sources) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(given) != num_sources or given.min() < 0 or given.sum() <= 0:
+    if len(given) != num_sources or given.min() < 0 or not 0 < given.sum() < np.inf:
         raise InputError(f"--data.weights takes a number, 0 or more, for each of {num_sources} sources, not {weights}")
     shares: NDArray[np.float64] = given / given.sum()
     return shares

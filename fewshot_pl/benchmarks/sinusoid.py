@@ -13,9 +13,11 @@ from fewshot_pl.data.datamodule import EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import EpisodeRange
 from fewshot_pl.data.episode_sampler import EpisodeSize
 from fewshot_pl.episode import Episode
+from fewshot_pl.errors import InputError
 
 _SPLIT_SEEDS = {"train": 0, "val": 1, "test": 2}
 _X_RANGE = (-5.0, 5.0)
+_LARGEST_AMPLITUDE = 5.0
 _LINE_RANGE = (-3.0, 3.0)  # of slope and intercept
 
 
@@ -61,7 +63,12 @@ class Sinusoid(EpisodicDataModule):
             **kwargs,
         )
         smallest = smallest_amplitude if smallest_amplitude is not None else (1.0 if lines else 0.1)
-        self.curves = Curves(lines, noise, (smallest, 5.0), (0.0, largest_phase))
+        if not 0 <= smallest <= _LARGEST_AMPLITUDE:
+            raise InputError(f"--data.smallest_amplitude must be between 0 and {_LARGEST_AMPLITUDE}, not {smallest}")
+        for name, value in (("noise", noise), ("largest_phase", largest_phase)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"--data.{name} must be at least 0, not {value}")
+        self.curves = Curves(lines, noise, (smallest, _LARGEST_AMPLITUDE), (0.0, largest_phase))
 
     def episode_dataset(self, split: Split) -> Dataset[Episode]:
         return _CurveDataset(self.curves, self.size(split), self.seed, split)

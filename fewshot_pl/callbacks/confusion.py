@@ -59,9 +59,10 @@ class ConfusionPicture(Observer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._confusion is None or not isinstance(batch, Episode) or not isinstance(outputs, Mapping):
+        if self._confusion is None or not isinstance(batch, Episode):
             return
-        self._confusion.update(outputs["logits"], batch.query_y, self._classes[batch_idx])
+        if isinstance(outputs, Mapping) and "logits" in outputs:  # a validation_step of a user's may give others
+            self._confusion.update(outputs["logits"], batch.query_y, self._classes[batch_idx])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._confusion is None:

@@ -1,8 +1,11 @@
 """Networks of a user's own in place of those that a name calls."""
 
+from functools import partial
+
 import pytest
 import torch
 from episodes import flat_gradient, random_episode
+from quiet_trainer import quiet_trainer
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -127,6 +130,25 @@ def test_second_order_gradients_are_those_of_vmap(make, recomputes):
         return flat_gradient(model.training_losses(random_episode(dtype=torch.float64))["loss"], model)
 
     torch.testing.assert_close(gradient("loop"), gradient("vmap"))
+
+
+def with_norm_of_features(**options):
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.BatchNorm1d(8, **options))
+
+
+def test_running_statistics_of_torchs_own_are_kept_without_vmap(monkeypatch):
+    monkeypatch.setattr(MAML, "device", torch.device("cuda"))
+    counting = own(MAML, with_norm_of_features, num_ways=3)
+    assert not counting.vectorises and counting.eval().vectorises
+    assert own(MAML, partial(with_norm_of_features, track_running_stats=False), num_ways=3).vectorises
+
+
+def test_running_statistics_of_torchs_own_under_vmap_are_refused():
+    for algorithm in (ProtoNet, MAML):
+        model = own(algorithm, with_norm_of_features, task_parallel="vmap")
+        model.trainer = quiet_trainer()
+        with pytest.raises(InputError, match="cannot keep running statistics under vmap: leave out"):
+            model.setup("fit")
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.3), StochasticDepth(0.3, "row")])

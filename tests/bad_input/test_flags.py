@@ -48,6 +48,7 @@ FLAGS = {
     "images too small for the network": Bad("train --data.image_size 3", "larger --data.image_size"),
     "two channels": Bad("train --data.channels 2", "--data.channels takes"),
     "no share for any split": Bad("train --data.split_ratio [0,0,0]", "split_ratio must be three shares"),
+    "a share that is no number": Bad("train --data.split_ratio [.nan,1,1]", "split_ratio must be three shares"),
     "two shares": Bad("train --data.split_ratio [1,2]", "--data.split_ratio takes"),
     "a share over 1": Bad("train --data.unlabelled_tasks 2", "a share, 0 to 1"),
     "an unknown backbone": Bad("train --model.backbone conv5", "no backbone is called 'conv5'"),

@@ -3,6 +3,7 @@
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -194,6 +195,8 @@ def test_pixels_lie_within_the_range_of_all_sources(made):
         ({"weights": [1.0]}, "for each of 2 sources"),
         ({"weights": [1.0, -1.0]}, "0 or more"),
         ({"weights": [0.0, 0.0]}, "0 or more"),
+        ({"weights": [math.nan, 1.0]}, "0 or more"),
+        ({"weights": [math.inf, 1.0]}, "0 or more"),
         ({"sampling": "variable", "tasks_per_batch": 2, "stage": "fit"}, "accumulate_grad_batches 2"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fewshot_pl.benchmarks import Sinusoid
+from fewshot_pl.errors import InputError
 
 
 def episodes(data, split="train", epoch=0):
@@ -77,3 +78,12 @@ def test_training_may_have_other_numbers_of_points():
     data = Sinusoid(num_shots=5, train_num_shots=10, batches_per_epoch=1)
     assert episodes(data).support_y.shape == (25, 10, 1)
     assert episodes(data, "test").support_x.shape == (1000, 5, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("noise", -0.1), ("noise", math.nan), ("smallest_amplitude", 9.0), ("largest_phase", math.inf)],
+)
+def test_distributions_that_cannot_be_are_refused(name, value):
+    with pytest.raises(InputError, match=f"--data.{name} must be"):
+        Sinusoid(**{name: value})

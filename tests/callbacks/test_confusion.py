@@ -58,6 +58,15 @@ def test_counts_are_those_of_scikit_learn_by_class_name(algorithm, patterns, tra
         assert set(shown) == wrong
 
 
+def test_nothing_where_a_validation_step_of_ones_own_gives_no_logits(patterns, trainer, events):
+    class Own(ProtoNet):
+        def validation_step(self, batch, batch_idx):
+            return {"loss": super().validation_step(batch, batch_idx)["loss"]}
+
+    trainer(ConfusionPicture()).fit(Own(image_shape=(1, 16, 16)), datamodule=patterns())
+    assert TAG not in events().Tags()["images"]
+
+
 def test_the_most_confused_pairs_come_first_and_side_by_side():
     answered = np.diag([9] * 6)
     answered[0, 4], answered[4, 0], answered[2, 1], answered[1, 5] = 3, 4, 5, 1
