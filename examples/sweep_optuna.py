@@ -1,10 +1,10 @@
-"""A search for hyper-parameters by Optuna: every trial is a run of train.py, and any number of workers share one study.
+"""Search hyper-parameters with Optuna: each trial is a run of train.py, and any number of workers share one study.
 
     pip install optuna
     python examples/sweep_optuna.py --study runs/sweep.db --trials 10 --model MAML --data CIFARFS --trainer.max_epochs 5
 
-Start the same command once for each device (``CUDA_VISIBLE_DEVICES=1 python ...``): the workers learn from each other's
-trials through the file. All flags but the first two are train.py's. What is searched stands in ``suggested``.
+Start the same command once per device (``CUDA_VISIBLE_DEVICES=1 python ...``): the workers learn from each other's
+trials through the file. All flags except the first two are train.py's. Edit ``suggested`` to change what is searched.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def suggested(trial: optuna.Trial) -> dict[str, object]:
 
 
 def best_checkpoint(flags: Sequence[str]) -> BestCheckpoint:
-    """What chooses the best checkpoint of a training with these flags, by which figure, and its better end."""
+    """What chooses the best checkpoint of a training with these flags: its figure, and which end of it is better."""
     trial = TrainCLI([*flags, "--trainer.fast_dev_run", "true"])  # makes everything, and writes nothing
     return trial.config_init.checkpoint
 
