@@ -30,7 +30,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
-        learning_rate: of Adam, which trains all learned parameters.
+        learning_rate: learning rate of Adam, which trains all learned parameters.
         lr_halve_every: training steps per halving of the learning rate; 0 keeps it constant.
         task_parallel: map over tasks by a ``loop``, a loop on several ``threads``, ``vmap``, ``side_by_side`` (only in
             training steps of MAML and Reptile: as groups of channels of one network), or ``auto``. ``auto`` uses vmap

@@ -37,10 +37,10 @@ class MAML(GradientAlgorithm):
     pass side by side too.
 
     Args:
-        inner_lr: alpha.
+        inner_lr: alpha, the learning rate of the inner loop.
         first_order: treat inner gradients as constants (first-order MAML, section 5.2).
         inner_loss_reduction: the inner loss is the cross-entropy summed over the support and divided by the shots
-            (``sum_over_shots``, as in the paper's code; ``inner_lr`` = 0.4 is for this one) or its ``mean``, N times
+            (``sum_over_shots``, as in the paper's code; ``inner_lr`` = 0.4 assumes this) or its ``mean``, N times
             smaller. In regression both are the mean squared error.
         recompute_inner_steps: recompute each inner step in the backward pass instead of keeping its intermediate
             results; memory no longer grows by a network's activations with each step, but steps take longer.

@@ -58,7 +58,7 @@ class MetaGAN(FewShotAlgorithm):
         image_shape: (C, H, W) of the images.
         pixel_range: lowest and highest value of the images, per channel or for all channels.
         classifier: D, ``maml`` or ``relation_net``.
-        backbone: of D, see ``build_backbone``; for ``relation_net`` it must be ``conv4-maps``.
+        backbone: name of D's backbone, see ``build_backbone``; for ``relation_net`` it must be ``conv4-maps``.
         backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
         norm: where D's batch norm takes its statistics from; E and G have none.
         norm_eps: added to the variance by D's batch norm; default as in the backbone, mostly 1e-5; 1e-3 in MAML's code.
@@ -70,10 +70,10 @@ class MetaGAN(FewShotAlgorithm):
         first_order: treat inner gradients as constants.
         inner_loss_reduction: L_D in the inner loop is the ``mean`` over images, or N times that
             (``sum_over_shots``, see MAML).
-        learning_rate: of D.
-        generator_learning_rate: of G and E.
-        beta1: Adam's, for both players.
-        beta2: Adam's, for both players.
+        learning_rate: learning rate of D.
+        generator_learning_rate: learning rate of G and E.
+        beta1: beta1 of Adam, for both players.
+        beta2: beta2 of Adam, for both players.
         generator_width: channels of E's first two and G's last hidden layer; the others have two or four times as many.
         max_gradient_norm: scale D's gradient (with ``relation_net``, f's and the head's each) down to this norm in
             training, before ``--trainer.gradient_clip_val`` applies; 0 turns this off. Relation Networks' code has 0.5.

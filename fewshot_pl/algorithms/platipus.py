@@ -39,7 +39,7 @@ class PLATIPUS(MAML):
     log-variances are kept within -10 to 2.
 
     Args:
-        kl_weight: of the divergence; the paper takes 0.1 for its toy problems, 0.05 to 0.15 for CelebA.
+        kl_weight: weight of the divergence; the paper takes 0.1 for its toy problems, 0.05 to 0.15 for CelebA.
         num_samples: number of thetas per evaluated task.
         num_training_samples: number of thetas per training task.
         gamma: learn one step size ``per_parameter``, as in the paper, or one ``scalar`` for all.
