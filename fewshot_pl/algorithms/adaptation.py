@@ -87,9 +87,9 @@ def learner_gradient(
 
 
 def _attention_in_parts(learner: Learner, constant: bool) -> AbstractContextManager[None]:
-    """A context in which attention is made of operations with second derivatives, which the fused ones lack.
+    """Within, attention is made of operations that have second derivatives, as the fused ones have not.
 
-    It changes nothing if gradients are constants, or if the backbone is one of ours, as those have no attention.
+    Nothing changes where gradients are constants, and in a backbone of ours, which has no attention.
     """
     is_ours = type(learner.backbone).__module__.startswith(backbones.__name__)
     return nullcontext() if constant or is_ours else sdpa_kernel(SDPBackend.MATH)
