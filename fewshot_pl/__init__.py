@@ -27,7 +27,7 @@ import_torchvision()  # before anything imports pytorch_lightning or torchmetric
 
 
 def __getattr__(name: str) -> Any:
-    """The algorithms, the benchmarks, and what else takes time to import, imported when first asked for."""
+    """An algorithm, a benchmark, or another name that takes time to import, imported on first access."""
     if name == "__all__":
         return _exported()
     for module in map(importlib.import_module, _REGISTRIES):

@@ -1,4 +1,4 @@
-"""What arguments must be, of which types and at least how large, also where a program passes them."""
+"""Checks of the types and lower bounds of arguments, also of those that a program passes."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from fewshot_pl.errors import InputError
 
-_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # which values are of a type, and what flags call it
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # the values that a type accepts, and its name in messages
     bool: ((bool,), "bool"),
     int: ((Integral,), "a whole number"),
     float: ((Real,), "a number"),
@@ -19,12 +19,12 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {  # which values are of a typ
 
 
 def check_types(owner: type, given: Mapping[str, Any], flag: str) -> None:
-    """Raise InputError, in the words that flags are refused in, if an argument is not of the type that it takes.
+    """Raise InputError, worded like the errors of flags, if an argument does not have its declared type.
 
     Args:
-        owner: whose initialisers state the types; those of collections are not looked into.
+        owner: the class whose initialisers declare the types; collections are not checked.
         given: the arguments by name.
-        flag: what their flags begin with: ``--model`` or ``--data``.
+        flag: the prefix of their flags: ``--model`` or ``--data``.
     """
     for name, annotation in _annotations(owner):
         choices = list(_choices(annotation))
@@ -37,8 +37,8 @@ def check_at_least(owner: str, least: int, **counts: int) -> None:
     """Raise InputError if one of these arguments is below ``least``.
 
     Args:
-        owner: what stands before an argument's name in the sentence, as ``--data.``.
-        least: of each.
+        owner: the prefix of an argument's name in the message, such as ``--data.``.
+        least: the lower bound of each.
         counts: the arguments by name.
     """
     for name, count in counts.items():
@@ -47,7 +47,7 @@ def check_at_least(owner: str, least: int, **counts: int) -> None:
 
 
 def _annotations(owner: type) -> Iterator[tuple[str, Any]]:
-    """Each argument of a class and of its bases, with its type where it states one."""
+    """The arguments of a class and of its bases that declare a type, each with that type."""
     for base in owner.__mro__:
         if init := vars(base).get("__init__"):
             for name, parameter in inspect.signature(init).parameters.items():

@@ -1,6 +1,6 @@
-"""The one data type that every part of fewshot_pl speaks.
+"""The one data type that all parts of fewshot_pl exchange.
 
-The letters of every shape comment:
+The letters in shape comments:
     T tasks, N ways (classes of a task), K shots (support images per class), Q queries per class,
     U unlabelled images, C channels, H height, W width, D features.
 """
@@ -19,24 +19,24 @@ UNKNOWN = -100  # the label of an image whose class is not known
 class Episode(NamedTuple):
     """T few-shot tasks; a single task is an Episode without the leading T.
 
-    Shots and queries may differ between classes (then N*K reads "all support images"), of which each has at least one
-    shot; the number of classes is the same for the T tasks of one Episode.
+    The numbers of shots and queries may differ between classes; N*K then means "all support images". Each class has at
+    least one shot, and all T tasks of an Episode have the same number of classes.
 
-    In regression a point x is an image [1, 1, 1], a target is [D] real numbers, and a task counts as one class.
-    A task without any label, which semi-supervised training may hold, has support_y and query_y -100 throughout.
-    Where an image's features depend on no other image, an evaluation may hold features, [T, N*K, D] and [T, N*Q, D],
-    in place of images.
+    In regression an input x is an image [1, 1, 1], its target is [D] real numbers, and a task counts as one class.
+    Semi-supervised training may contain tasks without any label: their support_y and query_y are -100 throughout.
+    If the features of an image depend on no other image, an evaluation may hold features, [T, N*K, D] and
+    [T, N*Q, D], in place of images.
     """
 
     support_x: Tensor  # [T, N*K, C, H, W] float, normalised
-    support_y: Tensor  # [T, N*K] class of each image within its task, 0..N-1; of regression [T, N*K, D] float
+    support_y: Tensor  # [T, N*K] class of each image within its task, 0..N-1; in regression [T, N*K, D] float
     query_x: Tensor  # [T, N*Q, C, H, W] float, normalised
-    query_y: Tensor  # [T, N*Q] class within the task, -100 where unknown; of regression [T, N*Q, D] float
-    support_u: Tensor | None = None  # [T, U, C, H, W] images of the same classes that come without labels,
-    query_u: Tensor | None = None  # [T, U, C, H, W] to adapt with and to measure with
-    # N, where it is known (to read labels makes a GPU wait), and queries of labelled tasks all have labels
+    query_y: Tensor  # [T, N*Q] class within the task, -100 where unknown; in regression [T, N*Q, D] float
+    support_u: Tensor | None = None  # [T, U, C, H, W] unlabelled images of the same classes, to adapt to
+    query_u: Tensor | None = None  # [T, U, C, H, W] others, used beside the queries for the loss
+    # N if known (reading labels makes a GPU wait); then all queries of labelled tasks have labels
     known_ways: int | None = None
-    labelled_tasks: tuple[bool, ...] | None = None  # [T] which have labels, where N is known; None: all
+    labelled_tasks: tuple[bool, ...] | None = None  # [T] which tasks have labels, if N is known; None: all
 
     @property
     def num_tasks(self) -> int:
@@ -49,19 +49,19 @@ class Episode(NamedTuple):
 
     @property
     def num_ways(self) -> int:
-        """Number of classes per task, known or counted from the support labels; of regression D, a target's numbers."""
+        """The number of classes per task, known or counted from the support labels; in regression the target size D."""
         if self.is_regression:
             return self.support_y.shape[-1]
         return int(self.support_y.max()) + 1 if self.known_ways is None else self.known_ways
 
     @property
     def holds_features(self) -> bool:
-        """Whether x are features in place of images."""
+        """Whether support_x and query_x are features instead of images."""
         return self.support_x.ndim == 3
 
     @property
     def is_labelled(self) -> tuple[bool, ...]:
-        """Whether any support image of a task has a label, [T]."""
+        """Whether each task has a labelled support image, [T]."""
         if self.labelled_tasks is not None:
             return self.labelled_tasks
         if self.is_regression or self.known_ways is not None:
@@ -69,7 +69,7 @@ class Episode(NamedTuple):
         return tuple((self.support_y != UNKNOWN).any(1).tolist())
 
     def tasks(self, which: slice | Sequence[int]) -> "Episode":
-        """The Episode of some of the tasks, in the order in which they are named."""
+        """The Episode of the tasks ``which``, in that order."""
         numbers = range(self.num_tasks)[which] if isinstance(which, slice) else which
         given = {name: rows(field, which) for name, field in self._asdict().items() if isinstance(field, Tensor)}
         labelled = None if self.labelled_tasks is None else tuple(self.labelled_tasks[task] for task in numbers)
@@ -77,7 +77,7 @@ class Episode(NamedTuple):
 
 
 def check_episode(batch: object) -> None:
-    """Raise InputError where a batch is no Episode, as one of a loader without the data module that completes it."""
+    """Raise InputError if a batch is not an Episode, as when a loader is used without its data module."""
     if not isinstance(batch, Episode):
         raise InputError(
             f"{type(batch).__name__} is no Episode: hand over the data module in place of its loader, as in "
@@ -86,7 +86,7 @@ def check_episode(batch: object) -> None:
 
 
 def check_support(episode: Episode) -> None:
-    """Raise InputError where a task has no support image of some class; of a known number of ways nothing is read."""
+    """Raise InputError if a class of a task has no support image, unless the number of ways is known."""
     if episode.known_ways is not None or episode.is_regression:
         return
     labels, classes = episode.support_y, torch.arange(episode.num_ways, device=episode.support_y.device)
@@ -100,6 +100,6 @@ def check_support(episode: Episode) -> None:
 
 
 def rows(field: Tensor, which: slice | Sequence[int]) -> Tensor:
-    """Some of the rows of a field [T, ...], in the order in which they are named."""
-    # A list as an index would be sent to the device, which makes a GPU wait.
+    """The rows ``which`` of a field [T, ...], in that order."""
+    # Indexing with a list would copy it to the device, which makes a GPU wait.
     return field[which] if isinstance(which, slice) else torch.stack([field[task] for task in which])

@@ -1,4 +1,4 @@
-"""The exceptions that a command answers with one sentence."""
+"""Exceptions that a command reports in one sentence."""
 
 
 class InputError(ValueError):
@@ -6,13 +6,13 @@ class InputError(ValueError):
 
 
 class Stopped(BaseException):
-    """A signal has ended a command, which says so in one sentence, and how to go on.
+    """A signal has ended a command, which says in one sentence that it did and how to continue.
 
-    No Exception: nothing that goes on after mistakes should go on after this.
+    Not an Exception, so code that recovers from errors does not catch it.
 
     Args:
-        sentence: to print.
-        number: of the signal.
+        sentence: the message to print.
+        number: the number of the signal.
     """
 
     def __init__(self, sentence: str, number: int) -> None:
@@ -21,5 +21,5 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number, as shells have it."""
+        """128 plus the signal's number, as in shells."""
         return 128 + self.number

@@ -1,4 +1,4 @@
-"""PlainArguments: hyper-parameters that a checkpoint can hold, of the arguments of a class and of its subclasses."""
+"""PlainArguments: hyper-parameters from those arguments of a class and its subclasses that a checkpoint can hold."""
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -11,9 +11,9 @@ _PLAIN = type(None), bool, int, float, str
 
 
 class PlainArguments(HyperparametersMixin):
-    """Saves as hyper-parameters the arguments that a checkpoint can hold, and leaves out the others.
+    """Saves the arguments that a checkpoint can hold as hyper-parameters, and leaves out the others.
 
-    It holds plain values, no networks and arrays, say. Numbers of numpy are saved as Python's, paths as text.
+    A checkpoint holds plain values, but no networks or arrays. NumPy numbers are saved as Python's, paths as strings.
 
     Attributes:
         given_arguments: all arguments by name, as they were given.
@@ -21,7 +21,7 @@ class PlainArguments(HyperparametersMixin):
 
     given_arguments: dict[str, Any]
 
-    # Lightning's one place through which all of them pass, before it copies them: arrays may fill half the memory.
+    # Lightning passes all arguments through this method before it copies them: arrays may fill half the memory.
     def _set_hparams(self, hp: Any) -> None:
         given = self._to_hparams_dict(hp)
         self.given_arguments = {**getattr(self, "given_arguments", {}), **given}
@@ -29,10 +29,10 @@ class PlainArguments(HyperparametersMixin):
 
 
 def plain(value: Any) -> Any:
-    """The same in None, booleans, numbers, text, and lists, tuples and dicts of these.
+    """The value as None, a boolean, a number or a string, or as a list, tuple or dict of these.
 
     Raises:
-        TypeError: it is, or holds, something else.
+        TypeError: the value is or contains something else.
     """
     if isinstance(value, np.generic):
         value = value.item()

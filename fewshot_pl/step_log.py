@@ -1,4 +1,4 @@
-"""StepLog: at which training steps figures are logged."""
+"""StepLog: the training steps at which figures are logged."""
 
 import time
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class StepLog:
-    """Logs the figures of training steps where somebody sees them.
+    """Logs the figures of those training steps at which they are seen.
 
-    To log a figure takes Lightning as long as a small network takes for its forward pass, and of all that is logged
-    between two lines of a logger the last is kept. So figures are logged where a line is written, at the last step of
-    an epoch and of the training, twice a second for whoever looks, and at every step where something monitors them.
-    What is monitored is the mean over all processes, as they would otherwise go on in different ways; all else is of
-    each process, which then has to wait for no other.
+    Logging one figure takes Lightning as long as the forward pass of a small network, and of all that is logged between
+    two lines of a logger only the last is kept. So figures are logged when a line is written, at the last step of an
+    epoch and of the training, twice a second for the display, and at every step if something monitors them.
+    Monitored figures are means over all processes, which would otherwise take different decisions. All others are those
+    of each process, so no process waits for another.
     """
 
     def __init__(self) -> None:
         self._next_look = 0.0
-        self._newest: dict[str, Tensor] = {}  # not every step finds every figure
+        self._newest: dict[str, Tensor] = {}  # not every step computes every figure
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
         """Whether to log the figures of a step, counted from 1."""
@@ -36,7 +36,7 @@ class StepLog:
         return True
 
     def log(self, module: LightningModule, losses: Mapping[str, Tensor], num_tasks: int) -> None:
-        """Log what a training step found on so many tasks, if it is due; to be called within the step."""
+        """Log the losses of a training step on ``num_tasks`` tasks, if it is due; to be called within the step."""
         found = {f"train/{name}": value.detach() for name, value in losses.items()}
         if module._trainer is not None and module.trainer.world_size > 1:
             found |= _means_over_processes(found, _monitored(module.trainer), module)
@@ -45,7 +45,7 @@ class StepLog:
             self._log(module, num_tasks)
 
     def log_last(self, module: LightningModule, num_tasks: int) -> None:
-        """Log it behind the step where a training is to stop: Lightning writes a line then."""
+        """Log the newest figures after the step at which training stops: Lightning writes a line then."""
         if module.trainer.should_stop:
             self._log(module, num_tasks)
 
@@ -55,17 +55,17 @@ class StepLog:
 
 
 def _monitored(trainer: Trainer) -> list[str]:
-    """The figures of training that a callback, as early stopping, or a schedule of the learning rate looks at."""
+    """The training figures that a callback, such as early stopping, or a learning-rate schedule monitors."""
     watching = (*trainer.callbacks, *trainer.lr_scheduler_configs)  # type: ignore[attr-defined]
     names = {str(getattr(part, "monitor", None)) for part in watching}
     return sorted(name for name in names if name.startswith("train/"))
 
 
 def _means_over_processes(found: Mapping[str, Tensor], names: list[str], module: LightningModule) -> dict[str, Tensor]:
-    """The means of figures over those processes whose step found them; to be called by all, for the same names."""
+    """The means of figures over the processes whose step computed them; all must call it, with the same names."""
     if not names:
         return {}
-    mine = torch.zeros(len(names), 2, dtype=torch.float64, device=module.device)  # sums, and of how many
+    mine = torch.zeros(len(names), 2, dtype=torch.float64, device=module.device)  # value and count
     for row, name in zip(mine, names, strict=True):
         if name in found:
             row[0], row[1] = found[name], 1

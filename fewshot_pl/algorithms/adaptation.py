@@ -1,4 +1,4 @@
-"""Gradient descent of a learner on a task, by the fastest way there is for the pass at hand."""
+"""Gradient descent of a learner on a task, by the fastest way that the pass allows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,9 +28,9 @@ def adapted_learner(
     data: tuple[Tensor, ...] = (),
     recompute: bool = False,
 ) -> Parameters:
-    """What becomes of a learner's parameters in so many steps of descent on ``loss(parameters, *data)``.
+    """A learner's parameters after ``num_steps`` steps of descent on ``loss(parameters, *data)``, in float32 at least.
 
-    See ``adapted_parameters``. In float32 at least: half precision spoils second derivatives.
+    See ``adapted_parameters``. Half precision would spoil second derivatives.
     """
     constant = first_order or not torch.is_grad_enabled()
     if recompute := recompute and torch.is_grad_enabled():
@@ -51,9 +51,9 @@ def adapted_learner(
 
 
 def check_recomputable(learner: Learner, backbone: str) -> None:
-    """Raise InputError where a learner's pass draws random numbers, and would draw others in the backward pass.
+    """Raise InputError if a learner's pass draws random numbers, as it would draw others in the backward pass.
 
-    ``backbone`` is what the sentence calls it.
+    ``backbone`` is its name in the message.
     """
     if draws_random_numbers(learner):
         raise InputError(
@@ -65,15 +65,15 @@ def check_recomputable(learner: Learner, backbone: str) -> None:
 def learner_gradient(
     learner: Learner, loss: Callable[[Parameters], tuple[Tensor, ...]], point: Tensor, first_order: bool = True
 ) -> tuple[Tensor, ...]:
-    """The gradient [P] of a learner's loss at a point [P], and as constants what else ``loss`` gives.
+    """The gradient [P] of a learner's loss at a point [P], and the other outputs of ``loss`` as constants.
 
-    In float32 at least: half precision spoils small gradients.
+    In float32 at least, as half precision would spoil small gradients.
 
     Args:
-        learner: whose parameters a point stands for.
-        loss: of the parameters by name, to a scalar and any other tensors.
-        point: where.
-        first_order: the gradient is a constant.
+        learner: the network whose parameters make up a point.
+        loss: a function from the parameters by name to a scalar and any other tensors.
+        point: the parameters at which to take the gradient.
+        first_order: return the gradient as a constant.
     """
 
     def loss_at(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -102,5 +102,5 @@ def _right_second_derivatives(learner: Learner, constant: bool) -> Iterator[None
 
 
 def _takes_autograd(learner: Learner) -> bool:
-    # torch.func works everywhere, autograd itself costs less: a layer of dispatch, and most of batch norm's gradient.
+    # torch.func works everywhere; autograd itself saves a layer of dispatch and most of batch norm's gradient.
     return not (torch.compiler.is_compiling() or learner.vectorised or torch.is_inference_mode_enabled())

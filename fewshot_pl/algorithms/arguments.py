@@ -1,4 +1,4 @@
-"""What the arguments of every algorithm must be."""
+"""Checks of the arguments of all algorithms."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _FROM_ZERO = (
     *("num_inner_steps", "num_inner_steps_test", "inner_lr", "learning_rate", "generator_learning_rate"),
     *("lr_halve_every", "max_gradient_norm", "kl_weight", "real_weight", "fake_weight"),
 )
-_RANGES: dict[str, tuple[float, float]] = {  # of the arguments that an algorithm has among these
+_RANGES: dict[str, tuple[float, float]] = {  # inclusive; an algorithm has only some of these arguments
     **dict.fromkeys(_COUNTS, (1, math.inf)),
     **dict.fromkeys(_FROM_ZERO, (0, math.inf)),
     "norm_momentum": (0, 1),
@@ -32,12 +32,12 @@ def check_precision(algorithm: str, precision: str) -> None:
 
 
 def check_arguments(algorithm: type, given: Mapping[str, Any], carries_statistics: bool) -> None:
-    """Raise InputError if an argument of an algorithm is of another type than it takes, or out of its range.
+    """Raise InputError if an argument of an algorithm has the wrong type or is out of its range.
 
     Args:
         algorithm: its class.
         given: the arguments by name.
-        carries_statistics: whether norm ``episode`` is possible.
+        carries_statistics: whether the algorithm supports norm ``episode``.
     """
     check_types(algorithm, given, "--model")
     if given.get("norm") == "episode" and not carries_statistics:

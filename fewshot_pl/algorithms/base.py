@@ -1,4 +1,4 @@
-"""FewShotAlgorithm: what every algorithm shares; an algorithm itself is written for one task."""
+"""FewShotAlgorithm: what all algorithms share; each algorithm itself is written for one task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -30,22 +30,22 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
-        learning_rate: of Adam, which trains all learned parameters.
-        lr_halve_every: halve the learning rate every so many training steps; 0 keeps it.
-        task_parallel: map over tasks by a ``loop``, by a loop on several ``threads``, by ``vmap``, ``side_by_side``
-            (MAML's and Reptile's alone: groups of the channels of one network, in a training step), or ``auto``: by
-            vmap of most features and on CUDA, but for a training task by itself; on threads in evaluations of images
-            of more than one pixel; and else by a loop, but for what an algorithm takes of several tasks side by side.
-        task_chunk: how many tasks vmap, threads or steps side by side take at once, to bound memory; default all, and
-            of the others up to 8, as torch has threads or the caches hold maps.
-        compile: let torch.compile make one program of what training does with a task; this takes a minute or more at
-            first, and where it cannot be done training goes on without, with a warning.
+        learning_rate: learning rate of Adam, which trains all learned parameters.
+        lr_halve_every: training steps per halving of the learning rate; 0 keeps it constant.
+        task_parallel: map over tasks by a ``loop``, a loop on several ``threads``, ``vmap``, ``side_by_side`` (only in
+            training steps of MAML and Reptile: as groups of channels of one network), or ``auto``. ``auto`` uses vmap
+            for most features and on CUDA, except for a single training task; threads to evaluate images of more than
+            one pixel; and otherwise a loop. MAML and Reptile may instead adapt several tasks side by side.
+        task_chunk: number of tasks taken at once, to bound memory. Default: all by vmap and ``side_by_side``; at most 8
+            on threads (as many as torch has), and side by side by ``auto`` on a CPU (as many as the caches hold).
+        compile: compile what training does with a task by torch.compile, which takes a minute or more at first; if it
+            fails, training goes on without it and warns.
     """
 
-    num_ways: int | None = None  # set by algorithms whose head has so many outputs and no other number
-    max_gradient_norm = 0.0  # set by algorithms whose paper clips, before what --trainer.gradient_clip_val does
+    num_ways: int | None = None  # set by algorithms whose head has a fixed number of outputs
+    max_gradient_norm = 0.0  # set by algorithms whose paper clips; applied before --trainer.gradient_clip_val
     regresses = False  # whether targets may be real numbers
-    carries_statistics = False  # whether norm episode is possible: the algorithm has to hold a task's statistics
+    carries_statistics = False  # whether norm episode is supported: the algorithm must hold a task's statistics
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         compile: bool = False,
     ) -> None:
         super().__init__(task_parallel, task_chunk, compile)
-        self.save_hyperparameters()  # those of the subclass too, so a checkpoint is self-contained
+        self.save_hyperparameters()  # the subclass's too, so a checkpoint is self-contained
         check_arguments(type(self), self.given_arguments, self.carries_statistics)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
@@ -67,20 +67,20 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
 
     @abstractmethod
     def query_logits(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        """The logits [N*Q, N] of one task's queries; of regression the predictions [N*Q, D].
+        """The logits [N*Q, N] of one task's queries; in regression the predictions [N*Q, D].
 
         Args:
             support_x: [N*K, C, H, W].
-            support_y: [N*K], 0..N-1; of regression [N*K, D].
+            support_y: [N*K], 0..N-1; in regression [N*K, D].
             query_x: [N*Q, C, H, W].
-            num_ways: N; of regression D.
+            num_ways: N; in regression D.
         """
 
     def own_backbone(self, image_shape: ImageShape) -> nn.Module | None:
-        """The network that a subclass may give in place of the one that ``backbone`` names, which None stands for.
+        """The network that a subclass provides instead of the one that ``backbone`` names; None keeps the latter.
 
-        It makes features [n, D] of images [n, C, H, W]. It keeps the weights that it comes with, and its
-        ``nn.BatchNorm2d`` are replaced by those of the norm mode. Arguments are in ``given_arguments`` already.
+        It maps images [n, C, H, W] to features [n, D]. It keeps its initial weights, and its ``nn.BatchNorm2d``
+        layers are replaced by those of the norm mode. ``given_arguments`` already holds the arguments.
 
         Args:
             image_shape: (C, H, W).
@@ -88,33 +88,33 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         return None
 
     def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
-        """What one task's support makes of the model: a function of queries [n, C, H, W] to their logits [n, N].
+        """A function from queries [n, C, H, W] to their logits [n, N], for one task's support.
 
-        It may be called again and again; what the support takes is done once. Whether each class has an image of the
-        support nothing checks.
+        It may be called repeatedly; subclasses process the support only once where they can. That each class has a
+        support image is not checked.
         """
         return lambda query_x: self.query_logits(support_x, support_y, query_x, num_ways)
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
-        """Scalars to log, ``loss`` among them: the one that is minimised."""
+        """The scalars to log, by name; ``loss`` is the one that is minimised."""
         loss, outputs = self._losses_in_parts(batch) if self.takes_parts(batch) else self._losses_at_once(batch)
         return {"loss": loss, **training_accuracy(outputs, batch.query_y)}
 
     def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
         """The mean loss of logits [T, N*Q, N] for labels [T, N*Q], in training and evaluation; -100 is left out.
 
-        Of regression, the mean squared error of predictions [T, N*Q, D] for targets [T, N*Q, D].
+        In regression, the mean squared error of predictions [T, N*Q, D] for targets [T, N*Q, D].
         """
         return prediction_loss(logits, query_y)
 
     def class_log_probabilities(self, logits: Tensor) -> Tensor:
-        """The logarithms of the classes' probabilities [..., N] that logits [..., N] stand for."""
+        """The log-probabilities [..., N] of the classes, from logits [..., N]."""
         return F.log_softmax(at_least_float32(logits), -1)
 
     def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
-        """What one task's adaptation goes through: the query outputs [S+1, N*Q, N] before and after each of S steps.
+        """The query outputs [S+1, N*Q, N] of one task before its adaptation and after each of the S steps.
 
-        Methods without steps give the last outputs alone.
+        Methods without steps return the final outputs only.
         """
         return self.query_logits(support_x, support_y, query_x, num_ways)[None]
 
@@ -122,8 +122,8 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         """The number of ways N of an Episode.
 
         Raises:
-            InputError: the algorithm cannot take tasks of so many classes, of regression, or without labels; or a class
-                has no support image, which is looked for where the number of ways is not known.
+            InputError: the algorithm cannot take tasks of this number of classes, of regression, or without labels; or
+                a class has no support image, which is checked only if the number of ways is not known.
         """
         if episode.is_regression and not self.regresses:
             raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
@@ -137,9 +137,9 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         return num_ways
 
     def check_ways(self, num_ways: int, model: str | None = None, flag: str = "--data.num_ways") -> None:
-        """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes, which ``flag`` asks for.
+        """Raise InputError if the algorithm cannot take tasks of ``num_ways`` classes, as set by ``flag``.
 
-        ``model`` is what the sentence calls it.
+        ``model`` is its name in the message.
         """
         if self.num_ways not in (None, num_ways):
             raise InputError(
@@ -153,7 +153,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         return "the network's own" if other_batch_norms(self) else str(self.hparams.get("norm", "none"))
 
     def _named_backbone(self, image_shape: ImageShape) -> nn.Module | None:
-        """``own_backbone``, called by its class in results."""
+        """``own_backbone``, which results name by its class."""
         if (own := self.own_backbone(image_shape)) is not None:
             self.hparams["backbone"] = type(own).__name__
         return own
@@ -173,7 +173,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         return self.map_tasks(task_logits, *inputs)[0]
 
     def more_inputs(self, episode: Episode) -> tuple[Tensor, ...]:
-        """What else of an Episode, [T, ...] each, ``query_logits`` takes after the number of ways."""
+        """Further tensors [T, ...] of an Episode that ``query_logits`` takes after the number of ways."""
         return ()
 
     def _losses_at_once(self, batch: Episode) -> tuple[Tensor, Tensor]:
@@ -182,7 +182,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         return self.query_loss(outputs, batch.query_y), outputs
 
     def _losses_in_parts(self, batch: Episode) -> tuple[Tensor, Tensor]:
-        """The same, where gradients of some tasks are taken before the next tasks, so that memory holds those alone."""
+        """The same, taking the gradients of some tasks before the next ones, so memory holds one part at a time."""
         num_ways = self.checked_ways(batch)
 
         def task_loss(model: FewShotAlgorithm, *task: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,7 +197,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     # Lightning's hooks -------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        self._step_log = StepLog()  # which keeps figures of a training before
+        self._step_log = StepLog()  # the old one keeps figures of an earlier training
 
     def training_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
         check_episode(batch)
@@ -238,9 +238,9 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
         checkpoint["data"] = stored_name(type(datamodule)) if datamodule is not None else None
         for file in {"backbone_weights", "init_from"} & checkpoint.get("hyper_parameters", {}).keys():
-            checkpoint["hyper_parameters"][file] = None  # what it held is in the checkpoint, the file may go
+            checkpoint["hyper_parameters"][file] = None  # its content is in the checkpoint; the file may go
 
 
 def training_accuracy(logits: Tensor, query_y: Tensor) -> dict[str, Tensor]:
-    """The mean accuracy of a training step by name, to log; nothing where targets are real numbers."""
+    """The mean accuracy of a training step, by name, to log; empty in regression."""
     return {} if query_y.is_floating_point() else {"accuracy": episode_accuracy(logits.detach(), query_y).mean()}

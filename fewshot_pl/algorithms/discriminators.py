@@ -19,50 +19,50 @@ from fewshot_pl.functional.prototypes import class_sums
 
 
 class SupportSet(NamedTuple):
-    """What one task gives to make its classifier from."""
+    """What the classifier of one task is made from."""
 
     x: Tensor  # [N*K, C, H, W]
     y: Tensor | None  # [N*K]; None: the task has no labels
-    num_ways: int  # N; of no meaning without labels
-    unlabelled: Tensor | None  # [U, C, H, W]; None: the support itself stands for them
+    num_ways: int  # N; meaningless without labels
+    unlabelled: Tensor | None  # [U, C, H, W]; None: the support takes their place
     fakes: Tensor | None  # [N*K, C, H, W], constants; None: the game is off
 
 
 class Weights(NamedTuple):
-    """How much the losses of real and of generated images count beside the cross-entropy; 0 leaves one out."""
+    """Weights of the losses on real and on generated images relative to the cross-entropy; 0 leaves one out."""
 
     real: float
     fake: float
 
     def total(self, supervised: Tensor | None, real: Tensor | None, fake: Tensor | None) -> Tensor:
-        """L_D, the weighted sum of what there is of its three parts."""
+        """L_D, the weighted sum of those of its three parts that are not None."""
         parts = [(1.0, supervised), (self.real, real), (self.fake, fake)]
         counted = [weight * part for weight, part in parts if weight and part is not None]
         return sum(counted[1:], counted[0])
 
 
 class Discriminator(nn.Module, ABC):
-    """N-way logits of a task's images, as a function of parameters that a caller may hold constant."""
+    """A network whose N-way logits are a function of parameters, which the caller may hold constant."""
 
     @abstractmethod
     def adapted(self, support: SupportSet, num_steps: int) -> Parameters:
-        """The parameters of a task, as a function of the learned ones."""
+        """The parameters for a task, as a function of the learned ones."""
 
     @abstractmethod
     def logits_at(self, parameters: Parameters, support: SupportSet, images: Tensor) -> Tensor:
-        """The logits [n, N] of images [n, C, H, W], which pass in a batch of their own."""
+        """The logits [n, N] of images [n, C, H, W], which pass in a separate batch."""
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """The features [n, ...] of images [n, C, H, W], which pass in a batch of their own, before any adaptation."""
+        """The features [n, ...] of images [n, C, H, W], which pass in a separate batch, before any adaptation."""
 
     def networks(self) -> list[nn.Module]:
-        """The networks that make it up, whose gradients are clipped each by itself."""
+        """The networks that it consists of, whose gradients are clipped separately."""
         return [self]
 
 
 class AdaptedLearner(Discriminator):
-    """MAML's: a learner after ``num_steps`` of gradient descent on L_D of the support."""
+    """MAML's classifier: a learner after ``num_steps`` steps of gradient descent on L_D of the support."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class AdaptedLearner(Discriminator):
         return adapted_learner(self.learner, inner_loss, parameters, self.inner_lr, num_steps, self.first_order)
 
     def _support_loss(self, parameters: Parameters, support: SupportSet) -> Tensor:
-        """L_D on the support; real and generated images pass apart, so that batch norm tells nothing of the two."""
+        """L_D on the support; real and generated images pass separately, or batch norm would tell them apart."""
         logits: Tensor = functional_call(self.learner, parameters, (support.x,))
         supervised = None if support.y is None else prediction_loss(logits, support.y)
         if support.fakes is None:
@@ -109,10 +109,10 @@ class AdaptedLearner(Discriminator):
 
 
 class RelationClassifier(Discriminator):
-    """Relation Networks': images are compared with the classes of the support; nothing is adapted.
+    """Relation Networks' classifier: images are compared with the classes of the support; nothing is adapted.
 
-    The logits are the relation scores before any sigmoid. Where no label is known, every support image counts as a
-    class of its own.
+    The logits are the relation scores before the sigmoid. Without labels, every support image counts as a separate
+    class.
     """
 
     def __init__(self, image_shape: ImageShape, norm: Norm) -> None:
@@ -143,7 +143,7 @@ class RelationClassifier(Discriminator):
         return [self.backbone, self.head]
 
     def _features(self, support_x: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The features of the support and of images: as RelationNet passes them, together but in ``transductive``."""
+        """The features of the support and of images, passed as in RelationNet: together except in ``transductive``."""
         if self.norm == "transductive":
             return self.backbone(support_x), self.backbone(images)
         num_support = len(support_x)

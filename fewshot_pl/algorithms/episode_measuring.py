@@ -1,4 +1,4 @@
-"""EpisodeMeasuring: the steps of validation and test, and what is measured of their episodes."""
+"""EpisodeMeasuring: the steps of validation and test, and the measures of their episodes."""
 
 from abc import ABC, abstractmethod
 
@@ -20,12 +20,12 @@ class EpisodeMeasuring(LightningModule, ABC):
 
     @abstractmethod
     def class_log_probabilities(self, logits: Tensor) -> Tensor:
-        """The logarithms of the classes' probabilities [..., N] that logits [..., N] stand for."""
+        """The log-probabilities [..., N] of the classes, from logits [..., N]."""
 
     # Lightning's hooks -------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._measures("val").reset()  # what one that was interrupted has counted
+        self._measures("val").reset()  # discards what an interrupted validation has counted
 
     def on_test_epoch_start(self) -> None:
         self._measures("test").reset()
@@ -61,7 +61,7 @@ class EpisodeMeasuring(LightningModule, ABC):
     def _log_measures(self, stage: str) -> None:
         measures = self._measures(stage)
         self.log_dict({f"{stage}/{name}": figure.float() for name, figure in measures.compute().items()})
-        self.log(f"{stage}/num_episodes", float(measures.num_episodes()), logger=False)  # of what these are
+        self.log(f"{stage}/num_episodes", float(measures.num_episodes()), logger=False)  # behind these figures
         measures.reset()
 
     def _measures(self, stage: str) -> EpisodeMeasures:

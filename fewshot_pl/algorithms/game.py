@@ -1,4 +1,4 @@
-"""The rounds of MetaGAN's game: which tasks play one together, and what comes of it."""
+"""The rounds of MetaGAN's game: which tasks are played together, and their results."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ class Part(NamedTuple):
     tasks: Episode
     noise: Tensor  # [T, N*K + N*Q, Z]
     has_labels: bool
-    share: float  # of the tasks of the batch
+    share: float  # of the batch's tasks
 
 
 def by_labels(batch: Episode, noise: Tensor) -> list[Part]:
-    """The tasks of a batch that have labels, if any, and then those that have none, if any."""
+    """The tasks of a batch in up to two parts: first those with labels, then those without."""
     parts = []
     for has_labels in (True, False):
         some = [task for task, is_labelled in enumerate(batch.is_labelled) if is_labelled == has_labels]
@@ -29,16 +29,16 @@ def by_labels(batch: Episode, noise: Tensor) -> list[Part]:
 
 
 class QuerySet(NamedTuple):
-    """What one task is played on."""
+    """The images on which one task is played."""
 
     x: Tensor  # [N*Q, C, H, W]
     y: Tensor | None  # [N*Q]; None: the task has no labels
-    unlabelled: Tensor | None  # [U, C, H, W]; None: the queries stand for them
+    unlabelled: Tensor | None  # [U, C, H, W]; None: the queries take their place
     fakes: Tensor  # [N*Q, C, H, W], as a function of the generator
 
 
 class Round(NamedTuple):
-    """What came of a task, or with a leading T of several; of the loss then their mean where it was taken at once."""
+    """The results of a task, or with a leading T of several; the loss is then their mean [] if taken ``loss_first``."""
 
     loss: Tensor  # []
     discriminator_loss: Tensor  # []
@@ -50,7 +50,7 @@ class Round(NamedTuple):
 
 
 def mean_over_tasks(name: str, parts: list[Part], rounds: list[Round]) -> Tensor:
-    """The mean [] of a figure of all rounds."""
+    """The mean [] of a figure over the tasks of all rounds."""
     means: list[Tensor] = [
         part.share * getattr(played, name).mean() for part, played in zip(parts, rounds, strict=True)
     ]

@@ -17,7 +17,7 @@ from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters
 
-# All groups are as large, and wherever in one a task stands, it is rounded alike: tested on one CPU.
+# All groups have this size, and a task is rounded alike at any position in one: tested on one CPU.
 _EVALUATED_TOGETHER = 4
 
 
@@ -25,15 +25,15 @@ class GradientAlgorithm(FewShotAlgorithm):
     """Base of the methods that adapt a learner, a backbone with a linear head, by steps on a task's support.
 
     Args:
-        num_ways: N; the head has so many outputs, so training and test have the same N.
+        num_ways: N, the number of outputs of the head; training and test therefore have the same N.
         image_shape: (C, H, W) of the images.
         backbone: name of the network below the linear head, see ``build_backbone``.
         backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
-        norm: where batch norm takes its statistics from; ``transductive``, the papers', is the batch at hand.
-        norm_eps: what batch norm adds to the variance; default what the backbone's own do, torch's 1e-5 but of some of
-            timm's. The code of MAML, Reptile and the LSTM meta-learner adds 1e-3.
+        norm: where batch norm takes its statistics from; ``transductive``, as in the papers, uses the current batch.
+        norm_eps: what batch norm adds to the variance; by default the backbone's own value, which is torch's 1e-5
+            except for some of timm's. The code of MAML, Reptile and the LSTM meta-learner adds 1e-3.
         num_inner_steps: steps on the support in training.
-        num_inner_steps_test: in validation and test; default as in training.
+        num_inner_steps_test: steps in validation and test; default as in training.
     """
 
     regresses = True
@@ -66,7 +66,7 @@ class GradientAlgorithm(FewShotAlgorithm):
 
     @abstractmethod
     def adapted(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
-        """The learner's parameters after so many steps on one task's support [N*K, C, H, W], [N*K]."""
+        """The learner's parameters after ``num_steps`` steps on one task's support [N*K, C, H, W], [N*K]."""
 
     def encode(self, images: Tensor) -> Tensor:
         """The features [n, D] of images [n, C, H, W], which pass in one batch, before any adaptation."""
@@ -75,19 +75,19 @@ class GradientAlgorithm(FewShotAlgorithm):
 
     @property
     def learned_step_sizes(self) -> dict[str, Tensor]:
-        """The step sizes of the adaptation that are learned, by name, or by name and layer; none here."""
+        """The learned step sizes of the adaptation, by name, or by name and layer; none by default."""
         return {}
 
     @property
     def num_steps(self) -> int:
-        """How many steps a task is given now: in training, or else in validation and test."""
+        """The number of steps on a task in the current mode: training, or validation and test."""
         return self.num_inner_steps if self.training else self.num_inner_steps_test
 
     # Tasks side by side ----------------------------------------------------------------------------------
 
     @property
     def adapts_side_by_side(self) -> bool:
-        """Whether several tasks may adapt side by side: of algorithms that know how, those say so."""
+        """Whether several tasks may adapt side by side; overridden by algorithms that support it."""
         return False
 
     @property
@@ -100,11 +100,11 @@ class GradientAlgorithm(FewShotAlgorithm):
         raise NotImplementedError
 
     def images_of_a_step(self, support_x: Tensor) -> Tensor:
-        """Those images of one task's support, or as many, that an inner step of an evaluation takes."""
+        """Images of one task's support, as many as an inner step of an evaluation takes."""
         return support_x
 
     def num_side_by_side(self, images: Tensor, num_tasks: int) -> int:
-        """How many of so many training tasks are to adapt side by side, each by steps on images [n, C, H, W]."""
+        """How many of ``num_tasks`` training tasks adapt side by side, each by steps on images [n, C, H, W]."""
         most = min(self.task_chunk or num_tasks, num_tasks)
         if self.task_parallel == "side_by_side":
             return most
@@ -115,7 +115,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         return most if images.is_cuda else 1
 
     def check_side_by_side(self) -> None:
-        """Raise InputError if tasks are to adapt side by side and cannot."""
+        """Raise InputError if tasks are to adapt side by side but cannot."""
         if self.task_parallel == "side_by_side" and not self.adapts_side_by_side:
             raise InputError(
                 "tasks are taken side by side through Conv4 with norm transductive or support, and without compile, "
@@ -138,7 +138,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         may = self.chooses and self.adapts_side_by_side and episode.support_x.is_cpu
         if not (may and self.evaluates_a_list) or (self.task_chunk or _EVALUATED_TOGETHER) < _EVALUATED_TOGETHER:
             return False
-        # Of one thread, as figures must not depend on their number.
+        # For one thread, as figures must not depend on the number of threads.
         return self.learner.num_side_by_side(self.images_of_a_step(episode.support_x[0]), num_threads=1) > 1
 
     # Adaptation and prediction --------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         return self.predictor(support_x, support_y, num_ways)(query_x)
 
     def logits_at(self, parameters: Parameters, support_x: Tensor, query_x: Tensor) -> Tensor:
-        """The logits [N*Q, N] of one task's queries, all in one batch, with the learner's parameters as given."""
+        """The logits [N*Q, N] of one task's queries, all in one batch, at the given parameters of the learner."""
         return query_logits_at(self.learner, parameters, support_x, query_x, self.norm)
 
     def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:

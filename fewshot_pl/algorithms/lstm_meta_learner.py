@@ -24,7 +24,7 @@ GateRecursion = Literal["values", "pre_activations"]
 
 
 class _Stop(NamedTuple):
-    """Where the learner stands after some steps on a task."""
+    """The state of the learner after some steps on a task."""
 
     point: Tensor  # [P] theta_t
     statistics: Statistics  # of norm episode: the running average over the passes so far, at least one
@@ -36,26 +36,26 @@ class LSTMMetaLearner(GradientAlgorithm):
     theta_t = f_t theta_{t-1} - i_t g_t with g_t the gradient of the support's loss L_t at theta_{t-1}; the gates f_t
     (how much of the weights to keep) and i_t (the learning rate) of each coordinate come from a second LSTM that reads
     L_t and g_t (section 3, algorithm 1). One LSTM serves all coordinates. Trained by Adam on the loss of the queries
-    at theta_T, with L_t and g_t counted as constants, so there are no second derivatives. Learned: both LSTMs and
+    at theta_T, with L_t and g_t treated as constants, so there are no second derivatives. Learned: both LSTMs and
     theta_0, the learner's own parameters, batch norm's scale and shift among them. Adapted: a copy of theta_0.
 
-    Batch norm by default (norm ``episode``) takes a batch's own statistics in training, and at test normalises the
-    queries by those that the passes over the support left, a running average that starts anew with each task.
+    By default (norm ``episode``) batch norm uses a batch's own statistics in training. At test it normalises queries by
+    a running average over the passes of the support, which starts anew with each task.
 
     Differs from the paper's code: by default the gates see the last gates' values, as in the paper's equations; the
-    gradient is not divided by the batch's size a second time; the running average starts from the first pass, not
-    from 0 and 1. Each step sees the whole support. With 5 shots the paper makes 5 steps, its code 8.
+    gradient is not divided by the batch size a second time; the running average starts from the first pass, not
+    from 0 and 1. Each step sees the whole support. With 5 shots the paper takes 5 steps, its code 8.
 
     Args:
-        norm: where batch norm takes its statistics from; the paper's is ``episode``: what a task's own steps gather.
-        num_inner_steps: T, steps on the support in training and at test; the paper's are 12 with 1 shot, 5 with 5.
-        hidden_size: H, of the LSTM that reads losses and gradients.
-        gate_recursion: a gate is computed from its ``values`` in the last step, as the paper says, or from what stood
-            in its sigmoid there (``pre_activations``, the paper's code).
-        divide_by_batch: divide g_t, the gradient of a mean, by the number of support images once more, as the code.
-        norm_momentum: weight of a new batch in the running average of norm ``episode``: 0.9, with 5 shots 0.95.
-        max_gradient_norm: the gradient of everything that is learned is scaled down to this norm in training, before
-            what ``--trainer.gradient_clip_val`` does; 0 leaves it.
+        norm: where batch norm takes its statistics from; ``episode``, as in the paper, is a task's own steps.
+        num_inner_steps: T, steps on the support in training and at test; the paper has 12 for 1 shot and 5 for 5 shots.
+        hidden_size: H, the hidden size of the LSTM that reads losses and gradients.
+        gate_recursion: compute a gate from its ``values`` in the last step, as in the paper, or from its
+            ``pre_activations`` there (before the sigmoid), as in the paper's code.
+        divide_by_batch: divide g_t, the gradient of a mean, once more by the number of support images, as in the code.
+        norm_momentum: weight of a new batch in the running average of norm ``episode``: 0.9, or 0.95 for 5 shots.
+        max_gradient_norm: scale the gradient of everything that is learned down to this norm in training, before
+            ``--trainer.gradient_clip_val`` applies; 0 turns this off.
     """
 
     carries_statistics = True
@@ -92,7 +92,7 @@ class LSTMMetaLearner(GradientAlgorithm):
         return torch.stack([self._logits_after(stop, support_x, query_x) for stop in stops])
 
     def _stops(self, support_x: Tensor, support_y: Tensor, num_steps: int) -> list[_Stop]:
-        """theta_0 to theta_T of one task, and what the passes over its support up to there left in batch norm."""
+        """theta_0 to theta_T of one task, each with the running average over the passes of its support so far."""
         state = initial_state(self.learner.point(), self.meta_lstm.hidden_size)
         with without_autocast(support_x):  # half precision spoils small gradients
             loss, gradient, average = self.support_gradient(state.point.detach(), support_x, support_y)
@@ -109,7 +109,7 @@ class LSTMMetaLearner(GradientAlgorithm):
     def support_gradient(
         self, point: Tensor, support_x: Tensor, support_y: Tensor
     ) -> tuple[Tensor, Tensor, Statistics]:
-        """The loss [] of one task's support at a point [P], its gradient [P], and the statistics that norm saw."""
+        """The loss [] of one task's support at a point [P], its gradient [P], and the statistics of batch norm."""
 
         def support_loss(parameters: Parameters) -> tuple[Tensor, ...]:
             with observing(self.learner):
@@ -130,16 +130,16 @@ class LSTMMetaLearner(GradientAlgorithm):
 
 
 class _MetaLSTM(nn.Module):
-    """Both layers for all coordinates: a step from loss [] and gradient [P] (section 3)."""
+    """Both layers, for all coordinates; takes a step given the loss [] and the gradient [P] (section 3)."""
 
     def __init__(self, hidden_size: int, gate_recursion: GateRecursion) -> None:
         super().__init__()
         self.hidden_size = hidden_size
         self.gate_recursion = gate_recursion
-        # Layer 1: of the preprocessed loss, the preprocessed gradient and h.
+        # Layer 1 reads the preprocessed loss, the preprocessed gradient and h.
         self.weight = nn.Parameter(torch.empty(4 * hidden_size, 2 + 2 + hidden_size))
         self.bias = nn.Parameter(torch.empty(4 * hidden_size))
-        # Layer 2: W_I and W_F in two rows, of h, theta and the gate before; b_I and b_F.
+        # Layer 2: the rows W_I and W_F, which multiply h, theta and the previous gate; b_I and b_F.
         self.gate_weight = nn.Parameter(torch.empty(2, hidden_size + 2))
         self.gate_bias = nn.Parameter(torch.empty(2))
         for parameter in (self.weight, self.bias, self.gate_weight):
@@ -151,7 +151,7 @@ class _MetaLSTM(nn.Module):
     def forward(self, state: MetaState, loss: Tensor, gradient: Tensor) -> MetaState:
         of_loss, of_rest = torch.split(self.weight, [2, 2 + self.hidden_size], 1)
         inputs = torch.cat([preprocessed(gradient), state.hidden])  # [2 + H, P]
-        # The loss is the same to all coordinates: what it adds joins the bias.
+        # The loss is the same for all coordinates, so its term is added to the bias.
         bias = self.bias + of_loss @ preprocessed(loss)
         hidden, cell = lstm_step(torch.addmm(bias[:, None], of_rest, inputs), state.cell, dim=0)
 

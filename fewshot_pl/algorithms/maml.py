@@ -25,25 +25,25 @@ class MAML(GradientAlgorithm):
     """Learn weights from which a few gradient steps on the support solve a task.
 
     phi = theta - alpha grad_theta L(theta; support), ``num_inner_steps`` times; theta is trained by Adam on
-    L(phi; query) through those steps (section 2.2, algorithm 2). Learned: theta, batch norm's scale and shift among it.
-    Adapted: a copy of all of theta.
+    L(phi; query) through those steps (section 2.2, algorithm 2). Learned: theta, including batch norm's scale and
+    shift. Adapted: a copy of all of theta.
 
     Differs from the paper's code: batch norm's scale and shift are adapted too (the code has no scale and does not
     adapt the shift), its epsilon is by default 1e-5, not 1e-3 (``norm_eps``), and the head starts from Xavier's
     distribution on every benchmark.
 
-    On a CPU, with ``task_parallel`` auto, tasks of a small support adapt side by side, in training and evaluation. On a
-    GPU, and with ``side_by_side``, all tasks of a training step do, or ``task_chunk`` of them; on a GPU their queries
-    pass so too.
+    With ``task_parallel`` auto on a CPU, tasks with a small support adapt side by side in training and evaluation. On a
+    GPU, and with ``side_by_side``, all tasks of a training step do, or ``task_chunk`` at a time; on a GPU their queries
+    pass side by side too.
 
     Args:
-        inner_lr: alpha.
-        first_order: count inner gradients as constants (first-order MAML, section 5.2).
+        inner_lr: alpha, the learning rate of the inner loop.
+        first_order: treat inner gradients as constants (first-order MAML, section 5.2).
         inner_loss_reduction: the inner loss is the cross-entropy summed over the support and divided by the shots
-            (``sum_over_shots``, the paper's code, which ``inner_lr`` = 0.4 belongs to) or its ``mean``, N times
+            (``sum_over_shots``, as in the paper's code; ``inner_lr`` = 0.4 assumes this) or its ``mean``, N times
             smaller. In regression both are the mean squared error.
-        recompute_inner_steps: make each inner step again in the backward pass in place of keeping its intermediate
-            results: memory no longer grows by a network's activations with each step, and steps take longer.
+        recompute_inner_steps: recompute each inner step in the backward pass instead of keeping its intermediate
+            results; memory no longer grows by a network's activations with each step, but steps take longer.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MAML(GradientAlgorithm):
         return self.adapted_from(dict(self.learner.named_parameters()), support_x, support_y, num_steps)
 
     def adapted_from(self, parameters: Parameters, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
-        """What becomes of the learner's ``parameters`` in so many steps on one task's support."""
+        """The learner's parameters after ``num_steps`` steps from ``parameters`` on one task's support."""
         return self._descended(self.inner_loss, parameters, support_x, support_y, num_steps)
 
     def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
@@ -93,7 +93,7 @@ class MAML(GradientAlgorithm):
         )
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What inner steps descend, of outputs [n, N] for the labels [n], or the numbers [n, N], of one task."""
+        """The loss of inner steps, from outputs [n, N] and labels [n], or real numbers [n, N], of one task."""
         loss = prediction_loss(outputs, targets)
         summed_over_ways = self.inner_loss_reduction == "sum_over_shots" and not targets.is_floating_point()
         return loss * outputs.shape[-1] if summed_over_ways else loss
@@ -119,7 +119,7 @@ class MAML(GradientAlgorithm):
 
         learned = trained_parameters(self.learner)
         num_queried_together = num_together
-        if batch.query_x.is_cpu:  # whose caches keep the maps of so many
+        if batch.query_x.is_cpu:  # the caches hold the maps of only so many tasks
             num_queried_together = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
         return losses_in_groups(
             learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried_together
@@ -127,5 +127,5 @@ class MAML(GradientAlgorithm):
 
     @property
     def adapts_side_by_side(self) -> bool:
-        # A subclass may adapt otherwise.
+        # A subclass may adapt differently.
         return type(self) is MAML and self.passes_side_by_side and not self.recompute_inner_steps

@@ -20,24 +20,24 @@ class MatchingNet(MetricAlgorithm):
     whole support (sections 2.1.2 and A). Logits are log p. Learned: backbone, recurrent weights; nothing is adapted at
     test, and the paper's optional fine-tuning on the support is left out. Inductive by default.
 
-    As in the paper there is no temperature, so that no probability exceeds e^2 / (e^2 + N - 1); where the backbone
-    ends in a ReLU cosines are not negative, and no 1-shot probability exceeds e / (e + N - 1): a 5-way loss does not
-    fall below 0.90. Hence conv4-signed. Differs from the paper: its last block may end in a ReLU, as its text does not
-    except it; with one (``conv4``) training is far slower.
+    As in the paper there is no temperature, so no probability exceeds e^2 / (e^2 + N - 1). If the backbone ends in a
+    ReLU, cosines are not negative, and no 1-shot probability exceeds e / (e + N - 1): a 5-way loss does not fall below
+    0.90. Hence conv4-signed. Differs from the paper: the last block there may end in a ReLU, since the text
+    makes no exception for it; with one (``conv4``) training is far slower.
 
-    With ``full_context``, what the paper leaves open: g reads the support sorted by class, and within a class as given
-    (the order in which the sampler draws it), in training and at test; so the order within a class, and which class has
-    which label, move the result. f and g share the backbone. The first read-out r_0 is zero. Recurrent weights start
-    near zero, so that training starts from the plain embeddings.
+    Our choices with ``full_context``, where the paper leaves them open: g reads the support sorted by class, and within
+    a class as given (in the sampler's order), in training and at test. The result therefore depends on the order within
+    a class, and on which class has which label. f and g share the backbone. The first read-out r_0 is zero. Recurrent
+    weights start near zero, so that training starts from the plain embeddings.
 
     Args:
         backbone: name of the embedding network, see ``build_backbone``.
-        learnable_scale: multiply cosines by a learned positive number, 1 at the start. Differs from the paper.
-        full_context: full context embeddings.
-        num_context_steps: steps of f's attention, at least 1; the paper names no number, 3 is from Ravi and
+        learnable_scale: multiply cosines by a learned positive number, initially 1. Differs from the paper.
+        full_context: use full context embeddings.
+        num_context_steps: number of f's attention steps, at least 1; the paper gives no number, 3 is from Ravi and
             Larochelle's code.
-        first_read_out: r_0: ``zero``, or the ``mean`` of g over the support as in that code. (It gives r to the LSTM as
-            input, the paper as part of the hidden state: to the gates this is the same.)
+        first_read_out: r_0: ``zero``, or the ``mean`` of g over the support as in that code. (There r is an input of
+            the LSTM, in the paper a part of the hidden state; for the gates this is the same.)
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class MatchingNet(MetricAlgorithm):
         for context in (self.support_context, self.query_context):
             if context is not None:
                 for weight in context.parameters():
-                    nn.init.uniform_(weight, -0.01, 0.01)  # with weights of zero f and g are the plain embeddings
+                    nn.init.uniform_(weight, -0.01, 0.01)  # with zero weights f and g are the plain embeddings
 
     @property
     def vectorises_features(self) -> bool:
-        # vmap multiplies the LSTMs' weights with all tasks at once, and how that is rounded depends on their number.
+        # vmap multiplies the LSTMs' weights with all tasks at once, and the rounding depends on their number.
         return self.support_context is None
 
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
@@ -78,7 +78,7 @@ class MatchingNet(MetricAlgorithm):
 
 
 class _SupportContext(nn.Module):
-    """g: features [n, D] of the support to g(x_i, S) [n, D], by an LSTM in each direction (section A.2)."""
+    """g: maps support features [n, D] to g(x_i, S) [n, D], by an LSTM in each direction (section A.2)."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class _SupportContext(nn.Module):
 
 
 class _QueryContext(nn.Module):
-    """f: features [n, D] of queries and g [M, D] of the support to f(x, S) [n, D] (section A.1, equations 3 to 6)."""
+    """f: maps query features [n, D] and the support's g [M, D] to f(x, S) [n, D] (section A.1, equations 3 to 6)."""
 
     def __init__(self, num_features: int, num_steps: int, first_read_out: str) -> None:
         super().__init__()

@@ -30,53 +30,53 @@ _NUM_NOISE = 100
 
 
 class MetaGAN(FewShotAlgorithm):
-    """Sharpen a few-shot classifier D by images that a generator G draws for each task, to be told from real ones.
+    """Sharpen a few-shot classifier D by having it tell real images from those that a generator G draws for each task.
 
-    D has one class more, "generated". With its N logits l, and 0 for that class:
+    D has an additional class, "generated". With its N logits l, and 0 for that class:
 
         L_D = CE(l(x), y) on labelled + softplus(-LSE l(x)) on unlabelled + softplus(+LSE l(x)) on generated images
         L_G = softplus(-LSE l(x)) on generated images
 
-    where LSE is log-sum-exp over the N classes. G draws from noise and from the mean of an encoder E over the support.
-    Learned: D, G and E. With classifier ``maml``, D adapts to a task by gradient steps on L_D of the support, of as
-    many generated images and of the unlabelled images, or else of the support again; then L_D and L_G are those of the
-    adapted D on the queries and as many other generated images. With ``relation_net`` D is a Relation Network, nothing
-    is adapted, and unlabelled images of the support have no part. At test D adapts likewise, and classifies by the N
-    logits alone.
+    where LSE is log-sum-exp over the N classes. G draws from noise and from the mean encoding of the support by an
+    encoder E. Learned: D, G and E. With classifier ``maml``, D adapts to a task by gradient steps on L_D of the
+    support, as many generated images, and the unlabelled images (if there are none, the support again). L_D and L_G are
+    then those of the adapted D on the queries and as many other generated images. With ``relation_net`` D is a
+    Relation Network, nothing is adapted, and unlabelled support images are not used. At test D adapts in the same way,
+    and classifies by the N logits alone.
 
-    A training task without labels has no cross-entropy, and a step's loss is the mean over all its tasks; a Relation
-    Network then counts each of its support images as a class of its own.
+    A training task without labels has no cross-entropy; a Relation Network then counts each of its support images as a
+    separate class. The loss of a step is the mean over all its tasks.
 
-    There is no code of the authors'. Choices: both players take one step at a time, G on the non-saturating loss;
+    There is no code by the authors. Our choices: both players step at the same time, G on the non-saturating loss;
     generated images of the inner loop, and in L_G the adapted D, are constants to G; real and generated images pass
-    through D apart, as batch norm would tell them apart in one batch; the networks of E and G are plain ones
-    (``backbones/generator.py``), and G's tanh is scaled to the range of the real images, which stay as they are.
-    Differs from Relation Networks: cross-entropy for their squared error.
+    through D separately, as batch norm would tell them apart in one batch; E and G are plain networks
+    (``backbones/generator.py``), and G's tanh is scaled to the range of the real images, which are left as they are.
+    Differs from Relation Networks: cross-entropy in place of their squared error.
 
     Args:
-        num_ways: N; for ``maml`` the head has so many outputs, so training and test have the same N.
+        num_ways: N; for ``maml`` also the number of outputs of the head, so training and test have the same N.
         image_shape: (C, H, W) of the images.
-        pixel_range: lowest and highest value of the images, per channel or for all.
+        pixel_range: lowest and highest value of the images, per channel or for all channels.
         classifier: D, ``maml`` or ``relation_net``.
-        backbone: of D, see ``build_backbone``; for ``relation_net`` it has to be ``conv4-maps``.
+        backbone: name of D's backbone, see ``build_backbone``; for ``relation_net`` it must be ``conv4-maps``.
         backbone_weights: pre-trained weights of a ``timm/...`` backbone: a file, or ``pretrained``.
         norm: where D's batch norm takes its statistics from; E and G have none.
-        norm_eps: what D's batch norm adds to the variance; default 1e-5. MAML's code adds 1e-3.
-        real_weight: of the loss on unlabelled images; with both weights 0 there is no game, and D is trained as ever.
-        fake_weight: of the loss on generated images.
-        inner_lr: ``maml``'s, as are the next four.
+        norm_eps: added to the variance by D's batch norm; default as in the backbone, mostly 1e-5; 1e-3 in MAML's code.
+        real_weight: weight of the loss on unlabelled images; if both weights are 0, D trains as usual, without a game.
+        fake_weight: weight of the loss on generated images.
+        inner_lr: learning rate of the inner loop; this and the next four arguments are for ``maml`` only.
         num_inner_steps: steps on the support in training.
-        num_inner_steps_test: in validation and test; default as in training.
-        first_order: count inner gradients as constants.
+        num_inner_steps_test: steps in validation and test; default as in training.
+        first_order: treat inner gradients as constants.
         inner_loss_reduction: L_D in the inner loop is the ``mean`` over images, or N times that
             (``sum_over_shots``, see MAML).
-        learning_rate: of D.
-        generator_learning_rate: of G and E.
-        beta1: Adam's, for both players.
-        beta2: Adam's, for both players.
-        generator_width: channels of E's first and G's last layer; the others have two or four times as many.
-        max_gradient_norm: D's gradient, with ``relation_net`` f's and the head's each, is scaled down to this norm in
-            training, before what ``--trainer.gradient_clip_val`` does; 0 leaves it. 0.5 is of Relation Networks' code.
+        learning_rate: learning rate of D.
+        generator_learning_rate: learning rate of G and E.
+        beta1: beta1 of Adam, for both players.
+        beta2: beta2 of Adam, for both players.
+        generator_width: channels of E's first two and G's last hidden layer; the others have two or four times as many.
+        max_gradient_norm: scale D's gradient (with ``relation_net``, f's and the head's each) down to this norm in
+            training, before ``--trainer.gradient_clip_val`` applies; 0 turns this off. Relation Networks' code has 0.5.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class MetaGAN(FewShotAlgorithm):
             )
         set_norm_eps(self.discriminator, norm_eps)
         sizes = _NUM_NOISE, 4 * generator_width, generator_width
-        # DDP waits for the gradients of all that is trained.
+        # DDP waits for the gradients of all trainable parameters.
         self.task_encoder = TaskEncoder(image_shape, generator_width).requires_grad_(self.is_game)
         self.generator = Generator(image_shape, pixel_range, *sizes).requires_grad_(self.is_game)
 
@@ -137,7 +137,7 @@ class MetaGAN(FewShotAlgorithm):
 
     @property
     def is_game(self) -> bool:
-        """Whether generated images have any part in the losses."""
+        """Whether generated images take part in the losses."""
         return any(self.weights)
 
     # Training --------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class MetaGAN(FewShotAlgorithm):
         return figures
 
     def _round(self, part: Part, in_parts: bool) -> Round:
-        """How tasks that all have labels, or all have none, were played."""
+        """The results of tasks that all have labels, or all have none."""
         tasks, noise, has_labels, _ = part
         num_ways = self.checked_ways(tasks) if has_labels else 0
         unlabelled = [images for images in (tasks.support_u, tasks.query_u) if images is not None]
@@ -177,7 +177,7 @@ class MetaGAN(FewShotAlgorithm):
         return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=in_parts))
 
     def _played(self, support: SupportSet, queries: QuerySet) -> Round:
-        """How one task was played."""
+        """The results of one task."""
         phi = self.discriminator.adapted(support, self.num_steps)
 
         def said(parameters: Parameters, images: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class MetaGAN(FewShotAlgorithm):
         real_loss = real_losses(on_queries if on_unlabelled is None else on_unlabelled).mean()
         supervised_loss = None if queries.y is None else self.query_loss(on_queries[None], queries.y[None])
         discriminator_loss = self.weights.total(supervised_loss, real_loss, fake_loss)
-        # Each loss is a constant to the other player: one step on the sum is a step of both.
+        # Each loss is a constant to the other player, so one step on the sum is a step of both.
         loss = discriminator_loss + generator_loss
         told = torch.zeros_like(loss) if supervised_loss is None else supervised_loss
         return Round(loss, discriminator_loss, generator_loss, real_loss, fake_loss, told, on_queries)
@@ -214,7 +214,7 @@ class MetaGAN(FewShotAlgorithm):
 
     @property
     def num_steps(self) -> int:
-        """How many steps a task is given now: in training, or else in validation and test."""
+        """The number of steps on a task in the current mode: training, or validation and test."""
         return self.num_inner_steps if self.training else self.num_inner_steps_test
 
     def more_inputs(self, episode: Episode) -> tuple[Tensor, ...]:
@@ -233,11 +233,11 @@ class MetaGAN(FewShotAlgorithm):
         return self.predictor(support_x, support_y, num_ways, support_u)(query_x)
 
     def encode(self, images: Tensor) -> Tensor:
-        """The features [n, D] of images [n, C, H, W] in D, which pass in one batch, before any adaptation."""
+        """D's features [n, D] of images [n, C, H, W], which pass in one batch, before any adaptation."""
         return self.discriminator.features(images)
 
     def generated_images(self, support_x: Tensor) -> Tensor:
-        """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], from the same noise always."""
+        """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], always from the same noise."""
         images: Tensor = self.generator(
             fixed_normal_noise("MetaGAN", len(support_x), _NUM_NOISE).to(support_x), self.task_encoder(support_x)
         )

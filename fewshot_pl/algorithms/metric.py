@@ -15,8 +15,8 @@ from fewshot_pl.backbones.passes import support_rows
 class MetricAlgorithm(FewShotAlgorithm):
     """Base of the metric methods: ``query_logits`` split into an embedding and a comparison.
 
-    Support and query images pass through the backbone together, as in the authors' code of ProtoNet: batch
-    statistics, where the norm mode has them, see both (``support``: the support images only).
+    Support and query images pass through the backbone together, as in the code of ProtoNet's authors. Batch
+    statistics, if the norm mode has them, cover both (``support``: the support images only).
 
     Args:
         image_shape: (C, H, W) of the images.
@@ -37,7 +37,7 @@ class MetricAlgorithm(FewShotAlgorithm):
         network = build_backbone(backbone, image_shape, norm, backbone_weights, self._named_backbone(image_shape))
         # Convolutions of many images run up to twice as fast with the channels innermost.
         self.backbone = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.num_features = num_features(network, image_shape)  # D; raises where the images are too small
+        self.num_features = num_features(network, image_shape)  # D; raises if the images are too small
 
     def encode(self, images: Tensor) -> Tensor:
         """The features [n, D] of images [n, C, H, W]."""
@@ -47,7 +47,7 @@ class MetricAlgorithm(FewShotAlgorithm):
     @property
     def embeds_alone(self) -> bool:
         """Whether an image's features in an evaluation depend on no other image."""
-        takes_features = type(self).query_logits is MetricAlgorithm.query_logits  # a user's own takes images
+        takes_features = type(self).query_logits is MetricAlgorithm.query_logits  # a user's override takes images
         is_inductive = all(layer.mode == "running" for layer in episodic_norms(self.backbone))
         others_are = all(layer.track_running_stats for layer in other_batch_norms(self.backbone))
         return takes_features and is_inductive and others_are
@@ -63,7 +63,7 @@ class MetricAlgorithm(FewShotAlgorithm):
         return self.logits_from_features(support_f, support_y, query_f, num_ways)
 
     def _encoded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
-        """The features [N*K, D], [N*Q, D] of one task's images, which pass as training lets them pass."""
+        """The features [N*K, D], [N*Q, D] of one task's images, passed through the backbone as in training."""
         num_support = support_x.shape[0]
         with support_rows(self, num_support):
             features = self.encode(torch.cat([support_x, query_x]))
@@ -75,7 +75,7 @@ class MetricAlgorithm(FewShotAlgorithm):
         support_f = self.encode(support_x)
         return lambda query_x: self.logits_from_features(support_f, support_y, self.encode(query_x), num_ways)
 
-    # Lightning's hooks: an evaluation embeds each image once, where the data module can ------------------
+    # Lightning's hooks: an evaluation embeds each image once, if the data module can ---------------------
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()

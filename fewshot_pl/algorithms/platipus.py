@@ -22,32 +22,32 @@ from fewshot_pl.functional.precision import at_least_float32
 
 
 class PLATIPUS(MAML):
-    """Learn a distribution of weights, sample from it, and let each sample adapt to a task as in MAML.
+    """Learn a distribution of weights, sample from it, and adapt each sample to a task as in MAML.
 
-    p(theta | support) = N(mu - gamma_p grad L(mu; support), sigma^2) and, in training alone,
-    q(theta | query) = N(mu - gamma_q grad L(mu; query), v_q). A training task draws theta from q, adapts it to the
-    support by ``num_inner_steps`` of descent, phi, and minimises L(phi; query) + kl_weight KL(q || p), a bound on the
-    likelihood, through all of that (algorithm 1). An evaluation draws ``num_samples`` thetas from p, the same
-    normal numbers for every task, and predicts the mean of their adapted probabilities, or of their regressions
-    (algorithm 2). Learned: mu, sigma^2, v_q, gamma_p and gamma_q. Adapted: each sample of theta.
+    p(theta | support) = N(mu - gamma_p grad L(mu; support), sigma^2) and, in training only,
+    q(theta | query) = N(mu - gamma_q grad L(mu; query), v_q). A training task draws theta from q and adapts it to the
+    support by ``num_inner_steps`` of descent, to phi. It minimises L(phi; query) + kl_weight KL(q || p), a bound on the
+    likelihood, through all of these steps (algorithm 1). An evaluation draws ``num_samples`` thetas from p, with the
+    same normal numbers for every task, and predicts the mean of their probabilities after adaptation, or of their
+    outputs in regression (algorithm 2). Learned: mu, sigma^2, v_q, gamma_p, gamma_q. Adapted: each sample of theta.
 
-    L(phi; query) is the mean over the queries, which the authors' kl_weight of 0.1 belongs to, and the KL the sum over
-    all P parameters. The exact bound of n queries would be kl_weight = 1/n in classification, and 2 s^2 / n in
-    regression under noise of deviation s; more of it gives up fit for a p that covers more of q.
+    L(phi; query) is the mean over the queries, as the authors' kl_weight of 0.1 assumes, and the KL is the sum over all
+    P parameters. The exact bound for n queries would be kl_weight = 1/n in classification, and 2 s^2 / n in
+    regression under noise of standard deviation s; a larger one gives up fit for a p that covers more of q.
 
-    Differs from the paper's code: batch norm and initial weights are as in our MAML; nothing is clipped but by the
-    Trainer; log-variances are kept within -10 to 2.
+    Differs from the paper's code: batch norm and initial weights are as in our MAML; only the Trainer clips gradients;
+    log-variances are kept within -10 to 2.
 
     Args:
-        kl_weight: of the divergence; the paper takes 0.1 for its toy problems, 0.05 to 0.15 for CelebA.
-        num_samples: thetas of an evaluation.
-        num_training_samples: thetas of a training task.
-        gamma: one learned step size ``per_parameter``, the paper's, or one ``scalar`` for all.
-        initial_gamma: of gamma_p and gamma_q.
-        initial_deviation: of theta: the square root of sigma^2 and v_q at the start.
-        init_from: a MAML checkpoint to take mu from; its own settings must be given as they were.
-        inner_loss_reduction: as in MAML, of the steps of gamma too.
-        first_order: count inner gradients as constants, those of gamma's steps too.
+        kl_weight: weight of the divergence; the paper takes 0.1 for its toy problems, 0.05 to 0.15 for CelebA.
+        num_samples: number of thetas per evaluated task.
+        num_training_samples: number of thetas per training task.
+        gamma: learn one step size ``per_parameter``, as in the paper, or one ``scalar`` for all.
+        initial_gamma: initial value of gamma_p and gamma_q.
+        initial_deviation: initial standard deviation of theta, the square root of sigma^2 and v_q.
+        init_from: a MAML checkpoint to take mu from; pass the same settings as that MAML had.
+        inner_loss_reduction: as in MAML, also for the steps of size gamma.
+        first_order: treat inner gradients as constants, also those of the steps of size gamma.
     """
 
     log_variance_range = (-10.0, 2.0)  # deviations of 0.007 to 2.7
@@ -108,7 +108,7 @@ class PLATIPUS(MAML):
         return *self._bound(outputs[None], query_y[None], kl), kl, outputs
 
     def _bound(self, outputs: Tensor, query_y: Tensor, divergences: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss [] of T tasks and its part on the queries [], of outputs [T, S, N*Q, N] and divergences [T]."""
+        """The loss [] of T tasks and its part on the queries [], from outputs [T, S, N*Q, N] and divergences [T]."""
         targets = query_y.unsqueeze(1).expand(-1, outputs.shape[1], *query_y.shape[1:])
         query_loss = self.query_loss(outputs, targets)
         return query_loss + self.kl_weight * divergences.mean(), query_loss
@@ -116,7 +116,7 @@ class PLATIPUS(MAML):
     def _sampled_from_q(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The outputs [S, N*Q, N] of one task at adapted samples of q, by noise [S, P], and KL(q || p) []."""
+        """The outputs [S, N*Q, N] of one task at adapted samples of q, drawn with noise [S, P], and KL(q || p) []."""
 
         def loss_on_query(parameters: Parameters) -> Tensor:
             return self.inner_loss(self.logits_at(parameters, support_x, query_x), query_y)
@@ -130,25 +130,25 @@ class PLATIPUS(MAML):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         for log_variance in (self.log_variance_p, self.log_variance_q):
-            log_variance.detach().clamp_(*self.log_variance_range)  # outside, its gradient would be 0 for ever
+            log_variance.detach().clamp_(*self.log_variance_range)  # outside, its gradient would stay 0
 
     # Evaluation ----------------------------------------------------------------------------------------
 
     def sampled_outputs(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_steps: int | None = None
     ) -> Tensor:
-        """The logits, or the values of regression, that each adapted sample of p gives to one task's queries.
+        """The logits, or in regression the predictions, of one task's queries at each adapted sample of p.
 
-        Their spread over the samples is how unsure the model is.
+        Their spread over the samples shows how uncertain the model is.
 
         Args:
             support_x: [N*K, C, H, W].
-            support_y: [N*K], or of regression [N*K, D].
+            support_y: [N*K], or in regression [N*K, D].
             query_x: [n, C, H, W].
-            num_steps: of each sample's adaptation; default as in a test, or in training mode as in training.
+            num_steps: of each sample's adaptation; default as in the current mode, training or test.
 
         Returns:
-            [S, n, N], or of regression [S, n, D], for the S = ``num_samples`` samples.
+            [S, n, N], or in regression [S, n, D], for the S = ``num_samples`` samples.
         """
         return self._outputs_at(self._samples_of_p(support_x, support_y, num_steps), support_x, query_x)
 
@@ -174,7 +174,7 @@ class PLATIPUS(MAML):
         return {f"{name}/{layer}": sizes for name, of in layers.items() for layer, sizes in of.items()}
 
     def _samples_of_p(self, support_x: Tensor, support_y: Tensor, num_steps: int | None = None) -> list[Parameters]:
-        """Where ``num_samples`` thetas of one task's p lead in so many steps, by default as in a test."""
+        """``num_samples`` thetas of one task's p after ``num_steps`` steps each, by default ``self.num_steps``."""
         thetas = self._mean_of_p(support_x, support_y) + (self._log_variances()[0] / 2).exp() * self.sample_noise
         num_steps = self.num_steps if num_steps is None else num_steps
         return self._adapted_samples(thetas, support_x, support_y, num_steps)
@@ -190,7 +190,7 @@ class PLATIPUS(MAML):
         return self._mean(loss_on_support, self.gamma_p)
 
     def _mean(self, loss: Callable[[Parameters], Tensor], gamma: Tensor) -> Tensor:
-        """Where a step of sizes ``gamma`` down a loss leads from mu: [P]."""
+        """The point [P] after a gradient step from mu on a loss, with step sizes ``gamma``."""
         mu = self.learner.point()
         (gradient,) = learner_gradient(self.learner, lambda parameters: (loss(parameters),), mu, self.first_order)
         return mu - gamma * gradient
@@ -198,12 +198,12 @@ class PLATIPUS(MAML):
     def _adapted_samples(
         self, thetas: Tensor, support_x: Tensor, support_y: Tensor, num_steps: int
     ) -> list[Parameters]:
-        """The learner's parameters after ``num_steps`` on one task's support from each of the thetas [S, P]."""
+        """The learner's parameters after ``num_steps`` steps on one task's support from each theta of [S, P]."""
         starts = [self.learner.parameters_at(theta) for theta in thetas]
         return [self.adapted_from(start, support_x, support_y, num_steps) for start in starts]
 
     def _outputs_at(self, phis: list[Parameters], support_x: Tensor, query_x: Tensor) -> Tensor:
-        """The outputs [S, n, N] that each of the S parameters gives to one task's queries."""
+        """The outputs [S, n, N] of one task's queries at each of the S parameters."""
         return torch.stack([self.logits_at(phi, support_x, query_x) for phi in phis])
 
     def _log_variances(self) -> tuple[Tensor, Tensor]:
@@ -219,13 +219,13 @@ class PLATIPUS(MAML):
             prefix = "learner."
             learner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             settings = {name: trained.get(name) for name in ("backbone", "norm", "norm_eps", "num_ways")}
-        except Exception as error:  # torch raises whatever the broken bytes lead it to
+        except Exception as error:  # broken bytes make torch raise anything
             raise InputError(f"{path} is no checkpoint: give --model.init_from one of MAML by train.py") from error
         if algorithm != "MAML":
             raise InputError(f"{path} holds a {algorithm}: give --model.init_from a checkpoint of MAML")
         told = ", ".join(f"{name} {'null' if value is None else value}" for name, value in settings.items())
         refusal = InputError(f"the MAML in {path} was trained with {told}: pass the same --model flags")
-        if any(settings[name] != self.hparams[name] for name in ("norm", "norm_eps")):  # of which weights know nothing
+        if any(settings[name] != self.hparams[name] for name in ("norm", "norm_eps")):  # which weights do not show
             raise refusal
         try:
             self.learner.load_state_dict(learner)
@@ -234,11 +234,11 @@ class PLATIPUS(MAML):
 
 
 def _mean_prediction(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The logarithms of the mean probabilities [n, N] that logits [S, n, N] stand for; of regression the mean [n, D].
+    """The logarithms [n, N] of mean probabilities, from logits [S, n, N]; in regression the mean [n, D].
 
     Args:
-        outputs: of S samples.
-        targets: of the task, which are real numbers in regression.
+        outputs: those of the S samples.
+        targets: those of the task, real numbers in regression.
     """
     if targets.is_floating_point():
         return outputs.mean(0)

@@ -14,14 +14,14 @@ _DISTANCES = {"squared_euclidean": squared_distances, "cosine": negative_cosines
 class ProtoNet(MetricAlgorithm):
     """Classify a query by its distance to the mean feature of each class.
 
-    p(y = n | x) = softmax_n(-d(f(x), c_n)) with the prototype c_n the mean of f over the support of class n and d the
-    squared Euclidean distance (equations 1 and 2). f is learned; nothing is adapted at test. Inductive by default:
-    batch statistics in training, running ones at test, as in the authors' code.
+    p(y = n | x) = softmax_n(-d(f(x), c_n)), where the prototype c_n is the mean of f over the support of class n, and d
+    is the squared Euclidean distance (equations 1 and 2). f is learned; nothing is adapted at test. Inductive by
+    default: batch statistics in training, running ones at test, as in the authors' code.
 
     Args:
         distance: ``squared_euclidean`` (paper) or ``cosine``.
         divide_by_dimension: divide distances by D, as Lee et al. 2019 do for ResNet-12.
-        lr_halve_every: training steps; the authors' code halves every 2000 episodes, one to a step.
+        lr_halve_every: training steps per halving of the learning rate; 2000 in the authors' code, one episode each.
     """
 
     def __init__(

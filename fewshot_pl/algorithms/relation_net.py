@@ -16,23 +16,23 @@ from fewshot_pl.functional.prototypes import class_sums, one_hot
 
 
 class RelationNet(MetricAlgorithm):
-    """Score how well a query goes with each class, by a network that compares their feature maps.
+    """Score how well a query matches each class, by a network that compares their feature maps.
 
-    r_n = sigmoid(head([c_n, f(x)])) with c_n the sum of f over the support of class n, and the loss the mean of
-    (r_n - [y = n])^2 over queries and classes (section 3, equations 1 and 2). Logits are what stands in the sigmoid:
-    relation scores are ``logits.sigmoid()``, each for itself, and sum to no 1. Learned: f and the head; nothing is
-    adapted at test.
+    r_n = sigmoid(head([c_n, f(x)])), where c_n is the sum of f over the support of class n, and the loss is the mean of
+    (r_n - [y = n])^2 over queries and classes (section 3, equations 1 and 2). Logits are the values before the sigmoid:
+    relation scores are ``logits.sigmoid()``, one for each class, and do not sum to 1. Learned: f and the head;
+    nothing is adapted at test.
 
-    As in the authors' code batch norm never uses running statistics: support and query pass through f each with their
-    own, and the head normalises all pairs of classes and queries together. In norm ``support`` the head's statistics
+    As in the authors' code, batch norm never uses running statistics: support and query pass through f each with their
+    own, and the head normalises all pairs of classes and queries together. With norm ``support`` the head's statistics
     come from the pairs of classes and support images.
 
     Args:
         backbone: ``conv4-maps``, the paper's; the head needs maps.
         norm: where batch norm takes its statistics from.
-        max_gradient_norm: f's and the head's gradients are each scaled down to this norm in training, before what
-            ``--trainer.gradient_clip_val`` does; 0 leaves them. 0.5 is from the authors' code.
-        lr_halve_every: training steps; the authors' code halves every 100,000 episodes, one to a step.
+        max_gradient_norm: scale f's and the head's gradients each down to this norm in training, before
+            ``--trainer.gradient_clip_val`` applies; 0 turns this off. 0.5 is from the authors' code.
+        lr_halve_every: training steps per halving of the learning rate; 100,000 in the authors' code, one episode each.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RelationNet(MetricAlgorithm):
 
     @property
     def vectorises_features(self) -> bool:
-        return False  # vmap convolves all tasks at once, and how that is rounded depends on their number
+        return False  # vmap convolves all tasks at once, and the rounding depends on their number
 
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
         classes = class_sums(support_f, support_y, num_ways)  # [N, D]
@@ -74,7 +74,7 @@ class RelationNet(MetricAlgorithm):
         return (errors * known).sum() / known.sum()
 
     def class_log_probabilities(self, logits: Tensor) -> Tensor:
-        # The paper gives no distribution: the scores, divided by their sum.
+        # The paper gives no distribution; this one is the scores divided by their sum.
         return F.log_softmax(F.logsigmoid(at_least_float32(logits)), -1)
 
     def clipped_networks(self) -> list[nn.Module]:

@@ -29,33 +29,33 @@ class Reptile(GradientAlgorithm):
 
     phi = theta after ``num_inner_steps`` of Adam with beta1 = 0 on mini-batches of a task, drawn without replacement;
     theta <- theta + eps * mean over tasks of (phi - theta) (algorithm 2). That is a step of gradient descent on
-    loss = 1/2 |theta - phi|^2 with phi a constant, so clipping, accumulation and several devices work as ever.
-    Learned: theta, batch norm's scale and shift among it. Adapted: a copy of all of theta.
+    loss = 1/2 |theta - phi|^2 with phi a constant, so clipping, accumulation and several devices work as usual.
+    Learned: theta, including batch norm's scale and shift. Adapted: a copy of all of theta.
 
-    A training task has no query: its support and its query images are trained on together, so it has
+    A training task has no queries: it trains on its support and query images together, which are
     ``train_num_shots + train_num_queries`` images per class. They should be more than the shots of the test (appendix
-    A: 10 or 15), else a 1-shot task would repeat one batch.
+    A: 10 or 15), or a 1-shot task would repeat one batch.
 
-    As in the authors' code, Adam's second moment goes on from task to task, in training alone: a checkpoint holds it,
-    and each task of an evaluation starts from it. Differs from their code: the tasks of an outer step all start from
-    the same second moment and leave the mean of theirs (``sequential`` is the code's way); Adam's epsilon is added as
-    in the Adam paper; batch norm's is by default 1e-5, not 1e-3 (``norm_eps``).
+    As in the authors' code, Adam's second moment carries over from task to task, in training only: a checkpoint holds
+    it, and each task of an evaluation starts from it. Differs from their code: all tasks of an outer step start from
+    the same second moment, and the mean of their final ones is kept (``sequential`` is the code's way); Adam's epsilon
+    is added as in the Adam paper; batch norm's is by default 1e-5, not 1e-3 (``norm_eps``).
 
-    Tasks take their steps side by side as those of ``MAML`` do.
+    Tasks take their steps side by side as in ``MAML``.
 
     Args:
-        per_query: classify each query in a batch of its own with the whole support, the paper's results without
-            transduction; matters to norm ``transductive`` alone, elsewhere queries never influence each other.
+        per_query: classify each query in a separate batch with the whole support, as in the paper's results without
+            transduction; affects only norm ``transductive``, as in other norms queries never influence each other.
         inner_optimizer: ``adam``, or plain ``sgd``, which the paper's analysis is about (section 5).
-        inner_lr: its learning rate.
-        inner_batch_size: images to an inner step in training.
+        inner_lr: learning rate of the inner optimiser.
+        inner_batch_size: images per inner step in training.
         num_inner_steps_test: inner steps in validation and test.
-        inner_batch_size_test: images to an inner step in validation and test.
+        inner_batch_size_test: images per inner step in validation and test.
         inner_loss_reduction: the inner loss is the cross-entropy's ``sum`` over a mini-batch, as in the authors' code,
-            or its ``mean``; Adam sees a difference where the two batch sizes differ.
-        sequential: the tasks of a device take turns with Adam's second moment; they are then not mapped together.
-        learning_rate: eps of the first outer step; it falls linearly to 0 over all training steps, or is halved now
-            and then where ``lr_halve_every`` is not 0.
+            or its ``mean``; to Adam this matters only if the two batch sizes differ.
+        sequential: the tasks on a device update Adam's second moment in turn; they are then not mapped together.
+        learning_rate: eps of the first outer step; it falls linearly to 0 over all training steps, or is halved every
+            ``lr_halve_every`` steps if that is not 0.
     """
 
     inner_num_steps: Tensor  # []
@@ -94,7 +94,7 @@ class Reptile(GradientAlgorithm):
         self.sequential = sequential
         self.register_buffer("inner_num_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("inner_second_moment", torch.zeros_like(self.learner.point().detach()))
-        self._left = MeanState()  # of the tasks since the last outer step
+        self._left = MeanState()  # over the tasks since the last outer step
         self.check_side_by_side()
 
     # Training: theta towards phi ---------------------------------------------------------------------
@@ -106,22 +106,22 @@ class Reptile(GradientAlgorithm):
         inputs = images, labels, sent(self._shuffled(*labels.shape[:2]), labels.device)
         phi, figures = in_groups(self._trained_on, inputs, 1 if self.sequential else batch.num_tasks)
         loss = (self.learner.point() - phi).square().sum(1).mean() / 2
-        # Of regression there is no second figure.
+        # In regression there is no second figure.
         return {"loss": loss, **dict(zip(("inner_loss", "accuracy"), figures.mean(0), strict=False))}
 
     def _trained_on(self, images: Tensor, labels: Tensor, batches: Tensor) -> tuple[Tensor, Tensor]:
-        """Where tasks lead: phi [T, P], and the mean loss and accuracy [T, 2] on mini-batches before their steps.
+        """phi [T, P] of the tasks, and the mean loss and accuracy [T, 2] on mini-batches before the steps on them.
 
-        Regression has no accuracy: [T, 1].
+        In regression there is no accuracy: [T, 1].
         """
         start = (self.sequential and self._left.state) or self._inner_state()
 
         def trained(model: Reptile, images: Tensor, labels: Tensor, batches: Tensor) -> tuple[Tensor, ...]:
             phi, state, figures = model._descended(images, labels, batches, start)
-            if model.norm == "running":  # a plain pass, as what is observed within torch.func.grad stays there
+            if model.norm == "running":  # a plain pass, as statistics observed in torch.func.grad stay there
                 with torch.no_grad():
                     functional_call(model.learner, model.learner.parameters_at(phi), (images[batches[-1]],))
-            group = phi.shape[:-1]  # [G], or [] of one task
+            group = phi.shape[:-1]  # [G], or [] for one task
             mean_figures = torch.stack(figures).mean(0).expand(*group, -1)
             return phi, state.num_steps.expand(*group, 1), state.second_moment.expand_as(phi), mean_figures
 
@@ -132,7 +132,7 @@ class Reptile(GradientAlgorithm):
             found = in_groups(partial(trained, self), inputs, num_together)
         phi, num_steps, second_moments, figures = found
         if self.sequential:
-            self._left = MeanState()  # of the last task alone
+            self._left = MeanState()  # keeps the last task only
         self._left.add(num_steps[0, 0], second_moments)
         return phi, figures
 
@@ -149,9 +149,9 @@ class Reptile(GradientAlgorithm):
         self.update_inner_state()
 
     def update_inner_state(self) -> None:
-        """Take over the state in which the tasks since the last outer step left Adam: its mean over tasks and devices.
+        """Set Adam's state to its mean, over tasks and devices, after the tasks since the last outer step.
 
-        Lightning calls this before each outer step, through a hook; a training loop of one's own must.
+        Lightning calls this before each outer step, through a hook; your own training loop must call it itself.
         """
         if self._left.state is None:
             return
@@ -189,7 +189,7 @@ class Reptile(GradientAlgorithm):
     def _mini_batches(self, images: Tensor, num_steps: int) -> Tensor:
         """The mini-batches [..., S, B] of images [..., n, C, H, W] in validation and test."""
         *group, num_images = images.shape[:-3]
-        # The same numbers for every task: its images come in random order, and no other task can change them.
+        # The same numbers for every task: its images are in random order anyway, and no other task can affect them.
         batches = mini_batches(num_images, self.inner_batch_size_test, num_steps, Random(0))
         return batches.to(images.device).expand(*group, -1, -1)
 
@@ -216,10 +216,10 @@ class Reptile(GradientAlgorithm):
     def _descended(
         self, images: Tensor, labels: Tensor, batches: Tensor, state: AdamState, start: Tensor | None = None
     ) -> tuple[Tensor, AdamState, list[Tensor]]:
-        """phi [P] after steps on mini-batches [S, B] of a task, Adam's last state, loss and accuracy [2] of each.
+        """phi [P] after steps on mini-batches [S, B] of a task, Adam's last state, and loss and accuracy [2] of each.
 
-        They start from theta, or from another point [P]. G tasks side by side, of images [G, n, C, H, W], mini-batches
-        [G, S, B] and so on, go to phi [G, P], and their figures [2] are means over tasks.
+        Steps start from ``start`` [P], by default theta. For G tasks side by side, with images [G, n, C, H, W],
+        mini-batches [G, S, B] and so on, phi is [G, P], and the figures [2] are means over tasks.
         """
         start = self.learner.point().detach() if start is None else start
         start = start.expand(*batches.shape[:-2], -1)

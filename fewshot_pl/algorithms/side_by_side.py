@@ -1,8 +1,8 @@
 """Tasks whose inner steps are taken side by side.
 
-On a CPU the operations on a small support take longer to call than to compute. A network with the parameters of
-several tasks is one with as many groups of channels (see ``Learner``), and is called once for all of them. Where
-queries are many, they pass task by task, so that the caches keep their maps.
+On a CPU the operations on a small support take longer to call than to compute. The networks of several tasks are
+therefore joined into one with as many groups of channels (see ``Learner``), which is called once for all of them. If
+there are many queries, they pass task by task, so that the caches keep their maps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,49 +18,49 @@ from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_
 from fewshot_pl.functional.precision import without_autocast
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [n, N] and targets [n] of a task to a scalar
-# The parameters that G tasks adapted, their support_x, query_x and query_y to the mean loss [] and outputs [G, N*Q, N].
+# From adapted parameters, support_x, query_x and query_y of G tasks to their mean loss [] and outputs [G, N*Q, N].
 QueryLoss = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def images_side_by_side(images: Tensor) -> Tensor:
-    """The images of G tasks [G, n, C, H, W] as channels of n images [n, G*C, H, W], on a CPU innermost in memory."""
+    """The images of G tasks [G, n, C, H, W] as channels of n images [n, G*C, H, W], innermost in memory on a CPU."""
     if not images.is_cpu:
         return images.movedim(1, 0).flatten(1, 2)
-    # Of one channel, they are not so by themselves, and all that a convolution makes of them would not be either.
+    # Images of one channel are not so by themselves, and neither would be the outputs of convolutions on them.
     return images.permute(1, 3, 4, 0, 2).flatten(3).contiguous().permute(0, 3, 1, 2)
 
 
 def outputs_of_each(outputs: Tensor, num_tasks: int) -> Tensor:
-    """The outputs [G, n, N] of so many tasks, of those side by side [n, G*N]."""
+    """The outputs [G, n, N] of ``num_tasks`` tasks, from outputs side by side [n, G*N]."""
     return outputs.reshape(len(outputs), num_tasks, -1).movedim(1, 0)
 
 
 def pass_side_by_side(learner: nn.Module, parameters: Parameters, images: tuple[Tensor]) -> Tensor:
-    """As ``functional_call`` of each of G tasks: the outputs [G, n, N] of images [G, n, C, H, W].
+    """As ``functional_call`` for each of G tasks: the outputs [G, n, N] of images [G, n, C, H, W].
 
     Args:
         learner: one that ``passes_side_by_side``.
-        parameters: of all tasks.
-        images: alone in a tuple.
+        parameters: those of all tasks, side by side.
+        images: a tuple of the images alone.
     """
     outputs = functional_call(learner, parameters, (images_side_by_side(images[0]),))
     return outputs_of_each(outputs, len(images[0]))
 
 
 def repeated(parameters: Parameters, num_tasks: int) -> Parameters:
-    """The parameters of so many tasks side by side, all the same."""
-    # Expanded, and not concatenated: the gradient is one sum.
+    """The same parameters for ``num_tasks`` tasks side by side."""
+    # Expanded rather than concatenated, so that the gradient is one sum.
     return {name: side_by_side(value.expand(num_tasks, *value.shape)) for name, value in parameters.items()}
 
 
 def parted(parameters: Parameters, num_tasks: int, num_together: int) -> list[Parameters]:
-    """The parameters of so many tasks side by side, of ``num_together`` at a time."""
+    """The parameters of ``num_tasks`` tasks side by side, split into those of ``num_together`` tasks each."""
     parts = (torch.split(value, len(value) // num_tasks * num_together) for value in parameters.values())
     return [dict(zip(parameters, values, strict=True)) for values in zip(*parts, strict=True)]
 
 
 def summed(loss: TaskLoss) -> TaskLoss:
-    """The sum of the losses of G tasks, of outputs [n, G*N] and targets [G, n] or, of regression, [G, n, N].
+    """The sum of G tasks' losses, as a function of outputs [n, G*N] and targets [G, n], in regression [G, n, N].
 
     Args:
         loss: a mean over images.
@@ -81,17 +81,17 @@ def losses_in_groups(
     num_together: int,
     num_queried_together: int,
 ) -> tuple[Tensor, Tensor]:
-    """The mean loss [] of T tasks, as a function of what is learned, and their outputs [T, N*Q, N].
+    """The mean loss [] of T tasks, as a function of ``learned``, and their outputs [T, N*Q, N].
 
-    The gradient of a group is taken before the next adapts, so that memory holds the graph of one.
+    The gradient of a group is taken before the next group adapts, so that memory holds the graph of one.
 
     Args:
-        learned: parameters.
+        learned: the learned parameters.
         adapted: from the support of a group, [G, N*K, C, H, W] and [G, N*K], to its parameters side by side.
-        query_loss: of some tasks of a group.
+        query_loss: the loss of some tasks of a group.
         tasks: support_x, support_y, query_x and query_y of an Episode.
-        num_together: the number of tasks G of a group, but of the last.
-        num_queried_together: of how many of them the queries pass at once.
+        num_together: the number of tasks G in a group; the last may have fewer.
+        num_queried_together: the number of tasks in a group whose queries pass at once.
     """
 
     def of_group(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> TaskGradients:
@@ -101,7 +101,7 @@ def losses_in_groups(
         queried = [_query_gradients(query_loss, *some) for some in zip(own, *images, strict=True)]
         of_parts = [gradients for _, gradients in queried]
         of_adapted = of_parts[0] if len(of_parts) == 1 else [torch.cat(parts) for parts in zip(*of_parts, strict=True)]
-        # Without inner steps what is frozen comes as it is, with no way back to what is learned.
+        # Without inner steps, frozen parameters are returned as they are, without a path back to the learned ones.
         pairs = [pair for pair in zip(parameters.values(), of_adapted, strict=True) if pair[0].requires_grad]
         with without_autocast(support_x):
             values, of_values = zip(*pairs, strict=True)
@@ -123,7 +123,7 @@ def full_groups(tasks: Sequence[Tensor], num_together: int) -> list[Tensor]:
 def in_groups(
     function: Callable[..., tuple[Tensor, ...]], tasks: Sequence[Tensor], num_together: int
 ) -> tuple[Tensor, ...]:
-    """The outputs [T, ...] of a function of the inputs [G, ...] of a group, to whose outputs [G, ...] it takes them."""
+    """The outputs [T, ...] for T tasks of a function from the inputs [G, ...] of a group to its outputs [G, ...]."""
     found = starmap(function, _groups(tasks, num_together))
     return tuple(torch.cat(outputs) for outputs in zip(*found, strict=True))
 
@@ -135,7 +135,7 @@ def _groups(tasks: Sequence[Tensor], num_together: int) -> Iterator[tuple[Tensor
 def _query_gradients(
     query_loss: QueryLoss, parameters: Parameters, *images: Tensor
 ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    """The mean loss of some tasks and the outputs of each, and the gradients of their losses by what they adapted."""
+    """The mean loss and outputs of some tasks, and the gradients of their losses by their adapted parameters."""
     leaves = {name: value.requires_grad_() for name, value in parameters.items()}
     loss, outputs = query_loss(leaves, *images)
     with without_autocast(loss):

@@ -30,15 +30,15 @@ def mapped(
     Running statistics that the tasks observed in training are averaged and folded in once.
 
     Args:
-        network: whose passes the function makes.
-        function: of the network, or a copy of its structure, and the inputs of one task.
+        network: the network that the function calls.
+        function: a function of the network, or a copy of its structure, and the inputs of one task.
         inputs: [T, ...] each.
-        vmap: the tasks in one pass, or else a loop over them.
+        vmap: map the tasks by vmap, not by a loop.
         at_once: how many tasks vmap takes together, None for all; or on how many threads the loop runs.
-        compiled: by torch.compile, for the shapes at hand; a loop then has one thread.
-        loss_first: the first output is a loss, and nothing else is differentiated. The gradient of what vmap takes
-            together, or of each task of a loop, is then taken at once, so that memory holds the results of those
-            alone; the losses' mean [] is in their place.
+        compiled: compile by torch.compile, for the given shapes; a loop then has one thread.
+        loss_first: the first output is a loss, and nothing else is differentiated. Its gradient is then taken at once
+            for the tasks that vmap takes together, or for each task of a loop, so that memory holds only their
+            intermediate results; the mean loss [] takes the place of the losses.
     """
 
     def with_statistics(network: nn.Module, *task: Tensor) -> tuple[Tensor, ...]:
@@ -58,7 +58,7 @@ def mapped(
     else:
         loop = _looped_losses if loss_first else _looped
         differentiated = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first alone would turn it on
+        with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first would enable gradients
             stacked = loop(network, run, _tasks(inputs), 1 if compiled else at_once or 1)
     norms = episodic_norms(network, "running") if network.training else []
     num_outputs = len(stacked) - 2 * len(norms)
@@ -69,7 +69,7 @@ def mapped(
 
 
 def _tasks(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """The inputs of each task, of which autograd may keep any: it refuses tensors of inference mode."""
+    """The inputs of each task, as tensors that autograd may keep: it refuses those of inference mode."""
     ordinary = (values.clone() if values.is_inference() else values for values in inputs)
     return list(zip(*ordinary, strict=True))
 
@@ -89,7 +89,7 @@ def _looped_losses(
 
     def with_gradients(network: nn.Module, *task: Tensor) -> TaskGradients:
         outputs = function(network, *task)
-        with without_autocast(outputs[0]):  # as Lightning's backward pass, behind the step
+        with without_autocast(outputs[0]):  # as in Lightning's backward pass, after the step
             gradients = torch.autograd.grad(outputs[0], parameters, allow_unused=True)
         return [tuple(values.detach() for values in outputs)], gradients
 
@@ -100,7 +100,7 @@ def _looped_losses(
 def _chunked_losses(
     network: nn.Module, vmapped: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], at_once: int | None
 ) -> tuple[Tensor, ...]:
-    """The same, by a function of some tasks, [n, ...] each, to their outputs, [n, ...] each."""
+    """The same, by a function that maps the inputs [n, ...] of some tasks to their outputs [n, ...]."""
     parameters = trained_parameters(network)
 
     def with_gradients(*tasks: Tensor) -> TaskGradients:
@@ -114,5 +114,5 @@ def _chunked_losses(
 
 
 def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Those parameters of a network that are learned: what is frozen is not."""
+    """The parameters of a network that are learned, not frozen."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]

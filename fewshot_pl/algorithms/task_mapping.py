@@ -1,4 +1,4 @@
-"""TaskMapping: the tasks of an Episode, by one-task functions, and their random numbers."""
+"""TaskMapping: maps one-task functions over the tasks of an Episode, and gives these random numbers."""
 
 import random
 from functools import partial
@@ -21,12 +21,12 @@ from fewshot_pl.functional.sent import sent
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap", "side_by_side"]
 _NDIM_OF_FEATURES = 3  # [T, n, D]
-_NDIM_OF_IMAGES = 5  # [T, n, C, H, W], or more of groups of tasks
-_MOST_THREADS = 8  # of a loop over tasks, each of which holds the activations of one
+_NDIM_OF_IMAGES = 5  # [T, n, C, H, W], or more for groups of tasks
+_MOST_THREADS = 8  # in a loop over tasks; each holds the activations of one task
 
 
 class TaskMapping(LightningModule):
-    """Maps one-task functions over tasks as flags say; the arguments are as of FewShotAlgorithm."""
+    """Maps one-task functions over tasks as flags say; for the arguments see FewShotAlgorithm."""
 
     def __init__(self, task_parallel: TaskParallel, task_chunk: int | None, compile: bool) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class TaskMapping(LightningModule):
         self.task_chunk = task_chunk
         self.compiles_tasks = compile
         self._drop_blocks: list[DropBlock] = []
-        self.training_seed = 0  # of a Trainer's fit, whose steps draw their random numbers from it
+        self.training_seed = 0  # of a Trainer's fit; its steps derive their random numbers from it
 
     @property
     def vectorises(self) -> bool:
@@ -45,30 +45,30 @@ class TaskMapping(LightningModule):
 
     @property
     def chooses(self) -> bool:
-        """Whether no flag says how tasks are mapped now."""
+        """Whether no flag decides how tasks are mapped in the current mode."""
         return self.task_parallel == "auto" or (self.task_parallel == "side_by_side" and not self.training)
 
     @property
     def vectorises_features(self) -> bool:
-        """Whether ``auto`` maps features by vmap; where that rounds a task as if it were alone, in float32 too."""
+        """Whether ``auto`` maps features by vmap, which must round a task as if it were alone, in float32 too."""
         return True
 
     def map_tasks(self, function: OneTask, *inputs: Tensor, loss_first: bool = False) -> tuple[Tensor, ...]:
-        """A one-task function applied to each of T tasks, inputs [T, ...] each: its outputs, stacked to [T, ...].
+        """The outputs, stacked to [T, ...], of a one-task function applied to each of T tasks with inputs [T, ...].
 
-        The function takes the model, which may be a copy that shares the parameters, before the inputs of a task.
+        The function takes the model, which may be a copy that shares its parameters, before the inputs of a task.
         ``loss_first``: see ``mapped``.
         """
-        # Features take so little work that tasks one by one would cost more in calls.
+        # Features take so little work that calls would cost more if tasks came one by one.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
-        alone = self.chooses and self.training and len(inputs[0]) == 1  # whose batch norm is one operation without vmap
+        alone = self.chooses and self.training and len(inputs[0]) == 1  # its batch norm is one operation without vmap
         vmap = not alone and (self.vectorises or (self.chooses and of_features))
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:
             try:
                 return map_with(compiled=True)
-            except Exception as error:  # compilers raise what they like; what is wrong without them shows below
+            except Exception as error:  # compilers may raise anything; errors that are not theirs recur below
                 self.compiles_tasks = False
                 reason = str(error).strip().partition("\n")[0]
                 rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
@@ -80,17 +80,17 @@ class TaskMapping(LightningModule):
         return batch.num_tasks > num_together and self.may_take_parts(batch)
 
     def may_take_parts(self, batch: Episode) -> bool:
-        """Whether it could: the loss is the mean of the tasks' losses, and not scaled."""
-        known = batch.is_regression or batch.known_ways is not None  # else tasks may differ in their numbers of labels
+        """Whether a training step could do so: its loss is the mean of the tasks' losses, and not scaled."""
+        known = batch.is_regression or batch.known_ways is not None  # else tasks may have different numbers of labels
         return known and torch.is_grad_enabled() and not loss_is_scaled(self.device)
 
     def _num_threads(self, inputs: tuple[Tensor, ...], loss_first: bool) -> int:
         """How many tasks a loop takes at a time."""
         of_pixels = inputs[0].ndim >= _NDIM_OF_IMAGES and inputs[0][0, 0, 0].numel() > 1
-        # In training, threads wait for each other: most operations of two derivatives are called from Python.
+        # In training, threads wait for each other: most operations with two derivatives are called from Python.
         pays = of_pixels and not torch.is_grad_enabled()
         wanted = self.task_parallel == "threads" or (self.chooses and pays)
-        # In a graph built by several threads, a sum of gradients has no fixed order; nor have random draws.
+        # In a graph built by several threads, sums of gradients have no fixed order; neither have random draws.
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":
             return 1
@@ -101,8 +101,8 @@ class TaskMapping(LightningModule):
     def evaluates_a_list(self) -> bool:
         """Whether this is validation or test on tasks of one size.
 
-        As many threads then share the cores in every batch, however few its tasks: with more to a task its sums would
-        be rounded otherwise, and figures depend on batches.
+        The same number of threads then share the cores in every batch, however few its tasks: with more cores per task
+        its sums would be rounded differently, and figures would depend on batches.
         """
         evaluates = self._trainer is not None and bool(self.trainer.evaluating)
         return evaluates and not getattr(getattr(self.trainer, "datamodule", None), "is_variable", False)
@@ -113,9 +113,9 @@ class TaskMapping(LightningModule):
         self._share_running_statistics()
 
     def _share_running_statistics(self) -> None:
-        """Give all devices the mean of their running statistics: those of one device with the tasks of all.
+        """Give all devices the mean of their running statistics, as one device with all the tasks would have.
 
-        DDP would go on from the first device's, and validate on every device with its own.
+        DDP would continue from the first device's, and validate on every device with its own.
         """
         if self.trainer.world_size > 1 and (buffers := running_statistics(self)):
             shared = self.trainer.strategy.reduce(torch.cat(buffers), reduce_op="mean")
@@ -125,10 +125,10 @@ class TaskMapping(LightningModule):
     # Random numbers ----------------------------------------------------------------------------------
 
     def task_seeds(self, num_tasks: int) -> list[str]:
-        """A seed for each task of a training step, a function of the training's seed and of the task's number alone.
+        """A seed for each task of a training step, which depends only on the training's seed and the task's number.
 
         So a resumed training goes on as if never stopped, and devices and accumulation change nothing. Without a
-        Trainer they come from torch's random state.
+        Trainer, seeds come from torch's random state.
         """
         if self._trainer is None:
             return [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]
@@ -151,12 +151,12 @@ class TaskMapping(LightningModule):
             self._drop_blocks = drop_blocks(self)
 
     def teardown(self, stage: str) -> None:
-        if stage == "fit":  # its steps have set another seed, which would be that of the next training
+        if stage == "fit":  # its steps have set other seeds, which the next training would start from
             torch.set_rng_state(self._random_state)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        # The first hook of a step: augmentation, dropout and whatever else draws from torch's or Python's random state
-        # is then a function of the step's number too, and no state of it has to be kept for resuming.
+        # Seeded in the first hook of a step, augmentation, dropout and all else that draws from torch's or Python's
+        # random state depend on the step's number too, so no random state has to be kept for resuming.
         if self._trainer is not None and self.trainer.training:
             number = self.trainer.fit_loop.total_batch_idx + 1
             _seed_generators(f"{self.training_seed}/step/{number}/{self.trainer.global_rank}", self.device)
@@ -174,6 +174,6 @@ class TaskMapping(LightningModule):
 def _seed_generators(seed: str, device: torch.device) -> None:
     number = random.Random(seed).getrandbits(63)
     random.seed(number)
-    torch.default_generator.manual_seed(number)  # torch.manual_seed visits all devices, and takes long without any
+    torch.default_generator.manual_seed(number)  # torch.manual_seed visits all devices, and is slow even without any
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(number)

@@ -1,4 +1,4 @@
-"""A loop over tasks, several at a time: each on a thread of its own, with a copy of the network's structure."""
+"""A loop over tasks, several at a time, each on its own thread with a copy of the network's structure."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +17,14 @@ Result = TypeVar("Result")
 def one_by_one(
     network: nn.Module, function: Callable[..., Result], tasks: Sequence[tuple[Tensor, ...]], num_threads: int
 ) -> Iterator[Result]:
-    """``function(network, *task)`` of each task in turn, computed ``num_threads`` at a time.
+    """``function(network, *task)`` for each task in turn, computed ``num_threads`` at a time.
 
-    Torch's threads are divided among them: in the small layers of a small task they would wait for each other, and
-    tasks wait for nothing.
+    Torch's threads are divided among the tasks: within the small layers of one task they would wait for each other,
+    whereas tasks do not.
 
     Args:
-        network: every thread has a copy that shares its tensors, since a pass notes on the layers what it does.
-        function: of a network and one task. It draws no random numbers, whose order would be anybody's guess.
+        network: every thread gets a copy that shares its tensors, because a pass sets state on the layers.
+        function: a function of a network and one task; must not draw random numbers, whose order would vary.
         tasks: the arguments of each.
         num_threads: how many tasks at a time.
     """
@@ -40,7 +40,7 @@ def one_by_one(
     def run(task: tuple[Tensor, ...]) -> Result:
         taken = networks.get()
         try:
-            with torch.set_grad_enabled(gradients), torch.autocast(*precision):  # a thread has modes of its own
+            with torch.set_grad_enabled(gradients), torch.autocast(*precision):  # modes are per thread
                 return function(taken, *task)
         finally:
             networks.put(taken)
@@ -50,11 +50,11 @@ def one_by_one(
 
 
 def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """A copy of a module and of those within, whose attributes, parameters and buffers are the originals.
+    """A copy of a module and its submodules that shares their attributes, parameters and buffers.
 
     Args:
-        module: to be copied.
-        copies: what was copied of it before.
+        module: the module to copy.
+        copies: the copies of its parts made so far.
     """
     copies = {} if copies is None else copies
     if module not in copies:
@@ -71,16 +71,16 @@ def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = 
 
 @cache
 def _pool(process: int, num_threads: int, threads_of_each: int) -> ThreadPoolExecutor:
-    """So many threads, each with so many of torch's; of a process, as a fork of it has no threads."""
+    """A pool of threads with ``threads_of_each`` torch threads each; one per process, as a fork has no threads."""
     before = torch.get_num_threads()
     everybody = Barrier(num_threads)
 
     def start() -> None:
-        torch.get_num_threads()  # at first torch gives a thread the number of all, and would undo the next line
+        torch.get_num_threads()  # torch's first call in a thread resets the number, which would undo the next line
         torch.set_num_threads(threads_of_each)
         everybody.wait()
 
     pool = ThreadPoolExecutor(num_threads, "tasks", start)
-    list(pool.map(lambda _: everybody.wait(), range(num_threads)))  # each has one of these, so all have started
-    torch.set_num_threads(before)  # for this thread nothing has changed, for threads to come it had
+    list(pool.map(lambda _: everybody.wait(), range(num_threads)))  # each thread runs one of these, so all have started
+    torch.set_num_threads(before)  # the calls had changed it for threads to come, not for this one
     return pool

@@ -1,7 +1,7 @@
-"""The losses of a classifier with one class more, "generated", and of the generator that plays against it.
+"""The losses of a classifier with an additional class, "generated", and of the generator that plays against it.
 
-The logit of that class is fixed at 0 (Salimans et al. 2016, section 5), which costs nothing: a softmax does not change
-when all logits move together. So p(real | x) = sigmoid(logsumexp of the N logits).
+The logit of that class is fixed at 0 (Salimans et al. 2016, section 5), which loses nothing: a softmax does not change
+when all logits shift by the same amount. So p(real | x) = sigmoid(logsumexp of the N logits).
 """
 
 from torch import Tensor
@@ -21,8 +21,8 @@ def fake_losses(logits: Tensor) -> Tensor:
 
 
 def generator_losses(logits: Tensor) -> Tensor:
-    """What the generator minimises for each of its images [...], from logits [..., N]: to be taken for real.
+    """The loss of the generator for each of its images [...], from logits [..., N]: low if the image is taken for real.
 
-    The form that does not saturate where the classifier is sure (Goodfellow et al. 2014, section 3).
+    This form does not saturate where the classifier is certain (Goodfellow et al. 2014, section 3).
     """
     return real_losses(logits)

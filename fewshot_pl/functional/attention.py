@@ -10,11 +10,11 @@ from fewshot_pl.functional.prototypes import one_hot
 def log_class_attention(similarities: Tensor, labels: Tensor, num_ways: int) -> Tensor:
     """The logarithm [n, N] of the attention that each class of the support receives (equation 1).
 
-    Attention is the softmax over all support items, summed per class: the rows are normalised log-probabilities, so
-    that cross-entropy on them is the negative log-likelihood. A class without support has -inf.
+    Attention is the softmax over all support items, summed per class. The rows are therefore normalised
+    log-probabilities, on which cross-entropy is the negative log-likelihood. A class without support has -inf.
 
     Args:
-        similarities: [n, M], of n queries to M support items.
+        similarities: [n, M], between n queries and M support items.
         labels: [M], 0..N-1.
         num_ways: N.
     """
@@ -24,5 +24,5 @@ def log_class_attention(similarities: Tensor, labels: Tensor, num_ways: int) -> 
 
 
 def attention_read_out(points: Tensor, memory: Tensor) -> Tensor:
-    """The mean [n, D] of a memory [M, D] under each point's [n, D] attention, the softmax of dot products."""
+    """The mean [n, D] of a memory [M, D], weighted by each point's [n, D] attention, the softmax of dot products."""
     return F.softmax(points @ memory.T, -1) @ memory

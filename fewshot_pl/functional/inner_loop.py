@@ -21,19 +21,19 @@ def adapted_parameters(
     recompute: bool = False,
     plain: bool = False,
 ) -> Parameters:
-    """The parameters after ``num_steps`` of gradient descent on ``loss`` (Finn et al. 2017, equation 1).
+    """The parameters after ``num_steps`` steps of gradient descent on ``loss`` (Finn et al. 2017, equation 1).
 
-    The result is differentiable with respect to ``parameters``, where autograd is on; with ``first_order`` every inner
-    gradient counts as a constant.
+    The result is differentiable with respect to ``parameters`` if autograd is on; with ``first_order`` every inner
+    gradient is treated as a constant.
 
     Args:
-        loss: of the parameters and ``data``.
-        parameters: where to start.
-        inner_lr: of the descent.
-        num_steps: of the descent.
+        loss: a function of the parameters and ``data``.
+        parameters: the starting point.
+        inner_lr: the learning rate of the descent.
+        num_steps: the number of steps.
         first_order: see above.
-        data: what ``loss`` takes after the parameters; with ``recompute`` it must hold all tensors it depends on.
-        recompute: keep only the parameters of each step for the backward pass, and make the step again there.
+        data: what ``loss`` takes after the parameters; with ``recompute`` it must include all tensors it depends on.
+        recompute: keep only the parameters of each step for the backward pass, and recompute the step there.
         plain: see ``inner_gradients``.
     """
     names = list(parameters)
@@ -46,7 +46,7 @@ def adapted_parameters(
             return (loss(dict(zip(names, point, strict=True)), *data),)
 
         gradients, _ = inner_gradients(loss_at, values, constant=constant, plain=plain)
-        if plain:  # a call for all, which vmap does not know
+        if plain:  # one call for all tensors, which vmap does not support
             return tuple(torch._foreach_add(values, torch._foreach_mul(gradients, -inner_lr)))
         return tuple(value - inner_lr * gradient for value, gradient in zip(values, gradients, strict=True))
 
@@ -59,16 +59,16 @@ def adapted_parameters(
 def inner_gradients(
     loss: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], point: Sequence[Tensor], *, constant: bool, plain: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The gradients of a loss at a point, and as constants what else ``loss`` gives.
+    """The gradients of a loss at a point, and the other outputs of ``loss`` as constants.
 
-    ``torch.func.grad`` takes them, so this also works under its transforms and where autograd is off.
+    They are taken by ``torch.func.grad``, which also works under torch.func transforms and with autograd off.
 
     Args:
-        loss: of the tensors of a point, to a scalar and any other tensors.
-        point: where.
-        constant: the gradients are constants, or else functions of the point and of what else the loss depends on.
-        plain: let autograd take the gradients, which is faster where it can: nothing is transformed, and no tensor is
-            of inference mode.
+        loss: a function from the tensors of a point to a scalar and any other tensors.
+        point: the tensors at which to take the gradients.
+        constant: return the gradients as constants, not as functions of the point and of what else the loss depends on.
+        plain: take the gradients by autograd instead, which is faster, but works only outside torch.func transforms and
+            without tensors of inference mode.
     """
     start = tuple(value.detach() for value in point) if constant else tuple(point)
 
@@ -78,7 +78,7 @@ def inner_gradients(
 
     if plain:
         with torch.enable_grad():
-            # Steps are taken by what is frozen too, as torch.func takes them.
+            # Frozen parameters take steps too, as with torch.func.
             leaves = (value if constant or value.requires_grad else value.detach() for value in start)
             start = tuple(value.requires_grad_() for value in leaves)
             found, more = loss_and_more(start)

@@ -6,29 +6,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of some tasks the loss [] of each and what else was found, none of which knows the way to it; and the gradients of the
-# sum of their losses by the parameters, None where they do not depend on one.
+# For some tasks: the loss [] and any other outputs of each, all detached; and the gradients of the sum of the losses
+# with respect to the parameters, None for a parameter that they do not depend on.
 TaskGradients = tuple[Sequence[tuple[Tensor, ...]], Sequence[Tensor | None]]
 
 
 def with_known_gradient(loss: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
-    """The loss as a function of the parameters, whose gradient is the given one; the way to it is forgotten.
+    """The loss as a function of the parameters whose gradients are the given ones; its own graph is dropped.
 
     Args:
         loss: a scalar.
         parameters: what the loss depends on.
-        gradients: of the loss by each of the parameters; None where it does not depend on one.
+        gradients: of the loss with respect to each parameter; None for one that it does not depend on.
     """
     value: Tensor = _KnownGradient.apply(gradients, loss.detach(), *parameters)  # type: ignore[no-untyped-call]
     return value
 
 
 def mean_with_known_gradient(parameters: Sequence[Tensor], found: Iterable[TaskGradients]) -> tuple[Tensor, ...]:
-    """The mean [] of the losses of T tasks, likewise, and what else was found of the tasks, stacked to [T, ...].
+    """The mean loss [] of T tasks with a known gradient, and the other outputs of the tasks, stacked to [T, ...].
 
     Args:
         parameters: what the losses depend on.
-        found: of one task or of several at a time.
+        found: the results of one or several tasks at a time.
     """
     tasks: list[tuple[Tensor, ...]] = []
     sums: list[Tensor | None] = [None] * len(parameters)
@@ -49,7 +49,7 @@ def _sum(total: Tensor | None, more: Tensor | None) -> Tensor | None:
 def _of_each(
     function: Callable[..., Sequence[Tensor]], values: Sequence[Tensor | None], number: Any
 ) -> list[Tensor | None]:
-    """What one call makes of all the values that are there, and a number."""
+    """The results of one call of ``function`` on all values that are not None and a number; None stays None."""
     found = iter(function(there, number) if (there := [value for value in values if value is not None]) else ())
     return [None if value is None else next(found) for value in values]
 

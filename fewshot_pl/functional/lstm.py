@@ -10,7 +10,7 @@ def lstm_step(gates: Tensor, cell: Tensor, dim: int = -1) -> tuple[Tensor, Tenso
     Args:
         gates: [..., 4D], before their non-linearities: input, forget, candidate, output, in the order of ``nn.LSTM``.
         cell: [..., D], before the step.
-        dim: where the D, and the 4D, stand.
+        dim: the dimension of size D, or 4D.
     """
     into, keep, candidate, out = gates.chunk(4, dim)
     cell = keep.sigmoid() * cell + into.sigmoid() * candidate.tanh()
@@ -23,7 +23,7 @@ def lstm_hidden_states(input_gates: Tensor, recurrent_weight: Tensor) -> Tensor:
     Written out because torch's own LSTM cannot be mapped over tasks by vmap.
 
     Args:
-        input_gates: [n, 4D], what the inputs and the bias give to the gates.
+        input_gates: [n, 4D], what the inputs and the bias add to the gates.
         recurrent_weight: [4D, D].
     """
     hidden = cell = torch.zeros_like(input_gates[0].chunk(4)[0])

@@ -1,7 +1,7 @@
 """The LSTM whose cell state is the weights of a network (Ravi and Larochelle 2017, section 3).
 
-All P coordinates of the weights share one LSTM: they are its batch. They stand last, so that each gate of all of them
-is one block of memory; with the gates last a step takes twice the time.
+All P coordinates of the weights share one LSTM and form its batch. They are the last dimension, so that each gate of
+all of them is one block of memory; with the gates last a step takes twice as long.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_P = 10.0  # what is below e^-p in size counts as almost zero
+_P = 10.0  # values below e^-p in magnitude count as almost zero
 
 
 class MetaState(NamedTuple):
-    """What the LSTM hands from step to step, for all P coordinates."""
+    """What the LSTM passes from step to step, for all P coordinates."""
 
     point: Tensor  # [P] theta, the cell of layer 2 and the weights of the network
     gates: Tensor  # [2, P] the input gate i and the forget gate f of the last step, as the next one sees them
@@ -23,14 +23,14 @@ class MetaState(NamedTuple):
 
 
 def initial_state(point: Tensor, hidden_size: int) -> MetaState:
-    """The state before the first step, which starts from a point [P]: all else is zero."""
+    """The state before the first step from a point [P]; all else is zero."""
     zeros = torch.zeros_like(point)
     hidden = zeros.expand(hidden_size, -1)
     return MetaState(point, zeros.expand(2, -1), hidden, hidden)
 
 
 def preprocessed(values: Tensor) -> Tensor:
-    """The size and sign [2, ...] of values [...], each about -1 to 1 (Andrychowicz et al. 2016, appendix A).
+    """The magnitude and sign [2, ...] of values [...], each about -1 to 1 (Andrychowicz et al. 2016, appendix A).
 
     (log|x| / p, sign(x)) where |x| >= e^-p, else (-1, e^p x).
     """
@@ -45,6 +45,6 @@ def meta_cell_step(point: Tensor, gradient: Tensor, gates: Tensor) -> Tensor:
     Args:
         point: [P], theta_{t-1}.
         gradient: [P], g_t.
-        gates: [2, P], the input gate i_t, a learning rate, and the forget gate f_t, which shrinks.
+        gates: [2, P], the input gate i_t (a learning rate) and the forget gate f_t (which shrinks the point).
     """
     return gates[1] * point - gates[0] * gradient

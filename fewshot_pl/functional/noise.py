@@ -1,4 +1,4 @@
-"""Random numbers that are a function of a seed alone."""
+"""Random numbers that depend on a seed alone."""
 
 from functools import lru_cache
 from math import prod
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def normal_noise(seed: str, *shape: int) -> Tensor:
-    """Standard normal numbers of a shape, a function of the seed alone; not to be called under vmap."""
+    """Standard normal numbers of a shape, which depend on the seed alone; not to be called under vmap."""
     generator = torch.Generator().manual_seed(Random(seed).getrandbits(63))
     return torch.randn(*shape, generator=generator)
 
 
 def fixed_normal_noise(seed: str, *shape: int) -> Tensor:
-    """As ``normal_noise``, other numbers; also under vmap, where torch's own would differ from task to task."""
+    """As ``normal_noise``, but other numbers, also under vmap, where torch's would differ from task to task."""
     return torch.tensor(_fixed_numbers(seed, prod(shape))).view(shape)
 
 

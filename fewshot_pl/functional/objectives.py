@@ -1,4 +1,4 @@
-"""What is minimised on a task."""
+"""The loss of the outputs for a task."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,7 +9,7 @@ def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         outputs: [..., n, N] logits, or [..., n, D] predictions.
-        targets: [..., n] labels, of which -100 is left out, or [..., n, D].
+        targets: [..., n] labels (-100 is left out), or [..., n, D] real numbers.
     """
     if targets.is_floating_point():
         return F.mse_loss(outputs, targets)

@@ -5,12 +5,12 @@ from torch import Tensor
 
 
 def one_hot(labels: Tensor, num_ways: int) -> Tensor:
-    """Labels [n] in 0..N-1 as booleans [n, N]; works under vmap, reads nothing back from the device."""
+    """Labels [n] in 0..N-1 as booleans [n, N]; works under vmap and reads nothing back from the device."""
     return labels[:, None] == torch.arange(num_ways, device=labels.device)
 
 
 def class_means(features: Tensor, labels: Tensor, num_ways: int) -> Tensor:
-    """The mean feature [N, D] of each class, from features [n, D] and labels [n]; nan of one without any."""
+    """The mean feature [N, D] of each class, from features [n, D] and labels [n]; nan for a class without any."""
     counts = one_hot(labels, num_ways).sum(0)
     return class_sums(features, labels, num_ways) / counts[:, None]
 
@@ -22,7 +22,7 @@ def class_sums(features: Tensor, labels: Tensor, num_ways: int) -> Tensor:
 
 def squared_distances(points: Tensor, centres: Tensor) -> Tensor:
     """Squared Euclidean distances [n, N] between points [n, D] and centres [N, D]."""
-    # Written out by the binomial formula: the difference of all pairs would take n*N*D numbers.
+    # Expanded by the binomial formula: the differences of all pairs would take n*N*D numbers.
     products = points @ centres.T
     return points.square().sum(-1)[:, None] - 2 * products + centres.square().sum(-1)
 

@@ -1,4 +1,4 @@
-"""Work that is done again in the backward pass in place of keeping its intermediate results."""
+"""Functions recomputed in the backward pass instead of keeping their intermediate results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def recomputed(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """``function(*inputs)``, of which a backward pass keeps nothing but the inputs (Chen et al. 2016).
+    """The outputs ``function(*inputs)``, with only the inputs kept for the backward pass (Chen et al. 2016).
 
-    Unlike ``torch.utils.checkpoint`` it takes functions that use torch.func, and works under vmap. It is
-    differentiable once.
+    Unlike ``torch.utils.checkpoint`` this takes functions that use torch.func, and works under vmap. It can be
+    differentiated only once.
 
     Args:
-        function: of tensors alone, to tensors; all that gradients shall reach is among its inputs. It must give the
-            same again: no random numbers.
-        inputs: of the function; those of integers have no gradient.
+        function: from tensors alone to tensors. All tensors that need a gradient must be among its inputs, and it must
+            give the same result again: no random numbers.
+        inputs: of the function; integer tensors get no gradient.
     """
     outputs: tuple[Tensor, ...] = _Recomputed.apply(function, *inputs)  # type: ignore[no-untyped-call]
     return outputs

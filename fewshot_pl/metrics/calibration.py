@@ -18,8 +18,8 @@ class ConfidenceBins(NamedTuple):
     """Queries by the probability of their predicted class, in 15 bins of equal width from 0 to 1."""
 
     num_queries: Tensor  # [B]
-    confidence: Tensor  # [B] mean probability of the predicted class; 0 where there is no query
-    accuracy: Tensor  # [B] share of right predictions; 0 where there is no query
+    confidence: Tensor  # [B] mean probability of the predicted class; 0 in an empty bin
+    accuracy: Tensor  # [B] share of correct predictions; 0 in an empty bin
 
     @property
     def ece(self) -> Tensor:
@@ -28,9 +28,9 @@ class ConfidenceBins(NamedTuple):
 
 
 def confidence_bins(confidence: Tensor, correct: Tensor) -> ConfidenceBins:
-    """The bins of queries whose predicted class has probability ``confidence`` [n] and is right or not, [n] 1 or 0."""
+    """The bins of n queries, from the probability [n] of the predicted class and whether it is correct, [n] 1 or 0."""
     edges = torch.linspace(0, 1, _NUM_BINS + 1, dtype=confidence.dtype, device=confidence.device)
-    bins = torch.bucketize(confidence, edges[1:-1], right=True)  # certainty falls into the last
+    bins = torch.bucketize(confidence, edges[1:-1], right=True)  # confidence 1 falls into the last bin
     count, confident, right = (
         torch.bincount(bins, weights, minlength=_NUM_BINS) for weights in (None, confidence, correct)
     )
@@ -42,10 +42,10 @@ class Calibration(Metric):
 
     ECE compares, in 15 bins of confidence, the mean probability of the predicted class with the accuracy (Guo et al.
     2017, equation 3). The Brier score is the squared distance of the probabilities from the one-hot label, 0 to 2
-    (Brier 1950). What is kept of every query makes the figures independent of batches and devices.
+    (Brier 1950). The values of every query are kept, so the figures do not depend on batches and devices.
 
     Attributes:
-        bins: the bins behind the last ECE computed; of all devices, and kept when the queries are forgotten.
+        bins: the bins of the ECE computed last, over all devices; ``reset`` keeps them.
     """
 
     full_state_update = False
@@ -53,8 +53,8 @@ class Calibration(Metric):
     brier: list[Tensor] | Tensor
     confidence: list[Tensor] | Tensor
     correct: list[Tensor] | Tensor
-    known: list[Tensor] | Tensor  # what is not known is left out at the end: to choose among tensors makes a GPU wait
-    num_queries: list[Tensor] | Tensor  # of each episode, that are known
+    known: list[Tensor] | Tensor  # unknown labels are left out at the end: selecting by a mask makes a GPU wait
+    num_queries: list[Tensor] | Tensor  # with known labels, in each episode
     bins: ConfidenceBins | None = None
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Calibration(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, log_probabilities: Tensor, labels: Tensor) -> None:
-        """Count queries of log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
+        """Add queries with log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
         known = labels != UNKNOWN  # [T, n]
         log_probabilities, labels = log_probabilities.flatten(0, 1).float(), labels.flatten()  # [T*n, N], [T*n]
         probabilities = log_probabilities.exp()
@@ -84,15 +84,15 @@ class Calibration(Metric):
         """The three figures by name: ``nll`` in nats, ``ece`` 0 to 1, ``brier`` 0 to 2."""
         kept = self._of_known(self.nll, self.brier, self.confidence, self.correct)
         nll, brier, confidence, correct = (values.double() for values in kept)
-        # Sorted: sums of the same numbers in the same order have the same last digit.
+        # Sorted, so that sums of the same numbers are equal to the last digit.
         order = torch.argsort(confidence + 2 * correct, stable=True)
         self.bins = confidence_bins(confidence[order], correct[order])
         return {"nll": nll.sort().values.mean(), "ece": self.bins.ece, "brier": brier.sort().values.mean()}
 
     def of_all_devices(self) -> tuple[Tensor, Tensor]:
-        """Confidence and correctness, 0 or 1, of the queries of every episode that any device has seen, [E, N*Q].
+        """The confidence and correctness (0 or 1) [E, N*Q] of the queries of all episodes on all devices.
 
-        Device after device; nan where an episode has fewer queries than another.
+        Ordered by device; padded with nan where an episode has fewer queries than another.
         """
         with self.sync_context():
             counts = dim_zero_cat(self.num_queries).tolist()
@@ -101,6 +101,6 @@ class Calibration(Metric):
             return confidence, correct
 
     def _of_known(self, *states: list[Tensor] | Tensor) -> list[Tensor]:
-        """What states keep of the queries whose class is known, in main memory."""
+        """The values in states of those queries whose class is known, in main memory."""
         known = dim_zero_cat(self.known).cpu()
         return [dim_zero_cat(values).cpu()[known] for values in states]

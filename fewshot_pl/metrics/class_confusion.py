@@ -1,4 +1,4 @@
-"""ClassConfusion: which classes of a split are taken for which, over the tasks that they meet in."""
+"""ClassConfusion: which classes of a split are mistaken for which, over the tasks that contain both."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,13 @@ from fewshot_pl.episode import UNKNOWN
 
 
 class ClassConfusion(Metric):
-    """Counts the answers to queries by the classes of a split, not by their labels within a task.
+    """Counts the predictions for queries by the classes of a split, not by their labels within a task.
 
-    Two classes can only be confused in a task that holds both, so those queries are counted too. Nothing is read back
-    from the device before ``compute``.
+    Two classes can only be confused in a task that contains both, so the queries of such tasks are counted too.
+    Nothing is read back from the device before ``compute``.
 
     Args:
-        num_classes: C, of the split.
+        num_classes: C, the number of classes of the split.
     """
 
     full_state_update = False
@@ -28,14 +28,14 @@ class ClassConfusion(Metric):
             self.add_state(name, default=zeros, dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor, classes: Tensor) -> None:
-        """Count queries of logits [T, n, N] and labels [T, n], -100 left out, in tasks of the classes [T, N]."""
+        """Add queries with logits [T, n, N] and labels [T, n] (-100 is left out) from tasks of the classes [T, N]."""
         known = (labels != UNKNOWN).long()  # [T, n]
-        rows = classes.gather(1, labels.clamp_min(0)) * len(self.answered)  # [T, n], of the flat matrices
+        rows = classes.gather(1, labels.clamp_min(0)) * len(self.answered)  # [T, n], in the flattened matrices
         answers = rows + classes.gather(1, logits.argmax(-1))
         choices = rows[..., None] + classes[:, None]  # [T, n, N]
         self.answered.view(-1).index_add_(0, answers.flatten(), known.flatten())
         self.offered.view(-1).index_add_(0, choices.flatten(), known[..., None].expand_as(choices).flatten())
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Two matrices of counts [C, C], by true class: of answers, and of queries whose task offers the class."""
+        """Counts [C, C] by true class: of predictions of each class, and of queries whose task contains it."""
         return self.answered, self.offered

@@ -28,11 +28,11 @@ def episode_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, ta
     """The loss [T] of each task, from outputs [T, n, N] and targets [T, n] or [T, n, D].
 
     Args:
-        loss: the mean over tasks, of outputs and targets likewise.
+        loss: the mean over tasks as a function of outputs and targets of these shapes.
         outputs: of the tasks.
         targets: of the tasks.
     """
-    # One by one on a CPU: how a sum over several tasks is rounded there would depend on which are in the batch.
+    # One by one on a CPU, where the rounding of a sum over several tasks would depend on which are in the batch.
     return _losses_one_by_one(loss, outputs, targets) if outputs.is_cpu else _losses_at_once(loss, outputs, targets)
 
 
@@ -46,18 +46,18 @@ def _losses_at_once(loss: Callable[[Tensor, Tensor], Tensor], *tasks: Tensor) ->
 
 
 def mean_and_ci95(figures: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of a figure [E] of episodes, and 1.96 standard deviations over the root of their number."""
-    # Sorted: a sum of the same numbers in the same order has the same last digit.
+    """The mean of the figures [E] of episodes, and 1.96 standard deviations over the root of their number."""
+    # Sorted, so that sums of the same numbers are equal to the last digit.
     figures = torch.sort(figures.cpu().double()).values
     deviation = figures.std(correction=0)
     return figures.mean(), _Z95 * deviation / figures.numel() ** 0.5
 
 
 class EpisodeMean(Metric):
-    """The mean over episodes of a figure, and 1.96 standard deviations over the root of their number.
+    """The mean of a figure over episodes, and 1.96 standard deviations over the root of their number.
 
-    The figure of every episode is kept, so devices are joined exactly: the result does not depend on how the episodes
-    were spread over devices and batches.
+    The figure of every episode is kept, so the result is exact: it does not depend on how the episodes were spread over
+    devices and batches.
     """
 
     full_state_update = False
@@ -68,7 +68,7 @@ class EpisodeMean(Metric):
         self.add_state("figures", default=[], dist_reduce_fx="cat")
 
     def update(self, figures: Tensor) -> None:
-        """Count the tasks that have these figures [T]."""
+        """Add the figures [T] of T tasks."""
         assert isinstance(self.figures, list)
         self.figures.append(figures)
 
@@ -81,6 +81,6 @@ class EpisodeMean(Metric):
         return dim_zero_cat(self.figures)
 
     def of_all_devices(self) -> Tensor:
-        """The figure of every episode that any device has seen, those of one device after those of another."""
+        """The figure of every episode on all devices, ordered by device."""
         with self.sync_context():
             return self.per_episode().cpu()

@@ -1,4 +1,4 @@
-"""EpisodeMeasures: what an evaluation reports of a classification, and of a regression."""
+"""EpisodeMeasures: what an evaluation reports for classification and for regression."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from fewshot_pl.metrics.episode_mean import EpisodeMean, episode_accuracy, episo
 
 
 class EpisodeRecords(NamedTuple):
-    """What is known of each of E episodes by itself, in main memory; the last two are None of a regression.
+    """The results of each of E episodes, in main memory; the last two fields are None in regression.
 
-    Where episodes differ in their number of queries, the last two end in nan.
+    If episodes differ in their number of queries, the last two fields are padded with nan.
     """
 
-    figures: Tensor  # [E] accuracy; of regression the mean squared error
-    confidence: Tensor | None = None  # [E, N*Q] probability of the class that a query was given
-    correct: Tensor | None = None  # [E, N*Q] 1 where that is its class, else 0
+    figures: Tensor  # [E] accuracy; in regression the mean squared error
+    confidence: Tensor | None = None  # [E, N*Q] probability of a query's predicted class
+    correct: Tensor | None = None  # [E, N*Q] 1 where the prediction is correct, else 0
 
     def reordered(self, order: Tensor) -> "EpisodeRecords":
         """The records of the episodes at the positions ``order``."""
@@ -25,10 +25,10 @@ class EpisodeRecords(NamedTuple):
 
 
 class EpisodeMeasures(nn.Module):
-    """Accuracy with its interval and calibration of a classification; mean squared error of a regression.
+    """Accuracy with its interval and calibration in classification; mean squared error in regression.
 
     Attributes:
-        loss: the mean over episodes of whatever loss a model has.
+        loss: the mean over episodes of the model's loss.
     """
 
     def __init__(self) -> None:
@@ -39,12 +39,12 @@ class EpisodeMeasures(nn.Module):
         self.loss = EpisodeMean()
 
     def classified(self, log_probabilities: Tensor, labels: Tensor) -> None:
-        """Count tasks of log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
+        """Add tasks with log-probabilities [T, n, N] and labels [T, n]; -100 is left out."""
         self.accuracy.update(episode_accuracy(log_probabilities, labels))
         self.calibration.update(log_probabilities, labels)
 
     def regressed(self, predictions: Tensor, targets: Tensor) -> None:
-        """Count tasks of predictions and targets [T, n, D]."""
+        """Add tasks with predictions and targets [T, n, D]."""
         self.mse.update(episode_mse(predictions, targets))
 
     def compute(self) -> dict[str, Tensor]:
@@ -56,12 +56,12 @@ class EpisodeMeasures(nn.Module):
         return {**accuracy, **self.calibration.compute(), **figures}
 
     def num_episodes(self) -> int:
-        """How many episodes have been counted on all devices."""
+        """The number of episodes counted on all devices."""
         counted = self.mse if self.mse.update_called else self.accuracy
         return len(counted.of_all_devices())
 
     def records(self) -> EpisodeRecords:
-        """Each episode by itself, those of one device after those of another; every query must have a known class."""
+        """The results of each episode, ordered by device; every query must have a known class."""
         if self.mse.update_called:
             return EpisodeRecords(self.mse.of_all_devices())
         figures = self.accuracy.of_all_devices()
