@@ -89,10 +89,10 @@ def learner_gradient(
 
 @contextmanager
 def _right_second_derivatives(learner: Learner, constant: bool) -> Iterator[None]:
-    """Within, operations whose second derivatives torch lacks, or has wrong under vmap, are written out.
+    """Within, operations whose second derivatives torch lacks, or gets wrong under vmap, are written out.
 
-    They are fused attention and, under vmap, norms. Nothing changes where gradients are constants, and in a backbone
-    of ours, which has neither.
+    These are fused attention and, under vmap, norms. Nothing changes if gradients are constants, or for our own
+    backbones, which have neither.
     """
     if constant or type(learner.backbone).__module__.startswith(backbones.__name__):
         yield
