@@ -1,6 +1,6 @@
-"""The tests of the core under other versions than requirements.txt pins: ``nox``, or ``nox -s oldest``; needs uv.
+"""The core's tests under other versions than requirements.txt pins: ``nox``, or ``nox -s oldest``; needs uv.
 
-What ``oldest`` passes with are the lower ends of pyproject.toml's ranges; ``newest`` is a canary, which only warns.
+The lower ends of pyproject.toml's ranges are what ``oldest`` passes with; ``newest`` is a canary, which only warns.
 """
 
 import nox

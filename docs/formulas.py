@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the formulas of pages, which are written in TeX, as MathML, which browsers draw by themselves."""
+"""MkDocs hook that converts the TeX formulas of pages to MathML, which browsers draw by themselves."""
 
 import re
 from html import unescape
@@ -31,14 +31,14 @@ def on_page_content(html: str, page: Any, **others: Any) -> str:
 
 
 def mathml(tex: str, display: str) -> str:
-    """A formula as an element ``math``; raises ValueError for one that is not TeX, or not known to the converter."""
+    """A formula as a ``math`` element; raises ValueError if it is not TeX, or not known to the converter."""
     try:
         formula = convert_to_element(tex, display=display)
     except Exception as error:  # the converter's errors have no class in common
         raise ValueError(f"the formula '{tex.strip()}' cannot be converted ({error!r})") from error
     for part in formula.iter():
-        part.text = unescape(part.text or "")  # the converter names characters by their numbers
-    # What it does not know it passes on as it is; of environments of its own (aligned, for one) the ampersands.
+        part.text = unescape(part.text or "")  # the converter writes characters by their numbers
+    # The converter passes on unchanged what it does not know, and the ampersands of environments such as aligned.
     if unknown := [part.text for part in formula.iter() if part.text == "&" or "\\" in (part.text or "")]:
         raise ValueError(f"the formula '{tex.strip()}' has {unknown[0]}, which the converter does not know")
     if not _is_balanced(tex):
@@ -51,7 +51,7 @@ def mathml(tex: str, display: str) -> str:
 
 
 def _space(row: Element) -> None:
-    """Give signs, bars and names of functions among the parts of a formula the spaces that TeX gives them."""
+    """Give signs, bars and names of functions in a row of a formula the spaces that TeX gives them."""
     for place, part in reversed(list(enumerate(row))):
         following = row[place + 1] if place + 1 < len(row) else None
         opens = place == 0 or (row[place - 1].tag == "mo" and row[place - 1].text not in _CLOSING)

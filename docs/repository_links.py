@@ -1,4 +1,4 @@
-"""A hook of MkDocs: links from pages into the repository, and the README's table of results."""
+"""MkDocs hook for the links from pages into the repository, and for the README's table of results."""
 
 import posixpath
 import re
@@ -7,13 +7,13 @@ from typing import Any
 
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\.?/[^)\s]*)\)")
 _README = Path(__file__).parents[1] / "README.md"
-_TABLE = "<!-- the table -->"  # where a page shows it
+_TABLE = "<!-- the table -->"  # marks where a page shows it
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **others: Any) -> str:
-    """The page with the table in its place, and with links to files outside docs/ led into ``repo_url``.
+    """The page with the table in its place, and with links to files outside docs/ pointing into ``repo_url``.
 
-    Where there is no ``repo_url``, the name of the file takes the link's place.
+    Without a ``repo_url``, the name of the file replaces the link.
     """
     folder = posixpath.join("docs", posixpath.dirname(page.file.src_uri))
 
@@ -31,6 +31,6 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **others: Any) -> st
 
 
 def table_of_results() -> str:
-    """What the README says between its two marks, with links as from within docs/."""
+    """The README's text between its two marks, with links relative to docs/."""
     marked = _README.read_text("utf-8").split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
     return marked.replace("](docs/", "](")

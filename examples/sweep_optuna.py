@@ -1,10 +1,10 @@
-"""Search hyper-parameters with Optuna: each trial is a run of train.py, and any number of workers share one study.
+"""A hyper-parameter search with Optuna: each trial is a run of train.py, and any number of workers share one study.
 
     pip install optuna
     python examples/sweep_optuna.py --study runs/sweep.db --trials 10 --model MAML --data CIFARFS --trainer.max_epochs 5
 
-Start the same command once per device (``CUDA_VISIBLE_DEVICES=1 python ...``): the workers learn from each other's
-trials through the file. All flags except the first two are train.py's. Edit ``suggested`` to change what is searched.
+Start the same command once for each device (``CUDA_VISIBLE_DEVICES=1 python ...``): the workers learn from each other's
+trials through the file. All flags but the first two are train.py's. Edit ``suggested`` to change what is searched.
 """
 
 import argparse
@@ -24,7 +24,7 @@ try:
     import optuna
 except ModuleNotFoundError:
     sys.exit("error: a sweep needs Optuna: pip install optuna")
-from filelock import FileLock  # of torch
+from filelock import FileLock  # which torch installs
 
 
 def suggested(trial: optuna.Trial) -> dict[str, object]:
@@ -36,15 +36,15 @@ def suggested(trial: optuna.Trial) -> dict[str, object]:
 
 
 def best_checkpoint(flags: Sequence[str]) -> BestCheckpoint:
-    """What chooses the best checkpoint of a training with these flags: its figure, and which end of it is better."""
-    trial = TrainCLI([*flags, "--trainer.fast_dev_run", "true"])  # makes everything, and writes nothing
+    """The callback that chooses the best checkpoint of a training with these flags, with its figure and mode."""
+    trial = TrainCLI([*flags, "--trainer.fast_dev_run", "true"])  # builds everything, and writes nothing
     return trial.config_init.checkpoint
 
 
 def best_validation(flags: Sequence[str], folder: Path, chooser: BestCheckpoint) -> float:
     """The figure by which training with these flags chose its best checkpoint; the run is kept in ``folder``."""
     if exit_code := train([*flags, "--runs", str(folder)]):
-        sys.exit(exit_code)  # what was wrong has been said
+        sys.exit(exit_code)  # the error has been printed
     (best,) = folder.glob("*/*/*/checkpoints/best.ckpt")
     return float(opened_checkpoint(best)["callbacks"][chooser.state_key]["best_model_score"])
 
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None) -> None:
     """Run one worker's trials, and print the best trial of the whole study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, required=True, help="SQLite file that the workers share")
-    parser.add_argument("--trials", type=int, default=10, help="of this worker")
+    parser.add_argument("--trials", type=int, default=10, help="number of trials of this worker")
     own, flags = parser.parse_known_args(args)
     chooser = best_checkpoint(flags)
     own.study.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None) -> None:
         try:
             return best_validation([*flags, *varied], own.study.with_suffix("") / str(trial.number), chooser)
         except SystemExit:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # else it would count as running for ever
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)  # otherwise it would count as running for ever
             raise
 
     study.optimize(objective, n_trials=own.trials)

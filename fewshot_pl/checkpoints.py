@@ -34,13 +34,13 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint, read without running code from it.
 
     Raises:
-        InputError: the file is missing, damaged, or no checkpoint of an algorithm of ours or of a user's own.
+        InputError: the file is missing or damaged, or holds neither an algorithm of fewshot_pl nor a user-defined one.
     """
     path = existing_checkpoint(path)
     try:
         _check_whole(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken bytes lead it to
+    except Exception as error:  # on broken bytes torch may raise anything
         raise InputError(
             f"{path} is not a checkpoint of fewshot_pl or is damaged: give one that train.py wrote"
         ) from error
@@ -53,7 +53,7 @@ def opened_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _names_algorithm(name: Any) -> bool:
-    """Whether this names an algorithm of ours, or a class of a user's own."""
+    """Whether this is the name of an algorithm of fewshot_pl or of a user-defined class."""
     return isinstance(name, str) and (name in concrete_classes(algorithms) or _is_own(name))
 
 
@@ -62,7 +62,7 @@ def _is_own(name: str) -> bool:
 
 
 def _check_whole(path: Path) -> None:
-    """Raise BadZipFile where a checkpoint was altered, or would unpack to more than it is: torch looks at neither."""
+    """Raise BadZipFile if a checkpoint is corrupt or compressed (it might unpack to any size): torch checks neither."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()) or archive.testzip():
@@ -70,27 +70,27 @@ def _check_whole(path: Path) -> None:
 
 
 def amend_checkpoint(path: Path, entries: dict[str, Any]) -> None:
-    """Add entries to a checkpoint's contents; the file is there whole, before and after."""
+    """Add entries to a checkpoint's contents, replacing the file atomically."""
     with whole_file(path) as part:
         torch.save({**opened_checkpoint(path), **entries}, part)
         shutil.copymode(path, part)
 
 
 def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:
-    """The trained algorithm in a checkpoint, whichever it is, on the CPU and in evaluation mode.
+    """The trained algorithm in a checkpoint, of any class, on the CPU and in evaluation mode.
 
     Args:
-        path: of the checkpoint.
-        changed: arguments that are to be others than in training.
+        path: the checkpoint.
+        changed: arguments to be changed from those of training.
 
     Raises:
-        InputError: as ``opened_checkpoint``, and of an algorithm of a user's own, as no code of others is imported.
+        InputError: as ``opened_checkpoint``, or the algorithm is user-defined, as no foreign code is imported.
     """
     return algorithm_of(opened_checkpoint(path), **changed)
 
 
 def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm:
-    """The same, of the contents of a checkpoint."""
+    """As ``load_algorithm``, from the contents of a checkpoint."""
     check_is_ours(checkpoint)
     algorithm: type[FewShotAlgorithm] = getattr(algorithms, checkpoint["algorithm"])
     try:
@@ -98,7 +98,7 @@ def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm
         model.load_state_dict(checkpoint["state_dict"])
     except InputError:
         raise
-    except Exception as error:  # whatever the arguments and weights of something else lead a network to
+    except Exception as error:  # foreign arguments or weights may raise anything
         raise InputError(
             f"the checkpoint holds a {algorithm.__name__} with other arguments or weights than this version's "
             f"({_first_line(error)}): use the version of fewshot_pl that wrote it, or train anew"
@@ -107,7 +107,7 @@ def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm
 
 
 def check_is_ours(checkpoint: dict[str, Any]) -> None:
-    """Raise InputError where the contents of a checkpoint are of an algorithm of a user's own."""
+    """Raise InputError if the contents of a checkpoint are those of a user-defined algorithm."""
     if _is_own(name := checkpoint["algorithm"]):
         own = name.rpartition(".")[2]
         raise InputError(
@@ -117,7 +117,7 @@ def check_is_ours(checkpoint: dict[str, Any]) -> None:
 
 
 def data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint, opened, keeps of its benchmark beside the arguments; nothing where it is of before."""
+    """The saved state of the benchmark in an opened checkpoint; empty where there is none, as from older versions."""
     name = str(checkpoint.get("data"))
     state = next((held for key, held in checkpoint.items() if f".{name}".endswith(f".{key}")), None)
     return state if isinstance(state, dict) else {}

@@ -19,17 +19,17 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
 from fewshot_pl.registries import concrete_classes
 
-# A configuration file makes nothing but what a flag is for: defaults of later versions of jsonargparse.
+# A config file instantiates only what a flag is for. These are the defaults of later versions of jsonargparse.
 _SAFE: dict[str, Any] = {"instantiate_subclass_spec_in_any": False, "import_path_denylist": []}
 _KNOWN = inspect.signature(set_parsing_settings).parameters
 set_parsing_settings(**{name: value for name, value in _SAFE.items() if name in _KNOWN})
 
-_MOST_VALUES = 10_000  # of a configuration
+_MOST_VALUES = 10_000  # in a config file
 _REGISTRIES = {"model": algorithms, "data": benchmarks}
 
 
 class FewShotArgumentParser(LightningArgumentParser):
-    """A parser that takes no abbreviated flags and names the nearest right flag for a wrong one."""
+    """A parser that accepts no abbreviated flags and suggests the nearest flag for an unknown one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -42,7 +42,7 @@ class FewShotArgumentParser(LightningArgumentParser):
 
 
 def make_folder(folder: Path, flag: str) -> None:
-    """Make the folder that a flag names, if need be; raise InputError where nothing can be written into it."""
+    """Make the folder that a flag names, if needed; raise InputError if it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,7 +52,7 @@ def make_folder(folder: Path, flag: str) -> None:
 
 
 def explained(message: str, known_flags: Iterable[str] = ()) -> str:
-    """jsonargparse's account of a mistake on the command line or in a config file, as one sentence with its cure."""
+    """jsonargparse's message about a mistake on the command line or in a config file, as one sentence with the cure."""
     if match := re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message):
         return _unknown_flag(match.group(1) or match.group(2), known_flags)
     key = match.group(1) if (match := re.search(r'Parser key "([\w.]+)"', message)) else ""
@@ -74,15 +74,15 @@ def explained(message: str, known_flags: Iterable[str] = ()) -> str:
 
 
 def given_flags(words: Sequence[str]) -> set[str]:
-    """The flags that words of a command line name, each as ``--data.num_ways`` however it is spelled."""
+    """The flags on a command line, each like ``--data.num_ways`` even where it is spelled with ``.init_args``."""
     return {word.partition("=")[0].replace(".init_args.", ".") for word in words}
 
 
 def chosen_class(key: str, args: Sequence[str], default: str) -> str:
     """The class that flags and config files name last for ``--model`` or ``--data``.
 
-    Given to the parser before everything else, so that the class decides over the defaults: jsonargparse keeps the
-    values of a class that a later flag replaces, its defaults too.
+    It is given to the parser before all flags, so that the defaults are those of this class: jsonargparse keeps the
+    values of a class that a later flag replaces, even its defaults.
     """
     chosen = default
     for word, following in zip(args, [*args, ""][1:], strict=True):
@@ -101,7 +101,7 @@ def _class_in_file(path: Path, key: str) -> str | None:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What a configuration file holds; nothing of one that is not there, which the parser says."""
+    """The contents of a config file; empty where there is no such file, which the parser reports."""
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
@@ -116,23 +116,23 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _num_values(settings: Any, known: dict[int, float]) -> float:
-    """How many values something holds, each as often as aliases repeat it; infinitely many where it holds itself.
+    """The number of values in parsed YAML, with each alias counted anew; infinite if it contains itself.
 
     Args:
-        settings: as YAML holds them.
-        known: the numbers of lists and dictionaries by their identity.
+        settings: the parsed YAML.
+        known: the numbers of the lists and dictionaries counted so far, by ``id``.
     """
     if not isinstance(settings, dict | list):
         return 1
     if id(settings) not in known:
-        known[id(settings)] = math.inf  # until it is known
+        known[id(settings)] = math.inf  # for what contains itself
         parts = settings.values() if isinstance(settings, dict) else settings
         known[id(settings)] = sum(_num_values(part, known) for part in parts)
     return known[id(settings)]
 
 
 def init_parameters(owner: type) -> list[str]:
-    """The names that ``owner`` takes when it is made, those that it hands on to its bases among them."""
+    """The names of the arguments of a class, including those that it passes on to its bases as ``**kwargs``."""
     names: dict[str, None] = {}
     for init in [vars(base)["__init__"] for base in inspect.getmro(owner) if "__init__" in vars(base)]:
         parameters = inspect.signature(init).parameters.values()
@@ -169,7 +169,7 @@ def _class_flags() -> dict[str, list[str]]:
 
 def _full_name(key: str, known_flags: set[str]) -> str:
     if f"--{key}" in known_flags and any("." in flag for flag in known_flags):
-        return f"--{key}"  # of a command; the parser of a class knows its arguments without the class's prefix
+        return f"--{key}"  # a command's parser; a class's parser knows its arguments without the prefix
     full = [flag for flag in _class_flags() if flag.endswith(f".{key}")]
     return full[0] if full and "." not in key else f"--{key}"
 

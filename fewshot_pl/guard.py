@@ -1,4 +1,4 @@
-"""What stands between a command and its user: mistakes become one sentence, and advertisements are left out."""
+"""The guard around a command: users' mistakes become one sentence, and advertisements are silenced."""
 
 import atexit
 import errno
@@ -20,20 +20,20 @@ from fewshot_pl.printable import printable
 from fewshot_pl.process_group import leave_process_group
 from fewshot_pl.signals import ended_by_signals
 
-# What the place is like, and no fault of ours: no permission, a name too long, a file for a folder ...
+# Errors of the user's path, not of ours: no permission, a name too long, a file in place of a folder ...
 _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 _PLACE |= {errno.EEXIST, errno.ENXIO, errno.ENOTEMPTY}
 _Command = Callable[[Sequence[str] | None], None]
 _OUT_OF_MEMORY = re.compile(r"out of memory|(can't|not enough|unable to) \w* ?memory|ALLOC_FAILED", re.IGNORECASE)
-_NO_FIGURE = "Early stopping conditioned on metric"  # a RuntimeError, as many that are no matter of the user's
+_NO_FIGURE = "Early stopping conditioned on metric"  # a RuntimeError, like many that the user cannot cure
 
 
 def guarded(run: _Command, places: str = "the flag for it") -> Callable[[Sequence[str] | None], int]:
-    """A command that answers bad input with one sentence and exit code 2, and a signal with 128 and its number.
+    """A command that answers bad input with one sentence and exit code 2, and a signal with 128 plus its number.
 
     Args:
         run: the command.
-        places: its flags for where it writes, as "--output or --report".
+        places: its flags for where it writes, such as "--output or --report".
     """
 
     def answered(args: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def guarded(run: _Command, places: str = "the flag for it") -> Callable[[Sequenc
                 raise
             print(f"error: {printable(sentence)}", file=sys.stderr)
             return 2
-        # Not now: a script that goes on with another command keeps the group, which cannot be made anew at once.
+        # Only at exit: a script may run another command, which needs the group, and it cannot be remade at once.
         atexit.register(leave_process_group)
         return exit_code
 
@@ -62,13 +62,13 @@ def guarded(run: _Command, places: str = "the flag for it") -> Callable[[Sequenc
 
 @contextmanager
 def within_memory(cure: str) -> Iterator[None]:
-    """What runs inside has the cure said where the memory of the machine or of a device does not suffice for it.
+    """A context in which running out of memory, of the machine or a device, is reported with its cure.
 
     Args:
-        cure: as "lower A or B".
+        cure: what to do, such as "lower A or B".
 
     Raises:
-        InputError: it does not suffice.
+        InputError: the memory does not suffice.
     """
     try:
         yield
@@ -81,7 +81,7 @@ def within_memory(cure: str) -> Iterator[None]:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    # The CPU's allocator, cuDNN and cuBLAS have no class of their own for it.
+    # The CPU's allocator, cuDNN and cuBLAS have no exception class for it.
     return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
@@ -91,9 +91,9 @@ def _lack_of_memory(error: BaseException) -> str:
 
 
 def _sentence(error: BaseException | None, places: str) -> str | None:
-    """What to tell the user of an exception, or None where it is no matter of the user's.
+    """The sentence that tells the user of an exception, or None if the user cannot cure it.
 
-    Looks through what the exception was raised from: the parser wraps the errors of the classes it makes.
+    Its causes are searched too, as the parser wraps the errors of the classes that it instantiates.
     """
     while error is not None:
         if isinstance(error, InputError):
@@ -114,7 +114,7 @@ def _sentence(error: BaseException | None, places: str) -> str | None:
 
 
 def _is_lightnings(error: BaseException) -> bool:
-    """Whether Lightning itself raised an exception as it does at flags that it cannot follow."""
+    """Whether Lightning itself raised an exception, of a kind that it raises at flags it rejects."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not frames or not frames[-1].f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
         return False
@@ -122,24 +122,24 @@ def _is_lightnings(error: BaseException) -> bool:
 
 
 def _silence_advertisements() -> None:
-    """Leave out what Lightning and torch print that helps nobody who runs our commands."""
+    """Silence messages of Lightning and torch that are of no use to users of our commands."""
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=r".*does not have many workers")  # indices need none
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a run is resumed
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")  # twice that is refused
     warnings.filterwarnings("ignore", message=r".*overridden `on_before_batch_transfer` in `LightningModule`")
-    # Said in other words.
+    # We say this in other words.
     warnings.filterwarnings("ignore", message=r".*configure_optimizers` will be overridden by")
-    # Figures that are logged are of all devices as they are.
+    # Logged figures already cover all devices.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\(.*sync_dist=True")
-    # Gradients lie in memory as convolutions left them: several devices copy them, which costs next to nothing.
+    # Gradients have the memory layout that convolutions gave them: several devices copy them, at little cost.
     warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
 
 
 def _print_any_name() -> None:
-    """Let what the terminal cannot encode, as the bytes of some file names, come out as escapes."""
+    """Print as escapes what the terminal cannot encode, such as the bytes of some file names."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -1,4 +1,4 @@
-"""HTML pages that hold everything they show."""
+"""Self-contained HTML pages."""
 
 import base64
 from functools import cache
@@ -10,12 +10,12 @@ from fewshot_pl.printable import printable
 
 
 def page(template: str, **facts: Any) -> str:
-    """The page that a file in templates/ makes of ``facts``; names of users' are escaped, and stay on a line."""
+    """The HTML of a file in templates/ filled in with ``facts``; texts are escaped, and each is kept on one line."""
     return _templates().get_template(template).render(**facts)
 
 
 def data_uri(image: bytes, kind: str) -> str:
-    """An address that holds an image itself, the content of a file of type ``png`` or ``jpeg``."""
+    """The data URI of an image, the contents of a file of type ``png`` or ``jpeg``."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
@@ -31,4 +31,4 @@ def _templates() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    return type(value)(printable(value)) if isinstance(value, str) else value  # str, or what is escaped already
+    return type(value)(printable(value)) if isinstance(value, str) else value  # str, or Markup that is escaped already

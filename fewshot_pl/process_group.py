@@ -8,9 +8,9 @@ from fewshot_pl.errors import InputError
 
 
 def check_processes(trainer: Trainer) -> None:
-    """Raise InputError where not this process is to be the first of several, but one that is forked or spawned from it.
+    """Raise InputError if a strategy would fork or spawn even the first process of a training from this one.
 
-    Lightning then brings back weights and figures, and neither what callbacks and metrics hold nor the benchmark.
+    Lightning then brings back weights and figures, but neither the state of callbacks and metrics nor the benchmark.
     """
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _MultiProcessingLauncher):
@@ -21,23 +21,23 @@ def check_processes(trainer: Trainer) -> None:
 
 
 def num_devices(trainer: Trainer) -> int:
-    """How many devices a Trainer uses, also before it has started their processes."""
+    """The number of devices that a Trainer uses, known even before it starts their processes."""
     return int(trainer.num_devices * trainer.num_nodes)
 
 
 def are_started_by_others(trainer: Trainer) -> bool:
-    """Whether not this process started the others, but a launcher all of them, as srun and torchrun do.
+    """Whether a launcher such as srun or torchrun started all processes, rather than this one the others.
 
-    They are all there then before training starts, and wait for each other half an hour at most.
+    They then all exist before training starts, and wait for each other for half an hour at most.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return environment is not None and bool(environment.creates_processes_externally)
 
 
 def leave_process_group() -> None:
-    """Say goodbye to the other processes, if any: Lightning does so on GPUs alone.
+    """Leave the other processes, if any: Lightning does so only on GPUs.
 
-    The threads by which processes on CPUs talk would otherwise outlive the interpreter, which now and then aborts.
+    The threads through which CPU processes communicate would otherwise outlive the interpreter, which may then abort.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

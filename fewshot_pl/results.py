@@ -31,11 +31,11 @@ def result_of(
     """The result of an evaluation as plain values; accuracies are fractions, NLL is in nats, times are seconds.
 
     Args:
-        model: what was evaluated.
-        data: on its episodes.
-        trainer: which has just evaluated it; it knows the device, while the model is back in main memory.
-        split: whose episodes.
-        wall_time: of all that the result took.
+        model: the evaluated model.
+        data: the benchmark whose episodes it was evaluated on.
+        trainer: the one that evaluated it; it still knows the device, whereas the model is back in main memory.
+        split: the split of the episodes.
+        wall_time: of all the work behind the result.
     """
     metrics = trainer.callback_metrics
     return {
@@ -64,7 +64,7 @@ def _sizes(data: EpisodicDataModule) -> dict[str, int | None]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what the figures depend on."""
+    """The versions of the software that the figures depend on."""
     return {
         "fewshot_pl": fewshot_pl.__version__,
         "python": platform.python_version(),
@@ -74,7 +74,7 @@ def versions() -> dict[str, str]:
 
 
 def save_result(result: Any, path: Path) -> None:
-    """Write a result, or several, as JSON; the file is there whole or not at all."""
+    """Write one or several results as JSON, atomically."""
     save_text(json.dumps(result, indent=2), path)
 
 
@@ -91,8 +91,8 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def print_table(title: str, caption: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Print rows of cells by column."""
-    table = Table(title=title, caption=caption, min_width=len(title))  # so that the title is one line
+    """Print a table from its rows, which map columns to cells."""
+    table = Table(title=title, caption=caption, min_width=len(title))  # to keep the title on one line
     for name in rows[0]:
         table.add_column(name)
     for row in rows:
@@ -101,14 +101,14 @@ def print_table(title: str, caption: str, rows: Sequence[Mapping[str, str]]) -> 
 
 
 def task_name(result: dict[str, Any]) -> str:
-    """What a task of a result is: "5-way 1-shot", of a regression "10 points", or "variable ways and shots"."""
+    """The kind of tasks in a result: "5-way 1-shot", "10 points" (regression), or "variable ways and shots"."""
     if (shots := result["num_shots"]) is None:
         return "variable ways and shots"
     return f"{shots} points" if "mse" in result else f"{result['num_ways']}-way {shots}-shot"
 
 
 def result_cells(result: dict[str, Any]) -> dict[str, str]:
-    """The cells of a result's row by column."""
+    """The cells of a result's table row, by column."""
     if "mse" in result:
         return {"task": task_name(result), "MSE": f"{result['mse']:.3f}", "95% CI": f"± {result['ci95']:.3f}"}
     return {

@@ -14,7 +14,7 @@ LAST = "last.ckpt"
 
 
 def new_run_folder(runs: Path, data: str, model: str) -> Path:
-    """A folder of its own for a new run, numbered after the last one."""
+    """The folder made for a new run, numbered after the last one."""
     parent = runs / data / model
     number = max(_run_numbers(parent), default=-1) + 1
     while True:  # a run that starts at the same time may take the number first
@@ -26,28 +26,28 @@ def new_run_folder(runs: Path, data: str, model: str) -> Path:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove a run that came to nothing, and the folders of its algorithm and benchmark where they are then empty."""
-    shutil.rmtree(folder, ignore_errors=True)  # what stopped the run is told, and not that something of it is left
+    """Remove the folder of a failed run, and those of its algorithm and benchmark if that leaves them empty."""
+    shutil.rmtree(folder, ignore_errors=True)  # the user is told why the run failed, not that files remain
     for above in folder.parents[:2]:
         if above.is_dir() and not any(above.iterdir()):
             above.rmdir()
 
 
 def checkpoint_to_resume(ckpt_path: str | None, parent: Path, is_requeued: Callable[[Path], bool]) -> Path | None:
-    """The checkpoint that training goes on from, if any.
+    """The checkpoint to resume training from, if any.
 
     Args:
-        ckpt_path: what ``--ckpt_path`` names: a file, or ``last``: the newest run's last one.
+        ckpt_path: the value of ``--ckpt_path``: a file, or ``last`` for the last one of the newest run.
         parent: folder of the runs of the same algorithm and benchmark.
-        is_requeued: whether a run, by its folder, is of the same job of a cluster, which has queued it again. Such a
-            run goes on wherever it came to, as the job's command is that of before.
+        is_requeued: whether the run in a folder is of this cluster job, which has been requeued. Such a run resumes
+            from its newest checkpoint whatever ``ckpt_path`` says, as a requeued job repeats its command.
 
     Raises:
         InputError: there is no such checkpoint, or all those of the newest run are damaged.
     """
     named = existing_checkpoint(ckpt_path) if ckpt_path and ckpt_path != "last" else None
     if named and (run := run_of_checkpoint(named)) and is_requeued(run):
-        parent = run.parent  # which may be of other --runs
+        parent = run.parent  # which may not be below --runs
     found = newest_checkpoint(parent, is_requeued) or named
     if found or not ckpt_path:
         return found
@@ -57,14 +57,14 @@ def checkpoint_to_resume(ckpt_path: str | None, parent: Path, is_requeued: Calla
 
 
 def newest_checkpoint(parent: Path, belongs: Callable[[Path], bool] = Path.is_dir) -> Path | None:
-    """The last checkpoint of the newest run that has any, or where that is damaged the newest of the others.
+    """The last checkpoint of the newest run that has any; if it is damaged, the newest intact one of that run.
 
     Args:
         parent: folder of the runs.
-        belongs: whether a run, by its folder, counts.
+        belongs: whether to consider the run in a folder.
 
     Raises:
-        InputError: all checkpoints of the run are damaged.
+        InputError: all checkpoints of that run are damaged.
     """
     for number in sorted(_run_numbers(parent), reverse=True):
         run = parent / str(number)
@@ -92,7 +92,7 @@ def _first_whole(files: list[Path]) -> Path:
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
-    """The run folder a checkpoint lies in, if it lies in one."""
+    """The run folder that a checkpoint is in; None where it is not in one."""
     return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
 
 

@@ -12,12 +12,12 @@ from fewshot_pl.errors import Stopped
 
 
 def signal_name(number: int) -> str:
-    """What a user calls a signal: ``Ctrl-C``, ``SIGTERM`` ..."""
+    """The name by which users know a signal: ``Ctrl-C``, ``SIGTERM`` ..."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def answer(numbers: Iterable[int], handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Let a handler answer signals; in another thread than the main one, which may set none, nothing is done."""
+    """Let a handler answer signals; does nothing outside the main thread, where none can be set."""
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             signal.signal(number, handler)
@@ -25,9 +25,9 @@ def answer(numbers: Iterable[int], handler: Callable[[int, FrameType | None], An
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """What runs inside ends with Stopped when Ctrl-C or SIGTERM comes, where nothing inside answers them.
+    """A context that Ctrl-C and SIGTERM end with Stopped, unless something inside answers them.
 
-    Processes that it forks, as a loader's workers, do what they would have done without.
+    Processes forked inside, such as a loader's workers, answer them as they would have without the context.
     """
     process = os.getpid()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -43,7 +43,7 @@ def ended_by_signals() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as interruption:
-        # Lightning makes an exit of a KeyboardInterrupt.
+        # Lightning turns a KeyboardInterrupt into an exit.
         if isinstance(interruption, SystemExit) and not isinstance(interruption.__context__, KeyboardInterrupt):
             raise
         raise _stopped(signal.SIGINT) from None

@@ -7,7 +7,7 @@ import torch
 TF32_FLAG: dict[str, Any] = {
     "type": bool | None,
     "help": "whether recent GPUs may round float32 products to 10 bits (TensorFloat-32), which is faster; "
-    "default as in torch: in convolutions alone",
+    "default: as in torch, only in convolutions",
 }
 
 

@@ -12,10 +12,10 @@ _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 
 
 def import_torchvision() -> None:
-    """Import torchvision, also where its compiled operators do not match torch.
+    """Import torchvision, even where its compiled operators do not match torch.
 
     torch, pytorch_lightning, timm and learn2learn all import torchvision. With mismatched builds the
-    import fails while it registers shape functions for operators that are not there; transforms and
+    import fails while it registers shape functions for operators that do not exist; transforms and
     datasets need none of them, so the registration is skipped.
     """
     try:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write beside ``path``, which takes its place at the end, or vanishes where an exception is the end.
+    """A temporary file beside ``path`` that replaces it at the end, or is removed at an exception.
 
-    It is on the disk before it takes the place, so that not even a power cut leaves half of it there.
+    It is flushed to the disk before it replaces ``path``, so not even a power cut leaves half a file.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -24,7 +24,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def save_text(text: str, path: Path) -> None:
-    """Write a text file, as UTF-8 and with line ends as they are."""
+    """Write a text file atomically, as UTF-8 and with line endings as they are."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
 

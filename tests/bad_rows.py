@@ -7,6 +7,6 @@ from typing import NamedTuple
 class Bad(NamedTuple):
     """Input that a command refuses."""
 
-    line: str  # what is typed: the command, and flags behind those that make it work
-    told: str  # a part of the sentence that answers it
-    spoil: Callable[[], object] | None = None  # what was done to the place before
+    line: str  # what is typed: the command, and flags after those that make it work
+    told: str  # a part of the sentence that answers
+    spoil: Callable[[], object] | None = None  # what to spoil before the command runs

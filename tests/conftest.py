@@ -1,9 +1,9 @@
-"""Fixtures of every test."""
+"""Fixtures for all tests."""
 
 import os
 
 # Networks of tests are so small that threads only wait for each other, and where a test asks for two, they would wait
-# by turning round and round on the cores that other tests need; must come before torch is imported.
+# by spinning on the cores that other tests need. Must come before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -31,13 +31,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """Where images, once packed, are found by all tests of a file."""
+    """The folder in which all tests of a file find images once they are packed."""
     return tmp_path_factory.mktemp("packed")
 
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
-    """Writes a checkpoint of an algorithm on a benchmark, after a step of training."""
+    """A function that writes the checkpoint of an algorithm after a training step on a benchmark."""
 
     def written(algorithm="ProtoNet", data="CIFARFS", **settings):
         with monkeypatch.context() as patched:
@@ -56,7 +56,7 @@ def checkpoint(tmp_path, monkeypatch):
 
 @pytest.fixture
 def two_threads():
-    """Torch has two threads meanwhile."""
+    """Give torch two threads during the test."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

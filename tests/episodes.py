@@ -4,7 +4,7 @@ import torch
 
 from fewshot_pl.episode import Episode
 
-IMAGE_SHAPE = (1, 16, 16)  # the smallest square that four halvings leave a pixel of
+IMAGE_SHAPE = (1, 16, 16)  # the smallest square of which four halvings leave a pixel
 NUM_WAYS = 3
 
 
@@ -17,7 +17,7 @@ def random_episode(
     dtype=torch.float32,
     seed=0,
 ):
-    """T tasks of classes that differ by a pattern under noise; the images of a task come in no order of classes."""
+    """T tasks whose classes are random patterns under noise; the images of a task are in random order."""
     generator = torch.Generator().manual_seed(seed)
     patterns = torch.randn(num_tasks, num_ways, *image_shape, dtype=dtype, generator=generator)
 
@@ -36,5 +36,5 @@ def flat_gradient(loss, module):
 
 
 def relative_error(value, reference):
-    """The length of the difference of two vectors as a share of the second one's."""
+    """The norm of the difference of two vectors, relative to the norm of the second."""
     return ((value - reference).norm() / reference.norm()).item()

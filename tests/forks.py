@@ -1,4 +1,4 @@
-"""Processes forked from a test's own, which import nothing again, each in the place that a launcher would give it."""
+"""Processes forked from a test's, which import nothing again, each with the rank that a launcher would give it."""
 
 import os
 import socket
@@ -14,20 +14,20 @@ _PATIENCE = 240  # seconds
 
 
 def torchrun(rank, count, address):
-    """The environment of a process that torchrun starts, all of them on one machine."""
+    """The environment variables of a process that torchrun starts, with all processes on one machine."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": count}
     return {"TORCHELASTIC_RUN_ID": "test", **place, **address}
 
 
 def slurm(rank, count, address):
-    """The environment of a process that srun starts, on a machine of its own."""
+    """The environment variables of a process that srun starts, with each process on its own machine."""
     job = {"JOB_ID": "1", "JOB_NAME": "train", "NTASKS": count, "NTASKS_PER_NODE": "1", "NNODES": count}
     place = {"PROCID": rank, "LOCALID": "0", "NODEID": rank}
     return {**{f"SLURM_{name}": value for name, value in {**job, **place}.items()}, **address}
 
 
 def in_forks(count, work, *arguments, launcher=torchrun):
-    """Run ``work(*arguments)`` in so many processes, and raise what one of them raises."""
+    """Run ``work(*arguments)`` in ``count`` processes, and raise what any of them raises."""
     address = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
     places = [launcher(str(rank), str(count), address) for rank in range(count)]
     forks = start_processes(_run, (places, work, arguments), count, join=False, start_method="fork")

@@ -1,4 +1,4 @@
-"""The kinds of training steps that algorithms make (``pythonpath`` in pyproject.toml makes this importable)."""
+"""The kinds of training steps that algorithms take (``pythonpath`` in pyproject.toml makes this importable)."""
 
 from own_images import ALGORITHMS
 
@@ -21,6 +21,6 @@ KINDS = {
 
 
 def build(kind, image_shape, **arguments):
-    """An algorithm that makes steps of a kind; what the kind states stands above ``arguments``."""
+    """An algorithm that takes steps of a kind; the kind's settings override ``arguments``."""
     name, settings = KINDS[kind]
     return getattr(algorithms, name)(image_shape=image_shape, **{**ALGORITHMS[name], **arguments, **settings})

@@ -17,7 +17,7 @@ ALGORITHMS = {
 
 
 def write_classes(root, num_images, size=40, seed=0):
-    """``root/<class>/<number>.png``: each class a colour of its own under noise; ``num_images`` by class name."""
+    """Write ``root/<class>/<number>.png``: each class a colour of its own under noise; ``num_images`` by class name."""
     generator = np.random.default_rng(seed)
     for number, (name, count) in enumerate(num_images.items()):
         folder = root / name

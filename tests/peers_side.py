@@ -1,4 +1,4 @@
-"""What the peer's process of a throughput comparison runs in a test; in a module that a new process can import."""
+"""What the peer's process of a throughput comparison runs in a test, in a module that a new process can import."""
 
 import os
 from itertools import count

@@ -13,12 +13,12 @@ from fewshot_pl.data.image_store import ImageStore
 ONE_SMALL_BATCH = [
     *("--trainer.fast_dev_run=1", "--data.tasks_per_batch=1", "--data.eval_tasks_per_batch=1"),
     *("--data.num_queries=2", "--data.train_num_queries=2"),  # miniImageNet 20-way with 15 takes gigabytes
-    *("--data.num_val_episodes=1", "--data.num_test_episodes=1"),  # of many, all images would be embedded first
+    *("--data.num_val_episodes=1", "--data.num_test_episodes=1"),  # with many, all images would be embedded first
 ]
 
 
 def give_random_images(monkeypatch, num_classes=20, num_images=20):
-    """For one test, every benchmark of images but ImageFolder holds random ones of its shape in each split."""
+    """For one test, let every image benchmark except ImageFolder hold random images of its shape in each split."""
 
     def class_images(self, split):
         generator = np.random.default_rng(SPLITS.index(split))
@@ -45,7 +45,7 @@ def write_image_folder(root, num_classes=5, num_images=3, size=10):
 
 
 def a_store(counts):
-    """Classes of so many images, 2 x 2 pixels that show the number of the image modulo 256."""
+    """A store of classes with ``counts`` images, of 2 x 2 pixels that hold the image's number modulo 256."""
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     numbers = np.arange(starts[-1]).astype(np.uint8)
     images = numbers[:, None, None, None].repeat(2, 2).repeat(2, 3)  # [I, 1, 2, 2]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def serving(server):
-    """Lets a server answer in a thread of its own."""
+    """Let a server answer in its own thread."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server

@@ -15,7 +15,7 @@ from fewshot_pl import algorithms
 ROOT = Path(fewshot_pl.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 250
-# Which parts of fewshot_pl a part may import, besides itself and errors; "" is fewshot_pl/__init__.py.
+# Which parts of fewshot_pl a part may import, in addition to itself and errors; "" is fewshot_pl/__init__.py.
 ARROWS = {
     "": {"torchvision_guard", "episode", "freed_memory"},
     "freed_memory": set(),
@@ -63,7 +63,7 @@ ARROWS = {
     },
     "cli": {"evaluation", "training"},
 }
-# Third-party packages of the parts that are pure; the other parts take what they need.
+# Third-party packages that the pure parts may import; the other parts import what they need.
 THIRD_PARTY = {
     "": set(),
     "errors": set(),
@@ -94,7 +94,7 @@ def module_name(path):
 
 
 def imported_names(nodes):
-    """The dotted names that import statements among the nodes ask for."""
+    """The dotted names imported by the import statements among the nodes."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

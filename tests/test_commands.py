@@ -236,7 +236,7 @@ def test_the_best_checkpoint_is_the_one_validation_chose(flags: list[str]) -> No
         if "val/accuracy" in events.Tags()["scalars"]:
             scores |= {event.step: event.value for event in events.Scalars("val/accuracy")}
     assert len(scores) == 4
-    # Lightning dates a validation by the last step before it.
+    # Lightning logs a validation at the last step before it.
     assert scores[best["global_step"] - 1] == max(scores.values())
 
 

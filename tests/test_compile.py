@@ -1,4 +1,4 @@
-"""``--model.compile``: one program of a task changes no loss and no gradient, and where it fails training goes on."""
+"""``--model.compile``: compiling a task changes no loss and no gradient, and if it fails, training goes on."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ ALGORITHMS = {
 
 @pytest.fixture
 def traced(monkeypatch):
-    """torch.compile that traces all and leaves out the C++ compiler, which takes minutes."""
+    """Let torch.compile trace everything but skip the C++ compiler, which takes minutes."""
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 

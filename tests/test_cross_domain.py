@@ -1,4 +1,4 @@
-"""A learner that was trained on one benchmark, evaluated on another through ``evaluate.py``."""
+"""A learner trained on one benchmark, evaluated on another through ``evaluate.py``."""
 
 import json
 from pathlib import Path

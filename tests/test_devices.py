@@ -25,7 +25,7 @@ from fewshot_pl.cli import evaluate, train
 from fewshot_pl.data.episode_dataset import FixedEpisodes
 
 pytestmark = [
-    pytest.mark.xdist_group("devices"),  # what forks have found is there once
+    pytest.mark.xdist_group("devices"),  # one process has the results of the forks
     pytest.mark.filterwarnings("ignore:.*num_workers"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded"),
 ]
@@ -35,7 +35,7 @@ FIGURES = {"loss", "accuracy", "ci95", "nll", "ece", "brier"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """images/<split>/<class>/*.png, and a place for everything else."""
+    """A folder with images/<split>/<class>/*.png, and a place for everything else."""
     root = tmp_path_factory.mktemp("devices")
     write_image_folder(root / "images", num_classes=4, size=16)
     return root
@@ -97,9 +97,9 @@ def four_tasks(seed, image_shape):
 
 @pytest.fixture(scope="module")
 def states(folder):
-    """What becomes of the algorithms in one process, with accumulation, and in two processes."""
+    """The algorithms after training in one process, with accumulation, and in two processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PL_GLOBAL_SEED", raising=False)  # of an earlier test: Lightning sets it anew in several processes
+        patch.delenv("PL_GLOBAL_SEED", raising=False)  # from an earlier test; Lightning sets it in several processes
         in_forks(2, trained_states, folder, 2)
         two = torch.load(folder / "states2.pt")
         return {"one": trained_states(folder), "accumulated": trained_states(folder, accumulate=2), "two": two}
@@ -122,7 +122,7 @@ def test_steps_are_worth_comparing(states):
 
 
 def watched(folder):
-    """The loss that a schedule of the learning rate watches, its own one, and the rate after each of six epochs."""
+    """The loss that a learning-rate schedule watches, the process's own loss and the rate after each of six epochs."""
     model = build("ProtoNet", **SMALL)
     found = []
 
@@ -160,7 +160,7 @@ def test_what_a_schedule_watches_is_the_mean_over_processes(folder):
 
 
 def all_figures(folder, devices=1, eval_tasks_per_batch=1, names=tuple(ALGORITHMS)):
-    """The figures of algorithms on seven episodes, those of two in float64 too; also saved."""
+    """The figures of all algorithms on seven episodes, of two also in float64; also saved."""
     sizes = {"eval_tasks_per_batch": eval_tasks_per_batch, "num_val_episodes": 5, "num_test_episodes": 7}
     own = {"root": folder / "images", "cache_dir": folder / "cache", "image_size": 16, "channels": 1}
     few = {"num_ways": 3, "num_queries": 2, **sizes}
@@ -223,7 +223,7 @@ def test_workers_change_no_figure(folder):
 
 
 def test_with_threads_too_batches_change_no_figure():
-    """A task that is alone in its batch has no more threads than others, with which sums are rounded otherwise."""
+    """A task alone in its batch has no more threads than others, as sums would then be rounded differently."""
     torch.set_num_threads(2)
     try:
         model = build("ProtoNet", norm="transductive", image_shape=(3, 32, 32))
@@ -278,7 +278,7 @@ def words(values):
 
 
 def train_and_evaluate(folder, name, devices=1, num_nodes=1):
-    """A run, and the result and the report of the checkpoint of the run that was alone."""
+    """Train a run, then evaluate the checkpoint of the run ``alone``, with a result and a report."""
     assert train(flags(folder, name, devices, num_nodes, 4 // (devices * num_nodes))) == 0
     checkpoint = checkpoint_of(folder, "alone")
     output = {"ckpt_path": checkpoint, "output": folder / f"{name}.json", "report": folder / f"{name}-report"}
@@ -309,7 +309,7 @@ def alone(folder):
 
 
 def assert_same_training(checkpoint, alone):
-    """Two checkpoints of the same steps, but for rounding in float32; running statistics are compared too."""
+    """Assert that two checkpoints are equal up to float32 rounding, including running statistics."""
     ours, theirs = (torch.load(path, weights_only=True) for path in (checkpoint, alone))
     assert ours["global_step"] == theirs["global_step"] == 2
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-4, atol=1e-5)
@@ -327,12 +327,12 @@ def test_commands_leave_what_those_of_one_process_leave(folder, alone, name):
     in_forks(2, train_and_evaluate, folder, name, devices, num_nodes, launcher=launcher)
     checkpoint = checkpoint_of(folder, name)
     assert_same_training(checkpoint, alone)
-    for tag in ("val/confusion", "val/episode"):  # of all processes; and written by one
+    for tag in ("val/confusion", "val/episode"):  # they cover all processes, and one writes them
         assert pictures(checkpoint.parents[1], tag) == pictures(alone.parents[1], tag), tag
 
     ours, theirs = (json.loads((folder / f"{which}.json").read_text()) for which in (name, "alone"))
     assert {figure: ours[figure] for figure in FIGURES} == {figure: theirs[figure] for figure in FIGURES}
-    # Right answers are counted by class only where each episode has its place in the list.
+    # Counts of correct answers by class are right only if each episode is in its place in the list.
     ours, theirs = (classes(folder / f"{which}-report" / "report.html") for which in (name, "alone"))
     assert len(ours) == 4 and ours == theirs
 
@@ -343,7 +343,7 @@ def lacking(folder, name):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageFolder, "prepare_data", lambda data: met.append(is_initialized()) or prepare(data))
         assert train([*flags(folder, name, 2, 1, 1), "--data.num_shots=9"]) == 2
-    assert all(met)  # before the others are there nothing is packed, for which they would have to wait
+    assert all(met)  # nobody packs, and has others wait, before all have met
 
 
 def test_processes_that_a_launcher_started_look_for_what_is_lacking_once_they_have_met(folder):
@@ -368,7 +368,7 @@ def process(*command):
 
 
 def test_lightning_and_torchrun_start_the_processes_themselves(folder, alone):
-    """Lightning two devices of one machine, torchrun one device on each of two machines, both of which are this one."""
+    """Lightning starts two devices on one machine, torchrun one on each of two machines, both of which are this one."""
     address = ["--master-addr", "localhost", "--master-port", free_port()]
     launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *address]
     started = [process("train.py", *flags(folder, "lightning", 2, 1, 2))]
@@ -378,8 +378,8 @@ def test_lightning_and_torchrun_start_the_processes_themselves(folder, alone):
         for one in started:
             told = one.communicate(timeout=300)[1]
             assert one.returncode == 0, told
-            assert "sync_dist" not in told  # figures are of all devices as they are
-            assert "strides" not in told  # how gradients lie in memory is nobody's concern
+            assert "sync_dist" not in told  # figures already cover all devices
+            assert "strides" not in told  # the memory layout of gradients is no concern of users
     finally:
         for one in started:
             one.kill()

@@ -1,6 +1,6 @@
-"""The site of docs/: what its hooks make of pages, and that no page, algorithm or benchmark is left out.
+"""The site of docs/: its hooks, and that no page, algorithm or benchmark is left out.
 
-That it builds without a warning and needs nothing from elsewhere, .ci/run finds out.
+.ci/run checks that it builds without warnings and is self-contained.
 """
 
 import importlib
@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def hook(name):
-    """A hook of MkDocs, as a module."""
+    """An MkDocs hook, as a module."""
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""An evaluation that embeds each image of a split once gives the figures of one that embeds those of each episode."""
+"""An evaluation that embeds each image of a split once has the figures of one that embeds each episode's."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
@@ -28,7 +28,7 @@ METRIC = {
 
 
 class Noise(ImageDataModule):
-    """5 classes of 6 images, each quarter turn a class of its own."""
+    """5 classes with 6 images each, of which each quarter turn is a class of its own."""
 
     image_shape = SHAPE
     mean, std = (0.5,), (0.3,)
@@ -124,7 +124,7 @@ def test_methods_that_adapt_the_network_are_given_images(data):
 
 
 class Mirrored(ProtoNet):
-    """Counts each image of the support twice, once mirrored, which takes images in place of features."""
+    """Counts each support image twice, once mirrored, for which it needs images instead of features."""
 
     def query_logits(self, support_x, support_y, query_x, num_ways):
         support = torch.cat([support_x, support_x.flip(-1)]), torch.cat([support_y, support_y])
@@ -132,7 +132,7 @@ class Mirrored(ProtoNet):
 
 
 class BatchStatistics(ProtoNet):
-    """With a network whose batch norm has no other statistics than those of the batch."""
+    """Has a network whose batch norm only has batch statistics."""
 
     def __init__(self, **settings):
         super().__init__(**settings)

@@ -47,13 +47,13 @@ _PLATIPUS = {**_MAML, "num_inner_steps": 1, "num_samples": 2}
 _FCE_MEAN = {"full_context": True, "num_context_steps": 1, "first_read_out": "mean", "norm": "support"}
 _LSTM = {"num_ways": NUM_WAYS, "num_inner_steps": 2}
 _REPTILE = {"num_ways": NUM_WAYS, "inner_lr": 3e-3, "num_inner_steps": 3, "num_inner_steps_test": 3}
-_WHOLE_SUPPORT = {"inner_batch_size_test": 2 * NUM_WAYS}  # else batches are drawn by the images' positions
+_WHOLE_SUPPORT = {"inner_batch_size_test": 2 * NUM_WAYS}  # otherwise batches are drawn by the images' positions
 _METAGAN = {**_MAML, "generator_width": 4}
 _METAGAN_RELATION = {"classifier": "relation_net", "backbone": "conv4-maps", "generator_width": 4}
 _METAGAN_TRAINS = {"falls_with_training": "discriminator_loss"}  # what one player wins, the other loses
-# Reptile's loss is half the squared distance to where training on a task leads, which may be as far from anywhere.
+# Reptile's loss is half the squared distance to where training on a task leads, which may be as far from any point.
 _REPTILE_TRAINS = {"learning_rate": 1.0, "falls_with_training": "inner_loss"}
-# Where a gradient is zero but for rounding, as before batch norm, Adam's first steps divide that by its epsilon, 1e-8.
+# Where a gradient is zero except for rounding, as before batch norm, Adam's first steps divide it by epsilon, 1e-8.
 _REPTILE_ADAM = {**_REPTILE_TRAINS, "rounding": 1e-8}
 ROWS = {
     "ProtoNet": Row(ProtoNet, {}),
@@ -301,7 +301,7 @@ def test_resumed_training_goes_on_as_if_never_stopped(row, tmp_path, two_threads
     episodes = loader(2)
     in_one_go, first_half = build(row), build(row)
     quiet_trainer(max_epochs=2).fit(in_one_go, episodes)
-    halting = quiet_trainer(StopAfterAnEpoch(), max_epochs=2)  # planned as long: a schedule may depend on it
+    halting = quiet_trainer(StopAfterAnEpoch(), max_epochs=2)  # planned as long, as a schedule may depend on it
     halting.fit(first_half, episodes)
     halting.save_checkpoint(tmp_path / "half.ckpt")
     resumed = build(row)
@@ -318,13 +318,13 @@ def test_bfloat16_gives_about_the_gradient_of_float32(row, task_parallel):
 
     exact, rounded = gradient(autocast=False), gradient(autocast=True)
     assert rounded.dtype == torch.float32
-    # Rounding the images alone turns MAML's gradient as far, where batch norm divides by the spread of six numbers.
+    # Rounding only the images turns MAML's gradient as far, as batch norm divides by the spread of six numbers.
     assert torch.cosine_similarity(exact, rounded, dim=0) > 0.6
 
 
 @pytest.mark.parametrize("task_chunk", [None, 1])
 def test_gradients_taken_some_tasks_at_a_time_know_no_autocast(row, task_parallel, task_chunk):
-    """Nor does a backward pass, which Lightning takes outside of it."""
+    """Neither does a backward pass, which Lightning runs outside of it."""
 
     def gradient(batch):
         model = build(row, task_parallel=task_parallel, task_chunk=task_chunk)
@@ -349,7 +349,7 @@ def test_trains_and_tests_in_mixed_precision(row, two_threads):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_gradients_taken_some_tasks_at_a_time_are_those_of_all_together(name, two_threads):
-    """Where it is known that all tasks have labels, a loop keeps no more than one task in memory, others a few."""
+    """If all tasks are known to have labels, a loop keeps only one task in memory, other ways a few."""
     row, episode = ROWS[name], random_episode(num_tasks=3, dtype=torch.float64)
 
     def step(batch, task_parallel, task_chunk=None):

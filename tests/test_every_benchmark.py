@@ -44,7 +44,7 @@ ROWS = {
     "TieredImageNet": Row("Ren et al. 2018", (3, 84, 84)),
     "VGGFlowers": Row("Nilsback and Zisserman 2008", (3, 84, 84)),
 }
-# What the papers print, by splits/<name>.json (the alphabets count alphabets, the others classes).
+# The numbers in the papers, by splits/<name>.json (those of alphabets count alphabets, the others classes).
 PUBLISHED = {
     "cifar_fs": {"train": 64, "val": 16, "test": 20},
     "cub": {"train": 100, "val": 50, "test": 50},
@@ -197,7 +197,7 @@ def test_a_split_of_meta_dataset_is_the_one_that_learn2learn_has(name, module):
 
 
 def check_classes(data):
-    """What fixed episodes hold are classes that have names of their own, and images."""
+    """Check that fixed episodes hold classes with distinct names, and their images."""
     sources = data.sources if isinstance(data, benchmarks.MultiSource) else [data]
     for split in ("val", "test"):
         names, classes = data.class_names(split), data.fixed_classes(split)

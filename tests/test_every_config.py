@@ -35,7 +35,7 @@ def adapts_with_batch_norm(path):
 ALGORITHMS, DATA, PAPER = (sorted((ROOT / "configs" / kind).glob("*.yaml")) for kind in ("algorithm", "data", "paper"))
 NAMES = concrete_classes(algorithms)
 REGRESSION = [path for path in DATA if path.stem == "sinusoid"]
-# Benchmarks that differ from miniImageNet only in their images take turns with the algorithms; others meet all of them.
+# Benchmarks that differ from miniImageNet only in their images take turns with the algorithms; others run with all.
 LIKE_MINI_IMAGENET = {"cub", "dtd", "fgvc_aircraft", "fungi", "tiered_imagenet", "vgg_flowers"}
 MEET_ALL = [path for path in DATA if path not in REGRESSION and path.stem not in LIKE_MINI_IMAGENET]
 TAKE_TURNS = [path for path in DATA if path.stem in LIKE_MINI_IMAGENET]
@@ -43,7 +43,7 @@ METAGAN_ON_MAML = [path for path in PAPER if content(path)["model"]["init_args"]
 CLIP_VALUES = [path for path in PAPER if content(path)["trainer"].get("gradient_clip_algorithm") == "value"]
 PAIRS = [*itertools.product(ALGORITHMS, MEET_ALL), *zip(itertools.cycle(ALGORITHMS), TAKE_TURNS)]
 REGRESSORS = [path for path in ALGORITHMS if getattr(algorithms, content_class(path)).regresses]
-MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression needs of any algorithm
+MLP = ["--model.backbone=mlp-40-40", "--model.norm=none"]  # what regression needs with any algorithm
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*num_workers"),
     pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter"),
@@ -58,8 +58,8 @@ def stem(path):
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """What ``train.py`` makes of a command line, without training."""
-    monkeypatch.chdir(ROOT)  # commands name the configs from there
+    """A function that makes what ``train.py`` makes of a command line, without training."""
+    monkeypatch.chdir(ROOT)  # commands name configs relative to it
 
     def made(*args):
         with torch.device("meta"):  # millions of weights that nobody reads take a second to draw
@@ -134,7 +134,7 @@ def test_reproductions_of_maml_and_of_what_is_made_of_it_clip_values():
 
 @pytest.mark.parametrize("path", CLIP_VALUES, ids=stem)
 def test_gradients_are_clipped_on_the_scale_of_mamls_code(path, made):
-    """Its outer loss is the sum over the queries' images by the number of shots, where ours is the mean."""
+    """MAML's code sums the outer loss over query images and divides by the number of shots, where ours is the mean."""
     cli = made(f"--config={path}")
     assert cli.trainer.gradient_clip_algorithm == "value"
     size = cli.datamodule.train_size

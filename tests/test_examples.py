@@ -69,7 +69,7 @@ def sweep():
 
 @pytest.fixture
 def short(tmp_path):
-    """The flags of a sweep whose trials are runs of a moment."""
+    """The flags of a sweep whose trials take a moment."""
     write_image_folder(tmp_path / "images", num_classes=4, size=16)
     values = {
         "study": tmp_path / "sweep.db",

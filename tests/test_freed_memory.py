@@ -1,4 +1,4 @@
-"""What a process frees it finds again, without asking the system for pages."""
+"""A process reuses the memory that it freed, without asking the system for pages."""
 
 import os
 import subprocess

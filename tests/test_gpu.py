@@ -1,4 +1,4 @@
-"""A GPU gives a CPU's figures, and no step waits for it; skipped where torch has none."""
+"""A GPU gives the figures of a CPU, and no step waits for it; skipped where torch has no GPU."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from fewshot_pl.cli import train
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use"),
-    pytest.mark.xdist_group("gpu"),  # one process's memory
+    pytest.mark.xdist_group("gpu"),  # memory of one process
     pytest.mark.filterwarnings("ignore:.*num_workers"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
     pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter"),
@@ -28,14 +28,14 @@ GPU = torch.device("cuda")
 
 
 def seeded(kind, image_shape=IMAGE_SHAPE, **arguments):
-    """An algorithm of a kind of steps, with the same weights at every call."""
+    """An algorithm that takes a kind of steps, with the same weights at every call."""
     torch.manual_seed(0)
     return build(kind, image_shape, **arguments)
 
 
 def a_step(model, episode):
-    """The losses, gradients and buffers of a training step, and the logits behind it, all on the CPU."""
-    torch.manual_seed(1)  # of what the algorithm draws for tasks
+    """The losses, gradients and buffers of a training step, and the logits after it, all on the CPU."""
+    torch.manual_seed(1)  # for what the algorithm draws for tasks
     losses = model.train().training_losses(episode)
     losses["loss"].backward()
     gradients = {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}
@@ -86,7 +86,7 @@ def test_no_step_waits(kind):
         model.training_losses(episode)["loss"].backward()
         optimizer.step()
 
-    step()  # what is made at first may wait
+    step()  # first-time set-up may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()
@@ -95,7 +95,7 @@ def test_no_step_waits(kind):
 
 
 @pytest.mark.parametrize("store", ["device", "host"])
-@pytest.mark.parametrize("num_episodes", [20, 2000])  # of images, and, where that is less work, of features
+@pytest.mark.parametrize("num_episodes", [20, 2000])  # on images, and, where that is less work, on features
 @pytest.mark.parametrize("kind", ["ProtoNet", "MatchingNet", "MAML"])
 def test_an_evaluation_gives_the_figures_of_a_cpu(kind, num_episodes, store, packed):
     def evaluated(accelerator):
@@ -145,7 +145,7 @@ def test_a_chunk_of_tasks_bounds_the_memory_of_a_step(kind):
         model.training_losses(episode)["loss"].backward()
         return torch.cuda.max_memory_allocated() - before
 
-    peak(None)  # what is made at first
+    peak(None)  # first-time set-up
     assert peak(2) < peak(None) / 2
 
 

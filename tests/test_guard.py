@@ -1,4 +1,4 @@
-"""Too little memory, a full disk and signals become one sentence with the cure; what else goes wrong stays as it is."""
+"""Too little memory, a full disk and signals become one sentence with the cure; other errors stay as they are."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
@@ -118,7 +118,7 @@ def test_an_exit_that_is_lightnings_answer_to_ctrl_c_is_taken_for_it():
 
 @pytest.fixture
 def no_handler_of_before():
-    """SIGTERM ends this process, whatever a training before has left."""
+    """SIGTERM ends this process, whatever handler an earlier training left."""
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGTERM, before)

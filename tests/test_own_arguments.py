@@ -1,4 +1,4 @@
-"""Algorithms and benchmarks of a user's own whose arguments are no plain values: networks, arrays."""
+"""User-defined algorithms and benchmarks whose arguments are not plain values: networks, arrays."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 

@@ -1,4 +1,4 @@
-"""Algorithms and benchmarks of a user's own, in a module outside of the package, trained and resumed as ours are."""
+"""User-defined algorithms and benchmarks, in a module outside the package, trained and resumed like ours."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from fewshot_pl.prediction.command import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
-# Both are called as ours are.
+# Two have the names of ours.
 MODULE = """
 from fewshot_pl import algorithms, benchmarks
 
@@ -41,7 +41,7 @@ FIGURES = ("accuracy", "ci95", "nll", "loss")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A place with images and a module ``outside``, which can be imported."""
+    """A folder with images and an importable module ``outside``."""
     root = tmp_path_factory.mktemp("own")
     write_image_folder(root / "images", num_classes=4, size=16)
     (root / "outside.py").write_text(MODULE)
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
         patch.syspath_prepend(root)
         yield root
     for name in ("ProtoNet", "ImageFolder", "Waves"):
-        # Else jsonargparse finds it in the tests that follow, where two classes have a name then.
+        # Otherwise jsonargparse finds it in later tests, where two classes would then share a name.
         getattr(sys.modules["outside"], name).__qualname__ = f"gone.<locals>.{name}"
 
 
@@ -63,7 +63,7 @@ def flags(folder, model, data, *more):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """The run of an algorithm and a benchmark of a user's own."""
+    """The run of a user-defined algorithm and benchmark."""
     assert train(flags(folder, "outside.ProtoNet", "outside.ImageFolder", "--model.scales={near: 0.5}")) == 0
     return folder / "runs" / "ImageFolder" / "ProtoNet" / "0"
 

@@ -1,6 +1,6 @@
-"""The README and the pages of docs/ tell the truth: commands and Python run, links lead somewhere.
+"""The README and the pages of docs/ tell the truth: commands and Python code run, links have targets.
 
-Training commands run for one step: in full they take up to hours.
+Training commands run for one step, as in full they take up to hours.
 """
 
 import re
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 
 def blocks(language, page=README):
-    """The code blocks of a page in a language."""
+    """The code blocks of a language on a page."""
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
@@ -52,7 +52,7 @@ def command_lines(script):
 
 
 class Parser(TrainCLI):
-    """``train.py`` as far as its parser."""
+    """``train.py``, only up to its parser."""
 
     def before_instantiate_classes(self):
         """Make no run folder."""
@@ -61,19 +61,19 @@ class Parser(TrainCLI):
         """Make nothing."""
 
 
-# Of a training command: what this machine may not have, and files that another command makes.
+# Flags of training commands for what this machine may not have, and for files that other commands make.
 ELSEWHERE = r"--(trainer\.(devices|num_nodes|accelerator)|model\.(init_from|backbone_weights)) \S+|--data\.root DIR"
-# Reptile's 50 steps at test time make no sense here, nor does a whole generator.
 OWN_CLASSES = """from fewshot_pl import Glyphs, ProtoNet
 class MyProto(ProtoNet): ...
 class MyImages(Glyphs): ...
 """
+# Reptile's 50 steps at test time make no sense here, nor does a generator of full size.
 SMALLEST = {"Reptile": ["--model.num_inner_steps_test=1"], "MetaGAN": ["--model.generator_width=4"]}
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder in which the README's first training was run, in the smallest form."""
+    """A folder in which the README's first training has run, in its smallest form."""
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         give_random_images(patch, num_classes=30)  # CIFAR-FS, 1-shot, is trained 30-way
@@ -89,7 +89,7 @@ def workplace(tmp_path_factory):
 
 
 def trained(data="Glyphs", *flags):
-    """Train in the smallest form, into the folder ``runs`` of the present one."""
+    """Train in the smallest form, into the folder ``runs`` of the working folder."""
     counts = [f"--data.{name}=1" for name in ("batches_per_epoch", "num_val_episodes", "num_test_episodes")]
     return train([f"--data={data}", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", *counts, *flags])
 
@@ -107,7 +107,7 @@ def test_every_shell_command_is_one_that_is_tested(page):
 
 
 def is_reproduction(arguments):
-    """Whether a training is one of configs/paper/ as it stands: test_every_config runs those."""
+    """Whether a training is an unchanged one of configs/paper/: test_every_config runs those."""
     return bool(re.fullmatch(r"--config configs/paper/\w+\.yaml", arguments))
 
 
@@ -115,7 +115,7 @@ def is_reproduction(arguments):
 def test_training_commands_run(arguments, workplace, capsys):
     """For one step, on random images and on one device."""
     here = shlex.split(re.sub(ELSEWHERE, "", arguments).replace("configs/", f"{ROOT}/configs/"))
-    runs = "runs" if "last" in here else "tried"  # what is tried keeps no checkpoint: it has a place of its own
+    runs = "runs" if "last" in here else "tried"  # trials keep no checkpoint, so they have their own folder
     fewer = [flag for name, flags in SMALLEST.items() if name.lower() in arguments.lower() for flag in flags]
     small = [*ONE_SMALL_BATCH, "--trainer.accelerator=cpu", f"--runs={runs}", *fewer]
     assert train([*here, *small]) == 0
@@ -139,7 +139,7 @@ def test_torchrun_starts_as_many_processes_as_the_trainer_expects(line):
     )
 
 
-# Benchmarks that Glyphs cannot stand for, with what they need.
+# Benchmarks that Glyphs cannot replace, with what they need.
 OF_THEIR_OWN = {
     "MiniImageNet": [],
     "ImageFolder": ["--data.root=my_images", "--data.image_size=32", "--data.num_queries=2"],
@@ -148,9 +148,9 @@ OF_THEIR_OWN = {
 
 
 def with_small_checkpoints(text):
-    """A text that names checkpoints, which are trained here, where they are not yet, in the smallest form.
+    """The text with its checkpoints replaced by ones trained here, if need be, in the smallest form.
 
-    Those of the results table took up to an hour each: what is done with them is tried on such ones.
+    Those of the results table took up to an hour each: commands that use them run on such ones.
     """
     named = list(re.finditer(r"runs/(\w+)/(\w+)/0/checkpoints/(best|last)\.ckpt", text))
     for match in named:
@@ -236,7 +236,7 @@ def test_there_is_a_place_for_the_results():
 
 
 def leads_somewhere(target, page):
-    """Whether a relative link on a page names a file or folder, and after # one of a file's headings."""
+    """Whether a relative link on a page names a file or folder, and, after a #, a heading of the file."""
     path, _, anchor = target.partition("#")
     file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
     headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE) if anchor and file.is_file() else []

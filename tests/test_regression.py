@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a MAML that was trained on sinusoids for 1,000 steps of 25 tasks, in some ten seconds."""
+    """The folder of a MAML trained on sinusoids for 1,000 steps of 25 tasks, in about ten seconds."""
     runs = tmp_path_factory.mktemp("runs")
     maml = ["--model", "MAML", *MLP, "--model.inner_lr", "0.01", "--model.num_inner_steps_test", "2"]
     size = ["--data.batches_per_epoch", "250", "--trainer.max_epochs", "4", "--data.num_test_episodes", "500"]
@@ -37,7 +37,7 @@ def evaluated(run: Path, output: Path, *flags: str) -> dict[str, Any]:
 
 def test_training_makes_adaptation_lower_the_error(run: Path, tmp_path: Path) -> None:
     errors = [evaluated(run, tmp_path / "result.json", "--num_inner_steps", str(n))["mse"] for n in (0, 1, 2)]
-    # From torch's own start the error before adaptation stays near the variance of the curves, about 3.
+    # From torch's own initialisation, the error before adaptation stays near the variance of the curves, about 3.
     assert errors[1] < 1.6 and errors[1] < 0.6 * errors[0]
     assert errors[2] < errors[1]
 

@@ -1,4 +1,4 @@
-"""Figures of training steps are logged where somebody sees them, and are those of the step that a line names."""
+"""Figures of training steps are logged where somebody sees them, and belong to the step that a line names."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ NUM_STEPS = 12
 
 
 class Steps(Callback):
-    """Keeps the loss of every batch, as it was minimised, and stops the training after some step."""
+    """Keeps the loss of every batch, as it was minimised, and stops the training after step ``last``."""
 
     def __init__(self, last=None):
         self.last, self.losses = last, []

@@ -45,7 +45,7 @@ def test_the_peer_has_a_process_of_its_own(tmp_path):
         work = compared_apart(ours, "work", "tasks/s", lambda: 10.0, lambda: 0.0)
         more = compared_apart(ours, "more work", "tasks/s", lambda: 10.0, lambda: 0.0)
     process, number = divmod(work.peer, 1000)
-    assert process != os.getpid() and number == 3  # after one for warming up, the median of the second to the fourth
+    assert process != os.getpid() and number == 3  # after a warm-up, the median of the second to the fourth
     assert more == Comparison("more work", "tasks/s", ours=10, peer=5, ratio=2.0, spread=(2.0, 2.0), repeats=3)
 
 

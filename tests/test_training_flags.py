@@ -1,4 +1,4 @@
-"""What flags and configuration files of train.py become: the trainer, its callbacks, and the saved configuration."""
+"""The results of train.py's flags and config files: the trainer, its callbacks, and the saved configuration."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ Made = Callable[..., TrainCLI]
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    """What ``train.py`` makes of a command line, without training."""
+    """A function that makes what ``train.py`` makes of a command line, without training."""
 
     def made(*args: str) -> TrainCLI:
         return TrainCLI([*args, f"--runs={tmp_path / 'runs'}", "--trainer.accelerator=cpu"])
@@ -28,14 +28,14 @@ def made(tmp_path: Path) -> Made:
 
 
 def again(cli: TrainCLI, made: Made, *args: str) -> TrainCLI:
-    """What the configuration that a run saves makes, with more flags behind it."""
+    """What ``train.py`` makes of the configuration that a run saves, followed by more flags."""
     cli.save_config()
     assert cli.run_folder
     return made(f"--config={cli.run_folder / 'config.yaml'}", *args)
 
 
 def choice(cli: TrainCLI) -> tuple[str | None, str]:
-    """The figure that chooses the best checkpoint, and its better end."""
+    """The figure that chooses the best checkpoint, and its mode."""
     (best,) = [one for one in cli.trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
     return best.monitor, best.mode
 

@@ -1,4 +1,4 @@
-"""No training step waits for a GPU, and no operation takes tensors of two places: seen on a device without values."""
+"""No training step waits for a GPU, and no operation mixes devices: tested on a device without values."""
 
 import pytest
 import torch
@@ -18,14 +18,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
 ]
 SIZES = {"num_ways": 3, "num_queries": 2, "tasks_per_batch": 2, "eval_tasks_per_batch": 2}
-HALVED = {"tasks_per_batch": 3, "eval_tasks_per_batch": 3}  # a whole chunk of tasks, and one that is not
+HALVED = {"tasks_per_batch": 3, "eval_tasks_per_batch": 3}  # one whole chunk of tasks, and a partial one
 NUM_STEPS = 3
 CURVES = {"num_ways": 1, "backbone": "mlp-40-40", "norm": "none"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def random_images():
-    """In place of glyphs, which are drawn for long: no step can tell."""
+    """Replace glyphs, which take long to draw; steps do not depend on the images."""
     with pytest.MonkeyPatch.context() as patch:
         give_random_images(patch)
         yield
@@ -44,7 +44,7 @@ def glyphs_for(kind, packed):
 
 
 def train(model, data, monkeypatch, **arguments):
-    """With the callbacks of every training; FiniteLoss asks at the first step, and then not for long."""
+    """Train with the callbacks of every training; FiniteLoss checks at the first step, and then not for a while."""
     asked = []
     monkeypatch.setattr(FiniteLoss, "_check", lambda self, trainer, pl_module: asked.append(trainer.global_step))
     callbacks = [EpisodeRate(), EpisodeLines(), FiniteLoss()]

@@ -22,7 +22,7 @@ BOX = (10, 6, 42, 26)  # left, upper, right and lower end
 
 
 def cut_splits(monkeypatch, num_classes=2):
-    """Leave only the first classes of every split of benchmarks whose files are placed."""
+    """Keep only the first classes of every split of the benchmarks whose files a user places."""
 
     def cut(name):
         return {split: sorted(published_split(name)[split])[:num_classes] for split in SPLITS}
@@ -36,7 +36,7 @@ def colour_of(class_index, image_index):
 
 
 def photograph(class_index, image_index, box=(0, 0, *SIZE)):
-    """JPEG of a coloured box on white; by default nothing is around the box."""
+    """The JPEG of a coloured box on white; by default the box fills the image."""
     image = Image.new("RGB", SIZE, "white")
     image.paste(colour_of(class_index, image_index), box)
     content = io.BytesIO()
@@ -45,7 +45,7 @@ def photograph(class_index, image_index, box=(0, 0, *SIZE)):
 
 
 def write(folder, files):
-    """Files by their paths below a folder, of bytes or lines."""
+    """Write files of bytes or lines, given by their paths below a folder."""
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -55,7 +55,7 @@ def write(folder, files):
 
 
 def classes_of(cut, name):
-    """All classes in one list, in which their indices count; in no order of the benchmark's own."""
+    """All classes in one list, in which ``class_index`` is the place; in another order than the benchmark's."""
     return [found for split in ("test", "train", "val") for found in cut(name)[split]]
 
 
@@ -74,7 +74,7 @@ def write_cub(root, cut):
 
 
 def write_aircraft(root, cut):
-    """With the box one row into the banner, and with numbers that start from 1."""
+    """With boxes that reach one row into the banner and count pixels from 1."""
     lists, boxes, photographs, number = {part: [] for part in ("train", "val", "test")}, [], {}, 34309
     for index, name in enumerate(classes_of(cut, "fgvc_aircraft")):
         for image in range(IMAGES):
@@ -126,7 +126,7 @@ def write_fungi(root, cut):
 
 
 def write_tiered(root, cut):
-    """The whole of ImageNet's training images: with a class that is in no split."""
+    """As all of ImageNet's training images: with a class that is in no split."""
     files = {
         f"{name}/{name}_{image}.JPEG": photograph(index, image)
         for index, name in enumerate([*classes_of(cut, "tiered_imagenet"), "n99999999"])
@@ -147,7 +147,7 @@ WRITERS = {
 
 
 def packed(folder, archive):
-    """An archive of a folder under its own name, as its ending says."""
+    """The archive of a folder under the folder's name, of the kind that its ending says."""
     if archive.suffix == ".zip":
         shutil.make_archive(str(archive.with_suffix("")), "zip", folder.parent, folder.name)
         return archive

@@ -1,4 +1,4 @@
-"""Trainings of a second that are stopped and resumed (``pythonpath`` makes this importable)."""
+"""One-second trainings that are stopped and resumed (``pythonpath`` makes this importable)."""
 
 import os
 import time
@@ -42,7 +42,7 @@ def last_checkpoint(folder):
 
 
 def state(folder):
-    """What training has come to: weights, optimiser, schedules and figures in ``last.ckpt``."""
+    """The state of training: weights, optimiser, schedules and figures in ``last.ckpt``."""
     checkpoint = torch.load(last_checkpoint(folder), weights_only=True)
     kept = "state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "training_seed"
     loops = {name: value for name, value in checkpoint["loops"]["fit_loop"].items() if "val_loop" not in name}
@@ -52,7 +52,7 @@ def state(folder):
 
 
 def assert_same(one, other, name=""):
-    """Equal to the bit, whatever it is made of."""
+    """Assert that two nested values are equal, bit for bit."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), name
         for key in one:
@@ -66,7 +66,7 @@ def assert_same(one, other, name=""):
 
 
 def told(number):
-    """Sends a signal to this process, and waits until it has come."""
+    """A function that sends a signal to this process, and waits until it has arrived."""
 
     def send():
         os.kill(os.getpid(), number)
@@ -76,7 +76,7 @@ def told(number):
 
 
 class At(Callback):
-    """Does something once, in a hook, when so many batches have begun over all epochs."""
+    """Calls ``action`` once, in a hook, when ``num_batches`` batches have begun over all epochs."""
 
     def __init__(self, hook, num_batches, action):
         self._num_batches, self._action = num_batches, action

@@ -1,8 +1,8 @@
-"""A stand-in for a GPU: torch's "meta" device, whose tensors have a place and a shape and no values.
+"""A stand-in for a GPU: torch's "meta" device, whose tensors have a device and a shape but no values.
 
-To read a value, as ``item``, ``if`` and a boolean index do, makes a GPU wait, and here raises. ``Apart`` sees the rest:
-tensors of two places in one operation, and copies for which a GPU would wait. Nobody sees what torch makes of a list
-of numbers and sends by itself: ``torch.tensor([1.0], device=...)``, or a list as an index.
+Reading a value, as ``item``, ``if`` and a boolean index do, makes a GPU wait, and raises here. ``Apart`` detects the
+rest: tensors of two devices in one operation, and copies for which a GPU would wait. Nothing detects what torch itself
+makes from a list of numbers and sends: ``torch.tensor([1.0], device=...)``, or a list as an index.
 """
 
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ DEVICE = torch.device("meta")
 
 
 class Apart(TorchDispatchMode):
-    """Raises where an operation takes tensors of both places, or while ``forbids_waiting`` sends one and waits."""
+    """Raises if an operation takes tensors of both devices, or, while ``forbids_waiting``, sends one and waits."""
 
     forbids_waiting = False
 
@@ -37,7 +37,7 @@ class Apart(TorchDispatchMode):
 
 
 def _tensors(values):
-    """Those among an operation's arguments, and in their lists; torch's own search of any tree takes longer."""
+    """The tensors among an operation's arguments, and in their lists; torch's own tree search takes longer."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -46,7 +46,7 @@ def _tensors(values):
 
 
 class Count(TorchDispatchMode):
-    """Counts the operations that a GPU would be asked for; views ask for none."""
+    """Counts the operations that a GPU would run; a view runs none."""
 
     def __init__(self):
         super().__init__()
@@ -59,14 +59,14 @@ class Count(TorchDispatchMode):
 
 
 class _Accelerator(CPUAccelerator):
-    """Takes the device as it is."""
+    """Leaves the device as it is."""
 
     def setup_device(self, device):
         pass
 
 
 class _Strategy(SingleDeviceStrategy):
-    """Of the one device; at the end nothing comes back from it."""
+    """The strategy of the one device; at the end, nothing is copied back from it."""
 
     def __init__(self):
         super().__init__(DEVICE, accelerator=_Accelerator())
@@ -76,7 +76,7 @@ class _Strategy(SingleDeviceStrategy):
 
 
 class Autocast(torch.autocast):
-    """Also for a device that knows no half precision."""
+    """Autocast that also takes a device without half precision."""
 
     def __init__(self, device_type, *args, **kwargs):
         super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
@@ -87,7 +87,7 @@ class _DoneError(Exception):
 
 
 class _Watch(Callback):
-    """Forbids waiting from the second training step on, and ends what runs before anything is read from the device."""
+    """Forbids waiting from the second training step on, and ends the run before anything is read from the device."""
 
     def __init__(self, apart, num_batches):
         self.apart, self.num_batches = apart, num_batches
@@ -105,7 +105,7 @@ class _Watch(Callback):
 
 
 def run(function, model, data, num_batches, monkeypatch, callbacks=(), **arguments):
-    """Trainer.fit or Trainer.test, as ``function`` names it, of so many batches on the device without values."""
+    """Run Trainer.fit or Trainer.test, as ``function`` says, for ``num_batches`` batches on the valueless device."""
     monkeypatch.setattr(torch, "autocast", Autocast)
     monkeypatch.setattr(torch, "meta", SimpleNamespace(manual_seed=lambda seed: None), raising=False)
     for loop in (pytorch_lightning.loops.fit_loop, pytorch_lightning.loops.evaluation_loop):

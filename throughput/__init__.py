@@ -1,3 +1,3 @@
-"""How fast fewshot_pl is beside its peers and beside the limit; ``python -m throughput --help``."""
+"""How fast fewshot_pl is, against its peers and against its limits; see ``python -m throughput --help``."""
 
 import fewshot_pl  # noqa: F401 - first: it makes torchvision importable

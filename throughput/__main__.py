@@ -1,4 +1,4 @@
-"""``python -m throughput``: ours and theirs in turns, in one run, with the circumstances printed."""
+"""``python -m throughput``: times our code and its peers' in turns, in one run, and prints the circumstances."""
 
 import argparse
 import sys
@@ -39,13 +39,13 @@ def main() -> None:
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m throughput", description=__doc__)
     parser.add_argument("--device", default="cpu", help="where the networks run: cpu or cuda")
-    parser.add_argument("--quick", action="store_true", help="run everything once, in minutes; the figures mean little")
+    parser.add_argument("--quick", action="store_true", help="do a little of all, in minutes; the figures mean little")
     parser.add_argument("--output", help="folder for results.json, a Markdown table and a bar chart")
     parser.add_argument("--root", default="data", help="folder with the archives of Omniglot and CIFAR-100")
     parser.add_argument("--work", default="throughput_work", help="folder for image files, caches and logs")
-    parser.add_argument("--repeats", type=int, default=5, help="rates taken of each side, in turns")
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="which to run")
-    parser.add_argument("--only", nargs="+", default=[], help="only work whose name holds each of these")
+    parser.add_argument("--repeats", type=int, default=5, help="number of rates to take of each side, in turns")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
+    parser.add_argument("--only", nargs="+", default=[], help="run only work whose name contains all of these")
     return parser.parse_args()
 
 

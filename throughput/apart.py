@@ -1,7 +1,7 @@
-"""The peer's side of a comparison in a process of its own, where nothing of ours reaches it.
+"""The peer's side of a comparison in its own process, where nothing of ours affects it.
 
-Both processes run the same sections. At a comparison the peer's waits, and takes a rate of its side whenever ours asks,
-which waits meanwhile. So each side has the allocator, the threads and the memory that its users' processes have.
+Both processes run the same sections. At a comparison, the peer's process waits, and takes a rate of its side whenever
+ours asks, while ours waits. So each side has the allocator, the threads and the memory of its users' processes.
 """
 
 import math
@@ -15,7 +15,7 @@ from throughput.timing import Comparison, Rate, compared
 
 
 def compared_apart(setting: Setting, name: str, unit: str, ours: Rate, peer: Rate) -> Comparison:
-    """As ``compared``, with the rates of the peer from its process; there, a Comparison of nothing."""
+    """As ``compared``, with the peer's rates from its own process; in that process, an empty Comparison."""
     if setting.is_peer:
         for asked_name in iter(setting.other_side.recv, None):
             assert asked_name == name, "both sides are at the same comparison"
@@ -41,11 +41,11 @@ def with_peer(setting: Setting, run_as_peer: Callable[[Setting], None]) -> Itera
     process = context.Process(target=_run, args=(run_as_peer, as_peer))
     process.start()
     their_end.close()
-    our_end.recv()  # what it imports at first takes the processor from us
+    our_end.recv()  # wait for its imports, which take the processor from us
     try:
         yield replace(setting, other_side=our_end)
     finally:
-        our_end.close()  # its next recv ends it
+        our_end.close()  # which ends the peer at its next recv
         process.join()
 
 

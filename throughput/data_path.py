@@ -1,4 +1,4 @@
-"""Episodes a second from the source of the images to tensors on the device."""
+"""Episodes per second, from the source of the images to tensors on the device."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _peers(setting: Setting, task: Task) -> Iterator[tuple[str, Rate]]:
     tensors = samples(taskset(setting, task, on_device=True))
     yield "learn2learn's Taskset on OnDeviceDataset", _rate_of(setting, tensors, setting.amount(60))
     files_of = image_dataset(setting, task)
-    how = multiprocessing.get_all_start_methods()[0]  # the system's own: this process itself may be a spawned one
+    how = multiprocessing.get_all_start_methods()[0]  # the system's default: this process itself may have been spawned
     loader = DataLoader(files_of, batch_sampler=_Episodes(setting, task), num_workers=2, multiprocessing_context=how)
     loaded = _on_device(setting, iter(loader))
     yield "a DataLoader of image files with 2 workers", _rate_of(setting, loaded, setting.amount(60))
@@ -60,7 +60,7 @@ def _on_device(setting: Setting, batches: Iterator[Any]) -> Iterator[Any]:
 
 
 class _Episodes(Sampler[list[int]]):
-    """The image numbers of fresh episodes, without end."""
+    """Yields the image numbers of fresh episodes, without end."""
 
     def __init__(self, setting: Setting, task: Task) -> None:
         labels = torch.tensor(image_dataset(setting, task).targets)

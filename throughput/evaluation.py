@@ -1,4 +1,4 @@
-"""Evaluating on many episodes of test classes."""
+"""Evaluation on many episodes of test classes, in episodes per second."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -46,7 +46,7 @@ def _maml(setting: Setting, task: Task, adaptation: Adaptation, num_episodes: in
 
 
 def _tested(setting: Setting, model: FewShotAlgorithm, data: ImageDataModule) -> Rate:
-    """The whole evaluation."""
+    """The rate of the whole evaluation."""
     trainer = Trainer(
         accelerator=setting.accelerator,
         devices=1,
@@ -63,7 +63,7 @@ def _tested(setting: Setting, model: FewShotAlgorithm, data: ImageDataModule) ->
 
 
 def _embedded_for_each(setting: Setting, task: Task, part: Episode) -> Rate:
-    """A part of the episodes, as each costs the same; accuracy is read after each, as easyfsl and learn2learn do."""
+    """The rate on some episodes, as all cost the same; accuracy is read after each, as easyfsl and learn2learn do."""
     model = network(task).to(setting.device).eval()
     logits_of, batches = protonet_logits(model, task), batches_of(part)
 

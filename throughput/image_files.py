@@ -14,7 +14,7 @@ from throughput.setting import Setting, Task
 def image_folder(setting: Setting, task: Task) -> Path:
     """<work>/files/<benchmark>/<class>/<image>.png of the training split, written on first use.
 
-    The files hold what our store holds, quarter turns apart, so that both sides read the same images.
+    The files hold what our store holds, without quarter turns, so that both sides read the same images.
     """
     folder = setting.work / "files" / task.benchmark
     if not folder.is_dir():
@@ -31,7 +31,7 @@ def image_folder(setting: Setting, task: Task) -> Path:
 
 
 def image_dataset(setting: Setting, task: Task) -> ImageFolder:
-    """torchvision's dataset of those files, to float tensors [C, H, W] in [0, 1]."""
+    """torchvision's dataset of these files, as float tensors [C, H, W] in [0, 1]."""
     from torchvision import transforms
 
     steps = [transforms.Grayscale()] if task.image_shape[0] == 1 else []

@@ -27,7 +27,7 @@ def learn2learn() -> Any:
 
 def taskset(setting: Setting, task: Task, on_device: bool = False) -> Any:
     """learn2learn's Taskset over image files, as its benchmarks build it; ``on_device``: over its OnDeviceDataset."""
-    with one_process(setting.work / "files"):  # both sides' processes come here
+    with one_process(setting.work / "files"):  # the processes of both sides get here
         return _taskset(setting, task, on_device)
 
 
@@ -52,7 +52,7 @@ def _taskset(setting: Setting, task: Task, on_device: bool) -> Any:
 
 
 def samples(tasks: Any) -> Iterator[Batch]:
-    """Fresh tasks without end."""
+    """Fresh tasks, without end."""
     while True:
         images, labels = tasks.sample()
         yield images, labels
@@ -66,7 +66,7 @@ def batches_of(episode: Episode) -> list[Batch]:
 
 
 def maml_network(task: Task) -> nn.Module:
-    """The Conv4-64 of its MAML examples: strided for Omniglot, pooled for colour images."""
+    """The Conv4-64 of learn2learn's MAML examples: strided for Omniglot, pooled for colour images."""
     models = learn2learn().vision.models
     colour = models.CNN4(task.num_ways, hidden_size=64, embedding_size=64 * 4)
     network: nn.Module = models.OmniglotCNN(task.num_ways) if task.benchmark == "Omniglot" else colour
@@ -76,7 +76,7 @@ def maml_network(task: Task) -> nn.Module:
 def maml_step(
     network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device
 ) -> Callable[[list[Batch]], None]:
-    """One optimisation step on a list of tasks, as examples/vision/maml_omniglot.py makes it."""
+    """The optimisation step on a list of tasks, as examples/vision/maml_omniglot.py takes it."""
     maml = _maml(network, adaptation, device)
     optimizer = torch.optim.Adam(maml.parameters(), lr=0.003)
 
@@ -95,7 +95,7 @@ def maml_step(
 def maml_test(
     network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device
 ) -> Callable[[list[Batch]], list[float]]:
-    """The accuracy of each of some tasks, as the test at the end of examples/vision/maml_omniglot.py finds it."""
+    """The function from tasks to their accuracies, as measured at the end of examples/vision/maml_omniglot.py."""
     maml = _maml(network, adaptation, device)
 
     def accuracies(batches: list[Batch]) -> list[float]:
@@ -121,7 +121,7 @@ def _adapted_logits(maml: Any, adaptation: Adaptation, batch: Batch, task: Task,
 
 
 def protonet_step(network: nn.Module, task: Task, device: torch.device) -> Callable[[Batch], None]:
-    """One optimisation step on a task, as examples/vision/protonet_miniimagenet.py makes it."""
+    """The optimisation step on a task, as examples/vision/protonet_miniimagenet.py takes it."""
     network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
     logits_of = protonet_logits(network, task)
@@ -138,7 +138,7 @@ def protonet_step(network: nn.Module, task: Task, device: torch.device) -> Calla
 
 
 def protonet_logits(network: nn.Module, task: Task) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The logits [N*Q, N] and labels [N*Q] of a task's queries, all of whose images are embedded for it alone."""
+    """The function from a task to its queries' logits [N*Q, N] and labels [N*Q]; it embeds all images for it alone."""
     learn2learn()
     from learn2learn.nn import PrototypicalClassifier
 
@@ -160,6 +160,6 @@ def _halves(images: Tensor, labels: Tensor, task: Task) -> tuple[Batch, Batch]:
 
 
 def seed(number: int) -> None:
-    """learn2learn draws from Python's and torch's global random states."""
+    """Seed the global random states of Python and torch, from which learn2learn draws."""
     random.seed(number)
     torch.manual_seed(number)

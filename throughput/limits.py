@@ -16,7 +16,7 @@ from throughput.precision import tf32_allowed
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Work, compared, rate
 
-_PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations a second, from the vendor's data sheets
+_PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations per second, from the vendor's data sheets
 
 
 def work(setting: Setting) -> Iterator[Work]:
@@ -39,7 +39,7 @@ def work(setting: Setting) -> Iterator[Work]:
 
 
 def _trainer(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: int) -> Iterator[Comparison]:
-    """A step under the Trainer beside the same step in a bare loop over the same data module."""
+    """A step under the Trainer, against the same step in a bare loop over the same data module."""
     model = build()
     count = setting.steps(max(4, 4000 // (task.num_images * tasks_per_step)))
     data = setting.data(task, tasks_per_batch=tasks_per_step)
@@ -56,7 +56,7 @@ def _trainer(setting: Setting, name: str, task: Task, build: Build, tasks_per_st
 
 
 def _network(setting: Setting, task: Task) -> Iterator[Comparison]:
-    """ProtoNet's step beside forward and backward of its network on as many random images."""
+    """ProtoNet's step, against a forward and backward pass of its network on as many random images."""
     count = setting.steps(max(4, 1600 // task.num_images))
     data = setting.data(task)
     episode, step = next(episodes(data, setting.device)), bare_step(protonet(task).to(setting.device))
@@ -79,7 +79,7 @@ def _network(setting: Setting, task: Task) -> Iterator[Comparison]:
 
 
 def _convolutions(setting: Setting, task: Task, adaptation: Adaptation) -> Iterator[Comparison]:
-    """MAML's step beside the convolutions in it, as if nothing else took any time."""
+    """MAML's step, against the convolutions in it, as if nothing else took any time."""
     data = setting.data(task, tasks_per_batch=setting.meta_batch)
     episode, step = next(episodes(data, setting.device)), bare_step(maml(task, adaptation))
 
@@ -96,7 +96,7 @@ def _convolutions(setting: Setting, task: Task, adaptation: Adaptation) -> Itera
 
 
 class _Convolutions(TorchDispatchMode):
-    """The seconds that a CPU spends in convolutions and their gradients."""
+    """Counts the seconds that a CPU spends in convolutions and their gradients."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -111,7 +111,7 @@ class _Convolutions(TorchDispatchMode):
 
 
 def _peak(setting: Setting, task: Task) -> Iterator[Comparison]:
-    """ProtoNet's operations a second beside the most that the GPU is said to do in float32."""
+    """ProtoNet's operations per second, against the GPU's nominal peak in float32."""
     name = torch.cuda.get_device_name(setting.device)
     peak = next((most for part, most in _PEAK.items() if part in name), float("nan"))
     data = setting.data(task, tasks_per_batch=16)

@@ -1,4 +1,4 @@
-"""MAML's training tasks a second."""
+"""MAML's training tasks per second."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -39,7 +39,7 @@ def _end_to_end(setting: Setting, task: Task, adaptation: Adaptation, data: Imag
         return trained_rate(maml(task, adaptation), data, count, setting)
 
     def ours_per_core() -> float:
-        steps = setting.amount(max(1, 8 // adaptation.num_steps))  # some, as the processes wait for each other
+        steps = setting.amount(max(1, 8 // adaptation.num_steps))  # several, as the processes wait for each other
         return process_per_core_rate(setting, task, adaptation, tasks_per_step, steps)
 
     def theirs() -> float:
@@ -66,6 +66,6 @@ def _given_tensors(setting: Setting, task: Task, adaptation: Adaptation, data: I
 
 
 def bare_rate(setting: Setting, model: FewShotAlgorithm, episode: Episode, steps_on_cpu: int = 1) -> Rate:
-    """The training tasks a second of a model given an Episode, without the Trainer, in so many steps on a CPU."""
+    """The training tasks per second of a model on an Episode, without the Trainer; ``steps_on_cpu`` steps on a CPU."""
     step, count = bare_step(model.to(setting.device)), setting.steps(steps_on_cpu)
     return lambda: rate(lambda: [step(episode) for _ in range(count)], count * episode.num_tasks, setting.device)

@@ -1,4 +1,4 @@
-"""The most memory that a MAML training step takes, each way in a process of its own."""
+"""The peak memory of a MAML training step, measured for each variant in its own process."""
 
 import ctypes
 import multiprocessing
@@ -19,11 +19,11 @@ from throughput.timing import Comparison, Work
 
 _TASK = Task("CIFARFS", 5, 5, 15)
 _TASKS_PER_STEP = 4
-_STEPS = 3  # the memory of the first is not all there yet when the second asks for more
+_STEPS = 3  # not all memory of the first is available again when the second asks for more
 
 
 def work(setting: Setting) -> Iterator[Work]:
-    """Rates are steps that would fit a GiB, so that more is better as everywhere."""
+    """The rates are steps that would fit into a GiB, so more is better, as everywhere."""
     for num_steps in (1, 5, 20)[: setting.amount(3, 2)]:
         name = f"Memory of MAML, {_TASK}, {num_steps} inner steps, {_TASKS_PER_STEP} tasks"
         yield Work(name, partial(_of, setting, name, num_steps))
@@ -50,7 +50,7 @@ def _peak(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: i
 
 
 def memory_of_steps(setting: Setting, side: Callable[..., Callable[[], Any]], num_steps: int, again: bool) -> float:
-    """As MiB, the most memory that steps take beyond what this process had before the first."""
+    """The peak memory of steps, in MiB, beyond what this process held before the first."""
     step = side(setting, num_steps, again)
     _forget_peak(setting.device)
     before = _peak_bytes(setting.device)
@@ -60,16 +60,16 @@ def memory_of_steps(setting: Setting, side: Callable[..., Callable[[], Any]], nu
 
 
 def _forget_peak(device: torch.device) -> None:
-    """Count from what is held now: the peak of the set-up may be higher than the steps'."""
+    """Reset the peak to what is held now, as that of the set-up may be higher than the steps'."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # of Linux alone
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # only on Linux
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The most that was held since the peak was last forgotten."""
+    """The most bytes held since the peak was last reset."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status").read_text(encoding="utf-8")

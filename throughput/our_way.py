@@ -1,4 +1,4 @@
-"""Training and evaluation as train.py does them, and the bare loops within."""
+"""Training and evaluation as train.py does them, and the bare loops inside them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import synchronise
 
 Precision = Literal["32-true", "bf16-mixed"]
-Build = Callable[[], FewShotAlgorithm]  # a model as it starts
+Build = Callable[[], FewShotAlgorithm]  # makes an untrained model
 
 
 def maml(task: Task, adaptation: Adaptation, **settings: Any) -> MAML:
@@ -39,7 +39,7 @@ def protonet(task: Task) -> ProtoNet:
 
 
 def reptile(task: Task, **settings: Any) -> Reptile:
-    """Our Reptile as it comes, with the networks of its paper."""
+    """Our Reptile with its default settings and the networks of its paper."""
     backbone = "conv4-strided-flat" if task.benchmark == "Omniglot" else "conv4-32"
     return Reptile(num_ways=task.num_ways, image_shape=task.image_shape, backbone=backbone, **settings)
 
@@ -57,9 +57,9 @@ def trained_rate(
     devices: int = 1,
     precision: Precision = "32-true",
 ) -> float:
-    """Training tasks a second through Lightning's Trainer, from the second step on, logged to TensorBoard.
+    """Training tasks per second under Lightning's Trainer, from the second step on, with logging to TensorBoard.
 
-    With the callbacks of ``train.py`` that do something at every step.
+    The callbacks are those of ``train.py`` that do something at every step.
     """
     watch = _Watch(setting.device)
     trainer = Trainer(
@@ -79,7 +79,7 @@ def trained_rate(
 
 
 def bare_step(model: FewShotAlgorithm) -> Callable[[Episode], None]:
-    """One optimisation step on an Episode without the Trainer."""
+    """The optimisation step on an Episode, without the Trainer."""
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
 
@@ -102,7 +102,7 @@ def episodes(data: ImageDataModule, device: torch.device) -> Iterator[Episode]:
 
 
 class _Watch(Callback):
-    """The seconds from the end of the first training step to the end of the last."""
+    """Measures the seconds from the end of the first training step to the end of the last."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

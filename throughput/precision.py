@@ -1,4 +1,4 @@
-"""Training in half precision, and on CUDA with TensorFloat-32, beside the same training in float32."""
+"""Training in half precision, and on CUDA with TensorFloat-32, against the same training in float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from throughput.timing import Comparison, Work, compared
 
 
 def work(setting: Setting) -> Iterator[Work]:
-    """What ours is here is the faster precision, and the peer is ours in float32."""
+    """Here, ours is our training in the faster precision, and the peer is our training in float32."""
     for task in (Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)):
         yield _of(setting, f"ProtoNet, {task}", task, partial(protonet, task), 1)
     for benchmark in ("Omniglot", "CIFARFS"):
@@ -46,7 +46,7 @@ def _compared(setting: Setting, name: str, task: Task, build: Build, tasks_per_s
 
 @contextmanager
 def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """Within, TensorFloat-32 is allowed everywhere, or nowhere."""
+    """A context in which TensorFloat-32 is allowed everywhere, or nowhere."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     allow_tf32(allowed)
     try:

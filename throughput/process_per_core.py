@@ -1,6 +1,6 @@
-"""MAML trained by a process for each core of a CPU, as ``train.py --trainer.devices`` does it.
+"""MAML trained by one process per CPU core, as ``train.py --trainer.devices`` does it.
 
-Run as a module, this is one of the processes: Lightning starts its command again for each of the others.
+Run as a module, this is one of the processes; Lightning runs its command again for each of the others.
 """
 
 import json
@@ -22,10 +22,10 @@ from throughput.setting import Adaptation, Setting, Task
 def process_per_core_rate(
     setting: Setting, task: Task, adaptation: Adaptation, tasks_per_step: int, num_steps: int
 ) -> float:
-    """Training tasks a second of ``num_steps`` steps, with one thread to a process and a process for each thread here.
+    """Training tasks per second over ``num_steps`` steps, in one single-threaded process per thread of this one.
 
     Raises:
-        RuntimeError: a process failed; says what it printed.
+        RuntimeError: a process failed; the message holds what it printed.
     """
     num_processes = torch.get_num_threads()
     work = {

@@ -1,4 +1,4 @@
-"""ProtoNet's training episodes a second."""
+"""ProtoNet's training episodes per second."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,14 +21,14 @@ def work(setting: Setting) -> Iterator[Work]:
 
 
 def network(task: Task) -> nn.Module:
-    """learn2learn's pooled Conv4-64 without head."""
+    """learn2learn's pooled Conv4-64, without its head."""
     backbone: nn.Module = learn2learn().vision.models.CNN4Backbone(hidden_size=64, channels=task.image_shape[0])
     return backbone
 
 
 def _of(setting: Setting, task: Task) -> Iterator[Comparison]:
     steps = max(4, 1600 // task.num_images)
-    count, count_read = setting.steps(steps), setting.amount(steps, 2)  # files take them as long on a GPU
+    count, count_read = setting.steps(steps), setting.amount(steps, 2)  # reading files takes the peer as long on a GPU
     data = setting.data(task)
     theirs = protonet_step(network(task), task, setting.device)
     sampled = samples(taskset(setting, task))

@@ -18,14 +18,14 @@ _PACKAGES = ("torch", "pytorch-lightning", "learn2learn", "numpy")
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
-    """What the figures depend on beside the code."""
+    """What the figures depend on, other than the code."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     versions = {package: version(package) for package in _PACKAGES}
     return {"date": date.today().isoformat(), "device": name, "threads": torch.get_num_threads(), **versions}
 
 
 def write(folder: Path, comparisons: Sequence[Comparison], about: dict[str, Any]) -> None:
-    """``results.json``, ``circumstances.json``, ``results.md`` and ``results.png`` in a folder."""
+    """Write ``results.json``, ``circumstances.json``, ``results.md`` and ``results.png`` to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [comparison.as_dict() for comparison in comparisons]
     (folder / "results.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -37,7 +37,7 @@ def write(folder: Path, comparisons: Sequence[Comparison], about: dict[str, Any]
 
 
 def table(comparisons: Sequence[Comparison], about: dict[str, Any]) -> str:
-    """A Markdown table, a row per comparison, under a line that says what it was measured with."""
+    """A Markdown table with a row per comparison, under a line with the circumstances."""
     lines = [_told(about), "", "| Work | Ours | Peer | Unit | Ratio | Lowest to highest |", "|---|---|---|---|---|---|"]
     for row in comparisons:
         low, high = row.spread

@@ -1,4 +1,4 @@
-"""How the cost of a MAML step grows: each cost beside the straight line through all of them."""
+"""How the cost of a MAML step grows: each cost against the straight line fitted to all of them."""
 
 import statistics
 import time
@@ -49,7 +49,7 @@ def _line(
     amounts: Sequence[int],
     step_of: Callable[[int], Callable[[], None]],
 ) -> Iterator[Comparison]:
-    """A comparison for each value: the rate of steps, and the rate on the line through the costs of all values."""
+    """A comparison for each value: the rate of steps, against that on the line fitted to the costs of all values."""
     rates = [_rates(setting, step_of(value)) for value in values]
     costs = [1 / statistics.median(of_value) for of_value in rates]
     slope, start = np.polyfit(amounts, costs, 1, w=1 / np.asarray(costs))  # so that errors are relative
@@ -63,7 +63,7 @@ def _line(
 
 def _rates(setting: Setting, step: Callable[[], None]) -> list[float]:
     started = time.monotonic()
-    while time.monotonic() - started < _WARMING_SECONDS:  # one small step would find memory and threads still asleep
+    while time.monotonic() - started < _WARMING_SECONDS:  # one small step would not warm up memory and threads
         step()
         synchronise(setting.device)
     rates = []

@@ -1,4 +1,4 @@
-"""The sections of the comparison, and how either side's process goes through them."""
+"""The sections of the comparison, and how each side's process runs them."""
 
 import logging
 import warnings
@@ -21,16 +21,16 @@ SECTIONS = {
     "scaling": scaling.work,
     "memory": memory.work,
 }
-_OF_OURS_ALONE = ("limits", "precision", "task_engine", "scaling", "memory")  # or with processes of their own
+_OF_OURS_ALONE = ("limits", "precision", "task_engine", "scaling", "memory")  # or in processes of their own
 
 
 def work_of(sections: Sequence[str], setting: Setting) -> list[Work]:
-    """The work of some sections that the flags ask for."""
+    """The work in some sections that the flags ask for."""
     return [work for section in sections for work in SECTIONS[section](setting) if setting.asks_for(work.name)]
 
 
 def comparisons_of(sections: Sequence[str], setting: Setting) -> Iterator[Comparison]:
-    """Their comparisons, made one by one; those of a work do not depend on which others are asked for."""
+    """The comparisons in some sections, made one by one; those of a Work do not depend on which others run."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|learn2learn")
     for work in work_of(sections, setting):
@@ -39,7 +39,7 @@ def comparisons_of(sections: Sequence[str], setting: Setting) -> Iterator[Compar
 
 
 def run_as_peer(sections: Sequence[str], setting: Setting) -> None:
-    """The same comparisons in the peer's process, until our side ends."""
+    """Make the same comparisons in the peer's process, until our side ends."""
     with suppress(EOFError):
         for _ in comparisons_of([section for section in sections if section not in _OF_OURS_ALONE], setting):
             pass

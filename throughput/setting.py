@@ -1,4 +1,4 @@
-"""What a run of the comparison was asked for, and the data it works on."""
+"""The settings of a run of the comparison, and the data it works on."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ BENCHMARKS: dict[str, type[ImageDataModule]] = {"Omniglot": Omniglot, "CIFARFS":
 
 @dataclass(frozen=True)
 class Task:
-    """The size of a training task; evaluation is 5-way, and otherwise alike."""
+    """The size of a training task; evaluation is 5-way, and otherwise the same."""
 
     benchmark: str
     num_ways: int
@@ -26,7 +26,7 @@ class Task:
 
     @property
     def num_images(self) -> int:
-        """All images of the task."""
+        """The number of all images of the task."""
         return self.num_ways * (self.num_shots + self.num_queries)
 
     @property
@@ -57,10 +57,10 @@ class Setting:
         device: where all networks run.
         root: folder with the archives of Omniglot and CIFAR-100.
         work: folder for image files, caches and logs; kept for the next run.
-        repeats: rates taken of each side.
-        quick: a few seconds of each kind of work, to see that all of it runs; the figures mean little.
-        only: parts of names, all of which the name of a work must hold.
-        other_side: the way to the process of the other side, see ``throughput.apart``.
+        repeats: number of rates taken of each side.
+        quick: whether to do only a few seconds of each kind of work, to see that it runs; the figures mean little.
+        only: parts of names, all of which the name of a Work must contain.
+        other_side: the connection to the process of the other side, see ``throughput.apart``.
         is_peer: whether this process is the peer's.
     """
 
@@ -79,19 +79,19 @@ class Setting:
 
     @property
     def meta_batch(self) -> int:
-        """MAML's training tasks to a step."""
+        """MAML's training tasks per step."""
         return self.amount(32, 4)
 
     def asks_for(self, work: str) -> bool:
-        """Whether the work of this name is to be done."""
+        """Whether the Work of this name is to be done."""
         return all(part in work for part in self.only)
 
     def amount(self, full: int, quick: int = 1) -> int:
-        """How much work a rate is taken from: so much, or less of it on a ``quick`` run."""
+        """The amount of work that a rate is taken from: ``full``, or ``quick`` on a quick run."""
         return quick if self.quick else full
 
     def steps(self, on_cpu: int) -> int:
-        """How many of our training steps a rate is taken from: on a GPU enough to outlast what is around them."""
+        """The number of our training steps that a rate is taken from: on a GPU enough to outlast what is around."""
         return self.amount(on_cpu if self.device.type == "cpu" else max(on_cpu, _STEPS_ON_GPU), min(on_cpu, 2))
 
     def data(self, task: Task, **settings: Any) -> ImageDataModule:

@@ -1,4 +1,4 @@
-"""MAML's and Reptile's training steps by the ways there are to go through tasks."""
+"""MAML's and Reptile's training steps, by the way they map over tasks."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,18 +10,18 @@ from throughput.our_way import episodes, maml, reptile
 from throughput.setting import Adaptation, Setting, Task
 from throughput.timing import Comparison, Rate, Work, compared
 
-_TASKS_OF_REPTILE = 5  # to a step, as in the paper
+_TASKS_OF_REPTILE = 5  # per step, as in the paper
 
 
 def work(setting: Setting) -> Iterator[Work]:
-    """Ours here is training as it comes, or compiled, and the peer is ours in a loop or by vmap, or as it comes."""
+    """Here, ours is default or compiled training, and the peer is our training in a loop, by vmap or by default."""
     for benchmark, num_steps, first_order in product(("Omniglot", "CIFARFS"), (1, 5), (False, True)):
         if setting.quick and (num_steps, first_order) != (1, False):
             continue
         task, adaptation = Task(benchmark, 5, 1, 15), Adaptation(num_steps, first_order)
         yield Work(f"Task engine, MAML, {task}, {adaptation}", partial(_maml, setting, task, adaptation))
     for benchmark in ("Omniglot", "CIFARFS"):
-        task = Task(benchmark, 5, 5, 5)  # all of whose images it is trained on, as many as in the paper
+        task = Task(benchmark, 5, 5, 5)  # it trains on all images of the task, as many as in the paper
         yield Work(f"Task engine, Reptile, {task}", partial(_reptile, setting, task))
 
 

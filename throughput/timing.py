@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-Rate = Callable[[], float]  # does some work and says how much of it a second takes
+Rate = Callable[[], float]  # does some work and returns how much of it per second
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one run found of one piece of work.
+    """The measurement of one piece of work in one run.
 
     Attributes:
         name: of the work.
@@ -23,7 +23,7 @@ class Comparison:
         peer: the median of theirs, or the limit.
         ratio: the median of the ratios of neighbouring rates; above 1 we are faster.
         spread: the lowest and the highest of those ratios.
-        repeats: how many rates each side has.
+        repeats: the number of rates of each side.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Comparison:
 
 
 class Work(NamedTuple):
-    """Comparisons that are made together, once they are asked for."""
+    """Comparisons that are made together, on demand."""
 
     name: str
     comparisons: Callable[[], Iterable[Comparison]]
 
 
 def compared(name: str, unit: str, ours: Rate, peer: Rate, repeats: int) -> Comparison:
-    """Rates of both sides in turns, ``repeats`` of each, after one of each that does not count."""
+    """The Comparison of both sides by rates taken in turns, ``repeats`` of each, after one of each as a warm-up."""
     ours(), peer()
     pairs = [(ours(), peer()) for _ in range(repeats)]
     ratios = [our / their for our, their in pairs]
@@ -56,7 +56,7 @@ def compared(name: str, unit: str, ours: Rate, peer: Rate, repeats: int) -> Comp
 
 
 def rate(work: Callable[[], Any], amount: int, device: torch.device) -> float:
-    """How many of the ``amount`` things that ``work`` does are done a second."""
+    """The amount of work per second, where ``work`` does ``amount`` of it."""
     with stopwatch(device) as elapsed:
         work()
     return amount / elapsed[0]
@@ -64,7 +64,7 @@ def rate(work: Callable[[], Any], amount: int, device: torch.device) -> float:
 
 @contextmanager
 def stopwatch(device: torch.device) -> Iterator[list[float]]:
-    """A list that holds, once left, the seconds spent within, the device's work included."""
+    """A context's list that holds, at its end, the seconds spent inside, including the device's work."""
     elapsed: list[float] = []
     synchronise(device)
     started = time.perf_counter()
@@ -74,6 +74,6 @@ def stopwatch(device: torch.device) -> Iterator[list[float]]:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Evaluation of checkpoints on fixed lists of episodes: one, a grid of tasks, or several on the same episodes."""
+"""Evaluation on fixed lists of episodes: of one checkpoint, on a grid of tasks, or of several on the same episodes."""
 
 from fewshot_pl.evaluation.command import evaluate
 

@@ -60,10 +60,10 @@ def evaluate(args: Sequence[str] | None) -> None:
 
 
 def grid(data: EpisodicDataModule, ways: Sequence[int] | None, shots: Sequence[int] | None) -> list[EpisodicDataModule]:
-    """The benchmark in every asked size, ways first, over the same images in memory; itself where none is asked.
+    """The benchmark in each given size, ways varying slowest, over the same images in memory; itself if none is given.
 
     Raises:
-        InputError: the benchmark decides a size for itself, or draws tasks that differ in size.
+        InputError: the benchmark itself sets a given size, or draws tasks that differ in size.
     """
     asked = {name: dict.fromkeys(values) for name, values in (("num_ways", ways), ("num_shots", shots)) if values}
     if not asked:
@@ -98,7 +98,7 @@ def _compared(
     split: str,
     recorder: EpisodeRecorder | None,
 ) -> Iterator[Outcome]:
-    """The outcomes of models on the same episodes, all but the first with their difference to it."""
+    """The outcomes of models on the same episodes, all but the first with their difference from it."""
     first: Outcome | None = None
     for contestant in models:
         outcome = _outcome(trainer, contestant, data, split, recorder)
@@ -112,7 +112,7 @@ def _outcome(
     started = time.monotonic()
     seed_everything(0, verbose=False)  # each as if it were the only one
     if recorder:
-        recorder.records = None  # of the one before
+        recorder.records = None  # of the previous model
     run = trainer.test if split == "test" else trainer.validate
     with within_memory(f"lower --data.eval_tasks_per_batch{data.store_cure}"):
         measured = run(contestant.model, datamodule=data, verbose=False)
@@ -126,7 +126,7 @@ def _outcome(
 
 def _publish(outcomes: Sequence[Outcome], config: Any) -> None:
     rows = table_rows(outcomes)
-    if is_comparison(outcomes):  # what fits a terminal's 80 columns; files have it all
+    if is_comparison(outcomes):  # to fit a terminal's 80 columns; files have them all
         rows = [{name: cell for name, cell in row.items() if name != "Brier"} for row in rows]
     print_table(title(outcomes), caption(outcomes), rows)
     for outcome in outcomes:

@@ -16,24 +16,24 @@ _STEPS, _PER_QUERY = "num_inner_steps_test", "per_query"
 
 
 class Contestant(NamedTuple):
-    """A trained model, and what to call it."""
+    """A trained model and its label."""
 
     label: str
     path: str
     model: FewShotAlgorithm
     trained_on: str | None  # name of the benchmark
-    data_state: dict[str, Any]  # what the checkpoint keeps of the benchmark
+    data_state: dict[str, Any]  # the benchmark's saved state in the checkpoint
 
 
 def contestants(
     checkpoints: Mapping[str, dict[str, Any]], num_inner_steps: int | None = None, per_query: bool | None = None
 ) -> list[Contestant]:
-    """The models in checkpoints by path, with other settings where they are given, those that have them.
+    """The models in checkpoints, with the given settings changed in those that have them.
 
     Args:
-        checkpoints: opened.
-        num_inner_steps: of models that take steps.
-        per_query: of models that can pass each query in a batch of its own.
+        checkpoints: opened checkpoints by path.
+        num_inner_steps: at test, of models that take inner steps.
+        per_query: whether each query gets a batch of its own, in models that have this setting.
 
     Raises:
         InputError: a setting is given that no model has.
@@ -62,7 +62,7 @@ def _refusal(name: str, algorithms: Sequence[str]) -> str:
 def check_fit(
     models: Sequence[Contestant], cells: Iterable[EpisodicDataModule], asks_for_ways: bool, stage: str
 ) -> None:
-    """Raise InputError where a model cannot take the tasks of a cell, or the benchmark has too few images for them."""
+    """Raise InputError if a model cannot take the tasks of a cell, or the benchmark has too few images for them."""
     flag = "--ways" if asks_for_ways else "--data.num_ways"
     for data in cells:
         for contestant in models:
@@ -74,7 +74,7 @@ def check_fit(
 
 
 def warn_of_trained_classes(models: Iterable[Contestant], data: EpisodicDataModule, split: Split) -> None:
-    """Warn where a model was trained on classes of the split that is to measure it, or may have been."""
+    """Warn of models that were, or may have been, trained on classes of the split that is to measure them."""
     name = stored_name(type(data))
     for contestant in models:
         if seen := data.trained_classes(contestant.data_state, split):
@@ -100,7 +100,7 @@ def _check_image_shape(contestant: Contestant, data: EpisodicDataModule) -> None
 
 
 def _labels(checkpoints: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    """The algorithm's name, and where several checkpoints have the same, what is different in their paths."""
+    """Labels by path: the algorithm's name and, where several share it, the part in which their paths differ."""
     paths: dict[str, list[str]] = {}
     for path, checkpoint in checkpoints.items():
         paths.setdefault(checkpoint["algorithm"], []).append(path)
@@ -112,7 +112,7 @@ def _labels(checkpoints: Mapping[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _different_parts(paths: Sequence[str]) -> list[str]:
-    """The paths without what all of them start with and end in; nothing of a single one."""
+    """The paths without their common start and end; a single path becomes empty."""
     parts = [Path(path).parts for path in paths]
     start = _num_shared(parts)
     end = _num_shared([path[start:][::-1] for path in parts])
@@ -120,6 +120,6 @@ def _different_parts(paths: Sequence[str]) -> list[str]:
 
 
 def _num_shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many parts all paths share from the start."""
+    """The number of leading parts that all paths share."""
     columns = enumerate(zip(*paths, strict=False))
     return next((number for number, column in columns if len(set(column)) > 1), min(map(len, paths)))

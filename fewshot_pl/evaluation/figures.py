@@ -20,7 +20,7 @@ _NUM_BARS = 20
 
 
 def grid_figure(outcomes: Sequence[Outcome]) -> Figure | None:
-    """The figure of every outcome against shots and against ways, where there are several; else None."""
+    """The plot of each outcome's figure against shots and ways, whichever vary; None if neither does."""
     varied = [name for name in _AXES if len({outcome.result[name] for outcome in outcomes}) > 1]
     if not varied:
         return None
@@ -48,7 +48,7 @@ def _draw_lines(axes: Axes, outcomes: Sequence[Outcome], name: str) -> None:
 
 
 def episodes_figure(outcome: Outcome) -> Figure:
-    """How the figures of single episodes are distributed, with their mean."""
+    """The histogram of the figures of single episodes, with their mean."""
     assert outcome.records is not None
     values = _percent(outcome, outcome.records.figures.double())
     title = f"{outcome.task}: {len(values)} episodes"
@@ -58,7 +58,7 @@ def episodes_figure(outcome: Outcome) -> Figure:
 
 
 def difference_figure(outcome: Outcome, first: Outcome) -> Figure:
-    """How the paired differences of single episodes are distributed, with their mean."""
+    """The histogram of the paired differences of single episodes, with their mean."""
     assert outcome.difference is not None
     values = _percent(outcome, differences(outcome, first))
     title = _plain(f"{outcome.task}\n{outcome.label} less {first.label}")
@@ -68,7 +68,7 @@ def difference_figure(outcome: Outcome, first: Outcome) -> Figure:
 
 
 def reliability_figure(outcome: Outcome) -> Figure | None:
-    """The reliability diagram: accuracy against confidence in ECE's bins; None of a regression."""
+    """The reliability diagram: accuracy against confidence in ECE's bins; None for regression."""
     if outcome.records is None or outcome.records.confidence is None or outcome.records.correct is None:
         return None
     present = ~outcome.records.confidence.isnan()  # an episode may have fewer queries than another
@@ -98,5 +98,5 @@ def _unit(outcome: Outcome, of: str = "") -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without matplotlib's formulas between dollars."""
+    """The text with its dollars escaped, between which matplotlib would see formulas."""
     return text.replace("$", r"\$")

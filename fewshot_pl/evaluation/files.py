@@ -1,4 +1,4 @@
-"""What an evaluation leaves for other programs: JSON, CSV and LaTeX."""
+"""The results of an evaluation for other programs: JSON, CSV and LaTeX."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 
 def latex(outcomes: Sequence[Outcome]) -> str:
-    r"""The row of one outcome, as ``ProtoNet & 5-way 1-shot & $50.03 \pm 0.67$ \\``; of several a ``tabular``."""
+    r"""The row of one outcome, like ``ProtoNet & 5-way 1-shot & $50.03 \pm 0.67$ \\``; of several, a ``tabular``."""
     compared = is_comparison(outcomes)
     rows = [_latex_row(outcome, compared) for outcome in outcomes]
     if len(rows) == 1:
@@ -72,5 +72,5 @@ def _latex_row(outcome: Outcome, compared: bool) -> str:
 
 
 def escaped_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """The text, escaped so that LaTeX prints it unchanged."""
     return text.translate(_LATEX)

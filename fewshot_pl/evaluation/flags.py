@@ -22,11 +22,11 @@ class Request(NamedTuple):
 
     config: Any
     parser: FewShotArgumentParser
-    checkpoints: dict[str, dict[str, Any]]  # the contents by path, each read once; the first is compared with
+    checkpoints: dict[str, dict[str, Any]]  # contents by path, each read once; others are compared with the first
 
 
 def request(args: list[str]) -> Request:
-    """The parsed flags; those of ``--data`` default to what the first checkpoint was trained with.
+    """The parsed flags and opened checkpoints; ``--data`` defaults to what the first checkpoint was trained with.
 
     Raises:
         InputError: flags contradict each other, or a file is missing or of no known kind.
@@ -60,7 +60,7 @@ def _lack_of_data(name: Any) -> str:
 
 
 def _named_first(args: list[str]) -> list[str]:
-    """The checkpoint whose data is the default, as far as flags name one."""
+    """The path of the checkpoint whose data is the default, as a list; empty if flags name none."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--ckpt_path")
     first.add_argument("--compare", nargs="*")
@@ -71,23 +71,23 @@ def _named_first(args: list[str]) -> list[str]:
 
 def _parser() -> FewShotArgumentParser:
     parser = FewShotArgumentParser(description="Evaluate checkpoints on a fixed list of episodes.")
-    parser.add_argument("--ckpt_path", type=str | None, help="checkpoint of train.py")
+    parser.add_argument("--ckpt_path", type=str | None, help="checkpoint that train.py wrote")
     parser.add_argument("--compare", type=str, nargs="+", help="checkpoints to evaluate on the same episodes")
     parser.add_argument("--ways", type=int, nargs="+", help="classes per task, one evaluation for each number")
     parser.add_argument("--shots", type=int, nargs="+", help="support images per class, likewise")
-    parser.add_argument("--num_episodes", type=int | None, help="length of the list of episodes; default as trained")
+    parser.add_argument("--num_episodes", type=int | None, help="number of episodes; default: as in training")
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="which classes to evaluate on")
     parser.add_argument(
-        "--num_inner_steps", type=int | None, help="steps of adaptation, of what takes steps; default as trained"
+        "--num_inner_steps", type=int | None, help="inner steps of algorithms that take them; default: the checkpoint's"
     )
     parser.add_argument(
         "--per_query",
         type=bool | None,
-        help="each query in a batch of its own with the support, of Reptile with norm transductive; default as trained",
+        help="put each query in its own batch with the support (Reptile, norm transductive); default: the checkpoint's",
     )
     parser.add_argument("--output", type=str | None, help="file.json or file.csv to write the results to")
     parser.add_argument("--report", type=str | None, help="folder for a page with pictures, report.html")
-    parser.add_argument("--latex", action="store_true", help="print the results as rows of a LaTeX table, too")
+    parser.add_argument("--latex", action="store_true", help="also print the results as rows of a LaTeX table")
     parser.add_argument("--tf32", **TF32_FLAG)
     parser.add_lightning_class_args(EpisodicDataModule, "data", subclass_mode=True, required=False)
     parser.add_lightning_class_args(Trainer, "trainer")
@@ -96,10 +96,10 @@ def _parser() -> FewShotArgumentParser:
 
 
 def _training_data(checkpoint: dict[str, Any], chosen: str) -> dict[str, Any] | None:
-    """The benchmark of a training, as flags; of a user's own only where ``chosen``, a flag's value, names it."""
+    """The benchmark of a training, as flags; a user-defined one only if ``chosen``, a flag's value, names it."""
     name, arguments = checkpoint.get("data"), checkpoint.get("datamodule_hyper_parameters")
     if name in benchmarks.__all__:
-        path = f"{benchmarks.__name__}.{name}"  # a user's own may have the same name
+        path = f"{benchmarks.__name__}.{name}"  # a user-defined one may have the same name
     elif (own := named_class(benchmarks, chosen)) and stored_name(own) == name:
         path = chosen
     else:

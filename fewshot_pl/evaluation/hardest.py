@@ -17,7 +17,7 @@ _Stored = StoredDataModule | MultiSource  # data modules that know the class of 
 
 
 class ClassAccuracy(NamedTuple):
-    """How many queries of a class were told right, over all episodes with that class."""
+    """How many queries of a class were classified correctly, over all episodes with that class."""
 
     name: str
     num_right: int
@@ -30,12 +30,12 @@ class ClassAccuracy(NamedTuple):
 
 
 def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5) -> list[ClassAccuracy]:
-    """The classes with the lowest share of right queries, the lowest first; none where tasks have no stored classes.
+    """The classes with the lowest accuracy, lowest first; empty where tasks have no stored classes.
 
     Args:
-        outcome: with records.
-        num_classes: how many.
-        num_images: shown of each.
+        outcome: the outcome, with records.
+        num_classes: the number of classes, at most.
+        num_images: the number of images shown of each.
     """
     data, records = outcome.data, outcome.records
     if records is None or records.correct is None or not isinstance(data, _Stored):
@@ -44,7 +44,7 @@ def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5
     names = data.class_names(split)
     right, asked = _counts(data, split, records.correct, len(names))
     seen = asked.nonzero().flatten()
-    # Of equal shares the one that more queries speak for comes first.
+    # Of classes with equal accuracy, the one with more queries comes first.
     order = np.lexsort((-asked[seen], right[seen] / asked[seen]))[:num_classes]
     return [
         ClassAccuracy(
@@ -58,7 +58,7 @@ def hardest_classes(outcome: Outcome, num_classes: int = 10, num_images: int = 5
 
 
 def _counts(data: _Stored, split: Split, correct: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """How many queries of each class [C] were right, and how many there were, by the queries [E, N*Q] of episodes."""
+    """The numbers of correct and of all queries of each class, [C] each, by whether queries [E, N*Q] were correct."""
     right, asked = torch.zeros(2, num_classes, dtype=torch.float64)
     for number, of_episode in enumerate(correct):
         classes = data.fixed_classes(split, number, 1)[0]  # [N], and queries lie class after class

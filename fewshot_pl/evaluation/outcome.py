@@ -11,7 +11,7 @@ from fewshot_pl.results import result_cells, task_name
 
 
 class Difference(NamedTuple):
-    """A paired difference of figures to another model's on the same episodes, as the mean over episodes."""
+    """The mean over episodes of the paired difference from another model's figures on the same episodes."""
 
     mean: float
     ci95: float
@@ -34,27 +34,27 @@ class Outcome(NamedTuple):
 
     @property
     def task(self) -> str:
-        """As in "5-way 1-shot"."""
+        """The kind of tasks, such as "5-way 1-shot"."""
         return task_name(self.result)
 
     @property
     def figure(self) -> str:
-        """What was measured of each episode: ``accuracy`` or ``mse``."""
+        """The name of what was measured on each episode: ``accuracy`` or ``mse``."""
         return "mse" if "mse" in self.result else "accuracy"
 
     def shown(self, value: float, sign: str = "") -> str:
-        """A value of the figure as it is written: an accuracy in percent, an error as it is."""
+        """A value of the figure as text: an accuracy in percent, a squared error unscaled."""
         return f"{value:{sign}.3f}" if self.figure == "mse" else f"{100 * value:{sign}.2f}"
 
 
 def paired_difference(outcome: Outcome, first: Outcome) -> Difference:
-    """The mean over episodes of the outcome's figure less the first's, with its 95% confidence interval."""
+    """The mean over episodes of the outcome's figure minus the first's, with its 95% confidence interval."""
     mean, ci95 = mean_and_ci95(differences(outcome, first))
     return Difference(float(mean), float(ci95), first.label)
 
 
 def differences(outcome: Outcome, first: Outcome) -> Tensor:
-    """The outcome's figure of each episode less the first's [E]."""
+    """The outcome's figure minus the first's on each episode [E]."""
     assert outcome.records is not None and first.records is not None
     return outcome.records.figures.double() - first.records.figures.double()
 
@@ -74,7 +74,7 @@ def difference_sentence(outcome: Outcome) -> str:
 
 
 def table_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
-    """The cells of every outcome's row by column; of a comparison with the model's name and difference."""
+    """The cells of each outcome's table row, by column; a comparison adds the model's label and its difference."""
     if not is_comparison(outcomes):
         return [result_cells(outcome.result) for outcome in outcomes]
     rows = []
@@ -112,7 +112,7 @@ def title(outcomes: Sequence[Outcome]) -> str:
 
 
 def caption(outcomes: Sequence[Outcome]) -> str:
-    """The episodes, and where normalisation takes its statistics from."""
+    """The caption: the episodes, and where normalisation takes its statistics from."""
     result = outcomes[0].result
     task = f"{outcomes[0].task}, " if is_comparison(outcomes) and _is_one_task(outcomes) else ""
     return f"{task}{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {_norms(outcomes)}"

@@ -1,4 +1,4 @@
-"""EpisodeRecorder: each episode of an evaluation by itself, in the order of the list."""
+"""EpisodeRecorder: the figures of the single episodes of an evaluation, in the order of the list."""
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -10,7 +10,7 @@ from fewshot_pl.metrics import EpisodeMeasures, EpisodeRecords
 
 
 class EpisodeRecorder(Callback):
-    """Keeps what the model's own metrics hold of each episode, before they are reset; steps run as without it."""
+    """Keeps the model's per-episode metrics before they are reset; does not change the steps."""
 
     def __init__(self) -> None:
         self.records: EpisodeRecords | None = None

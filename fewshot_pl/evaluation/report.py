@@ -1,4 +1,4 @@
-"""The report of an evaluation: a page that holds everything it shows, and its plots as files."""
+"""The report of an evaluation: a self-contained page, and its plots as files."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What the page shows of one outcome."""
+    """The part of the page about one outcome."""
 
     title: str
     checkpoint: str

@@ -17,7 +17,7 @@ from fewshot_pl.prediction.trained_model import trained_model
 def export(args: Sequence[str] | None) -> None:
     """Write the encoder and the head of a metric method as ONNX graphs, and compare them with torch."""
     parser = FewShotArgumentParser(description="Export a metric method: an encoder of images and a head of features.")
-    parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint of train.py")
+    parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint that train.py wrote")
     parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="the format to export to")
     parser.add_argument("--output", type=str, default="exported", help="folder to write encoder.onnx and head.onnx to")
     config = parser.parse_args(None if args is None else list(args))

@@ -13,11 +13,11 @@ from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.pixels import normalised
 from fewshot_pl.errors import InputError
 
-TOLERANCE = 1e-4  # of what ONNX Runtime may differ from torch, relative to the largest number
+TOLERANCE = 1e-4  # how much ONNX Runtime may differ from torch, relative to the largest number
 
 
 class Encoder(nn.Module):
-    """Stored images, uint8 [n, C, H, W] in 0..255, to features [n, D]."""
+    """Maps stored images, uint8 [n, C, H, W] in 0..255, to features [n, D]."""
 
     scale: Tensor  # [1, C, 1, 1], of the normalisation
     offset: Tensor  # [1, C, 1, 1]
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     def __init__(self, algorithm: MetricAlgorithm, data: ImageDataModule) -> None:
         super().__init__()
         self.algorithm = algorithm
-        # Numbers of its own: those that ``normalised`` keeps must not meet the exporter's stand-ins for tensors.
+        # Buffers of its own: the tensors that ``normalised`` caches must not meet the exporter's fake tensors.
         darkest, brightest = (
             normalised(torch.full((1, data.image_shape[0], 1, 1), level, dtype=torch.uint8), data.mean, data.std)
             for level in (0, 255)
@@ -38,9 +38,9 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    """Features [S, D] of a support, their classes [S, N], 1 or 0, and features [n, D] of queries to what they get.
+    """Maps support features [S, D], their one-hot classes [S, N] and query features [n, D] to logits and probabilities.
 
-    That is the logits [n, N] and the probabilities [n, N] that the algorithm makes of them.
+    Both are [n, N]; the probabilities are those that the algorithm computes from the logits.
     """
 
     def __init__(self, algorithm: MetricAlgorithm) -> None:
@@ -56,10 +56,10 @@ class Head(nn.Module):
 
 
 def exportable(algorithm: FewShotAlgorithm) -> MetricAlgorithm:
-    """The algorithm, as one whose images pass each by itself.
+    """The algorithm, if it is a metric method that embeds each image by itself.
 
     Raises:
-        InputError: it adapts by steps, its images influence each other, or it reads the support one by one.
+        InputError: it adapts its weights, its images influence each other, or it reads the support image by image.
     """
     name = type(algorithm).__name__
     if not isinstance(algorithm, MetricAlgorithm):
@@ -83,10 +83,10 @@ def exportable(algorithm: FewShotAlgorithm) -> MetricAlgorithm:
 def write_graphs(algorithm: MetricAlgorithm, data: ImageDataModule, folder: Path) -> dict[str, float]:
     """Write ``encoder.onnx`` and ``head.onnx``, and compare them with torch through ONNX Runtime.
 
-    All numbers of images and of classes may vary.
+    The numbers of images and classes are dynamic.
 
     Returns:
-        The largest difference of each from torch, relative to its largest number.
+        The largest difference of each graph from torch, relative to torch's largest number.
     """
     any_number = torch.export.Dim.DYNAMIC
     images = _random_images(4, data.image_shape)
@@ -97,7 +97,7 @@ def write_graphs(algorithm: MetricAlgorithm, data: ImageDataModule, folder: Path
     names = ["support_features", "support_classes", "query_features"]
     _write(head, task, varying, names, ["logits", "probabilities"], folder / "head.onnx")
     return {
-        # With other numbers of images and classes than the graphs were made from.
+        # With other numbers of images and classes than the graphs were exported with.
         "encoder.onnx": _difference(folder / "encoder.onnx", encoder, (_random_images(3, data.image_shape),)),
         "head.onnx": _difference(folder / "head.onnx", head, _random_task(encoder, 9, 4, 2, data.image_shape)),
     }
@@ -146,7 +146,7 @@ def _random_images(count: int, shape: tuple[int, int, int]) -> Tensor:
 def _random_task(
     encoder: Encoder, num_support: int, num_ways: int, num_queries: int, shape: tuple[int, int, int]
 ) -> tuple[Tensor, ...]:
-    """Features and classes of a task of random images, of unequal shots."""
+    """The inputs of ``Head`` for a task of random images with unequal shots."""
     labels = torch.arange(num_support) % num_ways
     classes = nn.functional.one_hot(labels, num_ways).float()
     return encoder(_random_images(num_support, shape)), classes, encoder(_random_images(num_queries, shape))

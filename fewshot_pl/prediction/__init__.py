@@ -1,1 +1,1 @@
-"""A trained checkpoint on a user's own images: classes from a few of them, labels for the others."""
+"""A trained checkpoint applied to a user's own images: a few define the classes, the others get labels."""

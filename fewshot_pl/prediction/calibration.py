@@ -1,4 +1,4 @@
-"""Finding out, on classes that training never saw, how sure a model is of images that belong to no class of a task."""
+"""Calibration, on classes that training never saw, of when to say that an image belongs to no class of a task."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ from fewshot_pl.prediction.rejection import (
 from fewshot_pl.prediction.trained_model import num_passed_before
 
 _MOST_EPISODES = 100  # of some 150 images each
-_NUM_SHOTS = (1, 5)  # beside those of the evaluation
+_NUM_SHOTS = (1, 5)  # in addition to the evaluation's
 FALSE_REJECT = 0.05  # unless a user says otherwise
 
 Images = ImageDataModule | MultiSource
@@ -39,19 +39,19 @@ Scores = dict[Score, NDArray[np.float64]]
 
 
 def calibrate(model: FewShotAlgorithm, data: EpisodicDataModule, checkpoint: Path) -> dict[str, float] | None:
-    """Write into a checkpoint when to call an image unknown, calibrated on the validation classes.
+    """Write to a checkpoint when to call an image unknown, calibrated on the validation classes.
 
-    The tasks have ``data.eval_size.num_ways`` classes, and as many shots of each: also where ``data`` draws tasks that
-    differ in size, as it is the shots that a threshold depends on, and ``predict.py`` picks it by them. Of several
-    sources each task is of the one that validation draws for it.
+    The tasks have ``data.eval_size.num_ways`` classes with equally many shots, even where ``data`` draws tasks that
+    differ in size: a threshold depends on the shots, by which ``predict.py`` chooses it. With several sources, each
+    task is from the one that validation draws for it.
 
     Returns:
-        What that does on the test classes, see ``measured_rejection``; None where there are too few classes to leave
-        some out of a task, or no images.
+        The rates on the test classes, see ``measured_rejection``; None where there are too few classes to leave some
+        out of a task, or no images.
     """
     if not isinstance(data, ImageDataModule | MultiSource):
         return None
-    model.eval()  # a Trainer leaves it as training had it
+    model.eval()  # a Trainer leaves it in training mode
     rejections = calibrated_rejections(model, data, "val")
     if not rejections:
         return None
@@ -60,7 +60,7 @@ def calibrate(model: FewShotAlgorithm, data: EpisodicDataModule, checkpoint: Pat
 
 
 def calibrated_rejections(model: FewShotAlgorithm, data: Images, split: str) -> list[Rejection]:
-    """A Rejection for each number of shots that the split's classes have the images for; none for too few classes."""
+    """A Rejection for each number of shots for which the split has enough images; empty if it has too few classes."""
     num_ways = data.eval_size.num_ways
     pairs = {shots: known_and_unknown(model, data, split, shots) for shots in {*_NUM_SHOTS, data.eval_size.num_shots}}
     return [calibrated(*pair, num_ways, num_shots) for num_shots, pair in sorted(pairs.items()) if pair is not None]
@@ -87,12 +87,12 @@ def measured_rejection(
 def known_and_unknown(
     model: FewShotAlgorithm, data: Images, split: str, num_shots: int
 ) -> tuple[Scores, Scores] | None:
-    """The scores of queries of a task's own classes, and of queries of as many other classes, over fixed episodes.
+    """The scores of queries of a task's own classes, and of queries of up to as many others, over fixed episodes.
 
-    All of a task pass together, so that where queries influence each other, half of them are unknown.
+    All queries of a task pass together: where they influence each other, up to half of them are unknown.
 
-    The other classes are of the task's source. A source without others, or with too few images to a class, has no
-    tasks here; None where there is none that has.
+    The other classes are from the task's source. A source without others, or with too few images per class, is
+    skipped; None if all are.
     """
     pairs = []
     for source, numbers in _sources(data):
@@ -108,7 +108,7 @@ def known_and_unknown(
 
 
 def _sources(data: Images) -> list[tuple[ImageDataModule, list[int]]]:
-    """Each source with the numbers of the episodes that are of it, as in a validation."""
+    """Each source with the numbers of the episodes that come from it, as in a validation."""
     numbers = np.arange(min(_MOST_EPISODES, data.num_episodes["val"]))
     if isinstance(data, ImageDataModule):
         return [(data, numbers.tolist())]
@@ -117,7 +117,7 @@ def _sources(data: Images) -> list[tuple[ImageDataModule, list[int]]]:
 
 
 def _open_size(source: ImageDataModule, split: str, num_shots: int, wanted: EpisodeSize) -> EpisodeSize | None:
-    """The size of tasks with further classes behind those that have a support; None where there is not enough."""
+    """The size of tasks with unknown classes after those with a support; None if classes or images are too few."""
     store, num_ways = source.stores[split], wanted.num_ways
     num_others = min(num_ways, store.num_classes * source.num_rotations(split) - num_ways)
     num_queries = min(wanted.num_queries, int(np.diff(store.class_starts).min()) - num_shots)
@@ -133,7 +133,7 @@ def _query_logits(
     numbers: list[int],
     tasks_per_batch: int,
 ) -> Tensor:
-    """The logits [T, (N + M)*Q, N] of the queries of all classes, in the episodes of these numbers."""
+    """The logits [T, (N + M)*Q, N] of queries of N known and M unknown classes, in the episodes of these numbers."""
     num_ways = source.eval_size.num_ways
     sampler = EpisodeSampler(source.stores[split], size, source.seed, source.num_rotations(split))
     dataset = EpisodeDataset(split, sampler)
@@ -149,7 +149,7 @@ def _query_logits(
 def _logits(model: FewShotAlgorithm, drawn: Episode, num_ways: int, num_support: int) -> Tensor:
     """The logits [T, (N + M)*Q, N] of the queries of all classes, where the first N classes have a support.
 
-    As ``TrainedModel.adapted`` has them of all these queries in one batch.
+    They are those of ``TrainedModel.adapted`` for all these queries in one batch.
     """
     support_x, query_x = (images.to(model.dtype) for images in (drawn.support_x[:, :num_support], drawn.query_x))
     support_y, num_before = drawn.support_y[:, :num_support], num_passed_before(model, num_support)

@@ -1,4 +1,4 @@
-"""The command ``predict.py``: classes from a folder, labels for images, as a table and as a page to look at."""
+"""The command ``predict.py``: labels images by the classes in a folder, as a table and as an HTML page."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ def predict(args: Sequence[str] | None) -> None:
 
 def _parser() -> FewShotArgumentParser:
     parser = FewShotArgumentParser(description="Label images by a few examples of each class.")
-    parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint of train.py")
+    parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint that train.py wrote")
     parser.add_argument("--support", type=str, required=True, help="folder with one folder of images per class")
     what = "images to label: folders, files, or patterns like 'new/*.jpg'"
     parser.add_argument("--query", type=str, nargs="+", required=True, help=what)
@@ -67,14 +67,14 @@ def _parser() -> FewShotArgumentParser:
     what = "share of the images of known classes that may be called unknown"
     parser.add_argument("--false_reject", type=float, default=FALSE_REJECT, help=what)
     parser.add_argument("--batch_size", type=int, default=256, help="images predicted at once")
-    what = "of norm transductive: let each image pass with the support alone, so that none influences another; slower"
+    what = "with norm transductive: pass each image with the support alone, so that none influences another; slower"
     parser.add_argument("--per_query", type=bool, default=False, help=what)
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1 ...; auto: a GPU if there is one")
     return parser
 
 
 def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Path]) -> Iterator[str]:
-    """What a user should know before believing the labels, of the support's images and of files that are none."""
+    """What a user should know before trusting the labels: of skipped files, colours, norm and calibration."""
     if others:
         more = f" and {len(others) - 1} other {'file' if len(others) == 2 else 'files'}" if others[1:] else ""
         yield f"Left out, as no image: {others[0]}{more}"
@@ -117,7 +117,7 @@ def _labelled(predictor: FewShotPredictor, files: list[Path]) -> tuple[list[Show
 
 
 class _Read(NamedTuple):
-    """An image of the query: its file, as its benchmark would store it, and as a small picture."""
+    """A query image: its file, its pixels as the benchmark would store them, and a small picture."""
 
     file: Path
     stored: NDArray[np.uint8]
@@ -128,7 +128,7 @@ def _read(predictor: FewShotPredictor, file: Path) -> _Read:
     image = predictor.model.opened(file)
     try:  # kept small: a batch of photographs would take gigabytes
         return _Read(file, predictor.model.data.own_image(image), thumbnail_uri(image))
-    except (ValueError, TypeError, OSError) as error:  # as Pillow has it for colours that it cannot convert
+    except (ValueError, TypeError, OSError) as error:  # Pillow's, for colours that it cannot convert
         raise InputError(f"image {file} cannot be made one in RGB ({error}): replace it or remove it") from error
 
 

@@ -1,4 +1,4 @@
-"""A user's image files: a folder of classes to learn from, and whatever is to be labelled."""
+"""A user's image files: a folder of classes to learn from, and the images to label."""
 
 from collections.abc import Iterable
 from glob import glob
@@ -12,14 +12,14 @@ from fewshot_pl.errors import InputError
 
 
 class FoundFiles(NamedTuple):
-    """Image files, and what lay beside them and is none."""
+    """Image files, and other files found beside them."""
 
     images: list[Path]
     others: list[Path]
 
 
 def support_classes(folder: Path) -> dict[str, FoundFiles]:
-    """The files of each class, by its name: those below ``folder/<class>``.
+    """The files below each ``folder/<class>``, by the name of the class.
 
     Raises:
         InputError: there is no such folder, it has fewer than two class folders, or one of them has no image.

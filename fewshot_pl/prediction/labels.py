@@ -1,4 +1,4 @@
-"""Labels of image files, and the table of them."""
+"""Labels of image files, and a table of them."""
 
 import csv
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from fewshot_pl.whole_files import whole_file
 
 
 class Label(NamedTuple):
-    """What a model says of one image.
+    """A model's prediction for one image.
 
     Attributes:
         file: the image.
         classes: the names of all classes, the most probable first [N].
-        probabilities: theirs, falling [N].
+        probabilities: the probabilities of these classes, in descending order [N].
         is_unknown: whether it looks like none of them; None where the checkpoint has no calibration.
     """
 
@@ -35,14 +35,14 @@ class Label(NamedTuple):
 def sorted_label(
     file: Path, names: NDArray[np.str_], probabilities: NDArray[np.float64], is_unknown: bool | None
 ) -> Label:
-    """The Label of an image by the probabilities [N] of the classes [N]."""
+    """The Label of an image from the names [N] and the probabilities [N] of the classes."""
     order = np.argsort(-probabilities, kind="stable")
     return Label(file, tuple(map(str, names[order])), tuple(probabilities[order].tolist()), is_unknown)
 
 
 def write_labels(labels: Iterable[Label], path: Path) -> None:
     """Write labels as CSV: file, class, probability, margin, second class, and ``yes`` or ``no`` for unknown."""
-    # The names of files may hold bytes that are no text; they come out as they are on disk.
+    # Names of files may hold bytes that are not text; they are written as they are on disk.
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(["file", "class", "probability", "margin", "second_class", "unknown"])

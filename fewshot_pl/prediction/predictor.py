@@ -19,19 +19,19 @@ from fewshot_pl.prediction.trained_model import OwnImage, TrainedModel, trained_
 
 
 class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A trained few-shot learner, of any algorithm, that tells apart the classes of a few labelled images.
+    """A trained few-shot learner of any algorithm, as a classifier of the classes of a few labelled images.
 
-    ``fit`` adapts once; what predicts then takes any number of images, in batches. Images are files, PIL images or
-    uint8 arrays [H, W] or [H, W, 3], of any size: they are brought upright and to the square that the checkpoint was
-    trained on, as its training images were. Several are a list of these or any other iterable, as an array [n, H, W] or
-    [n, H, W, 3]; what takes images raises InputError for one image alone.
+    ``fit`` adapts once; the methods that predict then take any number of images, in batches. An image is a file, a PIL
+    image or a uint8 array [H, W] or [H, W, 3], of any size: it is turned upright and brought to the square that the
+    checkpoint was trained on, as its training images were. Several images are a list or any other iterable, such as an
+    array [n, H, W] or [n, H, W, 3]; a single image raises InputError.
 
     Args:
-        checkpoint: a file that ``train.py`` wrote, or a TrainedModel, as of an algorithm or a benchmark of one's own.
+        checkpoint: a file that ``train.py`` wrote, or a TrainedModel, as for user-defined algorithms or benchmarks.
         batch_size: images predicted at once.
         false_reject: the share of images of the known classes, 0 to 1, that may be called unknown.
-        per_query: of norm ``transductive``, where images that are predicted together influence each other: let each
-            pass with the support alone, as Reptile's authors do without transduction; slower.
+        per_query: with norm ``transductive``, where images predicted together influence each other: pass each image
+            with the support alone, as Reptile's authors do without transduction; slower.
         device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
 
     Attributes:
@@ -81,7 +81,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, images: Iterable[OwnImage]) -> NDArray[Any]:
-        """The most probable class [n] of each image."""
+        """The most probable class of each image [n]."""
         best = self.decision_function(images).argmax(-1)
         return np.asarray(self.classes_[best])
 
@@ -90,13 +90,13 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.exp(self.predict_log_proba(images))
 
     def predict_log_proba(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
-        """Their natural logarithms [n, N]."""
+        """The natural logarithms [n, N] of these probabilities."""
         return self.log_probabilities(self.decision_function(images))
 
     def decision_function(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
         """The algorithm's logits [n, N]."""
         check_is_fitted(self)
-        _check_settings(self.batch_size, self.false_reject)  # which may have been set since
+        _check_settings(self.batch_size, self.false_reject)  # they may have been set since
         pixels = self._model.pixels(images)
         return np.concatenate([self.logits(batch) for batch in torch.split(pixels, self.batch_size)])
 
@@ -119,7 +119,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _name(self) -> str:
         return "this model" if isinstance(self.checkpoint, TrainedModel) else str(self.checkpoint)
 
-    # Of pixels, for a caller that reads images itself ----------------------------------------------------
+    # On pixels, for a caller that reads images itself ----------------------------------------------------
 
     @property
     def model(self) -> TrainedModel:
@@ -136,7 +136,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._logits_of(pixels).double().cpu().numpy()
 
     def log_probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The log-probabilities [n, N] that logits [n, N] stand for."""
+        """The log-probabilities [n, N] of logits [n, N]."""
         of_classes = self.model.algorithm.class_log_probabilities(torch.from_numpy(logits)[None])
         return np.asarray(of_classes[0].numpy())
 
@@ -150,7 +150,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # scikit-learn's hooks ----------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is adapted is a function, which cannot be pickled: it is made again from the support.
+        # The adapted model is a function, which cannot be pickled: it is made again from the support.
         state: dict[str, Any] = dict(super().__getstate__())
         return {**state, "_logits_of": None} if "_logits_of" in state else state
 

@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 from fewshot_pl.errors import InputError
 
-REJECTIONS_KEY = "rejections"  # of a checkpoint's contents
+REJECTIONS_KEY = "rejections"  # in a checkpoint's contents
 _SHARES = np.linspace(0.0, 1.0, 101)
 
 Score = Literal["logit", "probability"]
 
 
 class Rejection(NamedTuple):
-    """How sure a prediction has to be, for tasks of about so many shots.
+    """How sure a prediction has to be, for tasks of about ``num_shots`` shots.
 
     Attributes:
-        score: what is compared, the largest ``logit`` or the largest ``probability`` of an image: whichever told known
-            images from unknown ones better.
+        score: what is compared, the largest ``logit`` or the largest ``probability`` of an image, whichever separated
+            known images from unknown ones better.
         num_ways: of the calibration's tasks.
         num_shots: of the calibration's tasks.
         auroc: the probability that a known image has a higher score than an unknown one.
@@ -39,7 +39,7 @@ class Rejection(NamedTuple):
         return float(np.interp(false_reject, _SHARES, self.thresholds))
 
     def false_accept(self, false_reject: float) -> float:
-        """The share of unknown images that is not rejected then."""
+        """The share of unknown images that is not rejected at the same threshold."""
         return float(np.interp(false_reject, _SHARES, self.false_accepts))
 
     def rejects(
@@ -51,14 +51,14 @@ class Rejection(NamedTuple):
 
 
 def scores(logits: NDArray[np.float64], log_probabilities: NDArray[np.float64]) -> dict[Score, NDArray[np.float64]]:
-    """How sure n predictions are, [n], by logits [n, N] and by log-probabilities [n, N]."""
+    """The confidences [n] of n predictions, by logits [n, N] and by log-probabilities [n, N]."""
     return {"logit": logits.max(-1), "probability": np.exp(log_probabilities.max(-1))}
 
 
 def calibrated(
     known: dict[Score, NDArray[np.float64]], unknown: dict[Score, NDArray[np.float64]], num_ways: int, num_shots: int
 ) -> Rejection:
-    """The Rejection that scores [n] of known and [m] of unknown images lead to."""
+    """The Rejection calibrated on the scores of known [n] and of unknown [m] images."""
     aurocs: dict[Score, float] = {name: auroc(known[name], unknown[name]) for name in known}
     best = max(aurocs, key=lambda name: aurocs[name])
     thresholds = np.quantile(known[best], _SHARES)
@@ -75,10 +75,10 @@ def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
 
 
 def rejections_in(contents: dict[str, Any]) -> list[Rejection]:
-    """What a checkpoint's contents hold of calibrations.
+    """The calibrations in a checkpoint's contents.
 
     Raises:
-        InputError: they are those of another version.
+        InputError: they are from another version.
     """
     try:
         return [Rejection(**values) for values in contents.get(REJECTIONS_KEY, [])]

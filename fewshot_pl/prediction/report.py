@@ -1,4 +1,4 @@
-"""The page that shows the labels of a user's images: one file, without anything from elsewhere."""
+"""The page that shows the labels of a user's images, as one self-contained file."""
 
 import io
 from collections import Counter
@@ -23,7 +23,7 @@ class Shown(NamedTuple):
 
 
 def thumbnail_uri(image: Image.Image) -> str:
-    """A small upright copy of an image, as a data URI, which holds the image itself."""
+    """A small upright copy of an image, as a data URI."""
     small = plain_colour(image)
     small.thumbnail((_SIDE, _SIDE))
     content = io.BytesIO()
@@ -32,12 +32,12 @@ def thumbnail_uri(image: Image.Image) -> str:
 
 
 def report(support: dict[str, list[str]], shown: list[Shown], facts: dict[str, Any]) -> str:
-    """The page as HTML: the classes with their pictures, then the labelled images, the surest first.
+    """The page as HTML: the classes with their pictures, then the labelled images, the most confident first.
 
     Args:
         support: data URIs of each class's images, by its name.
         shown: the labelled images.
-        facts: of the model: ``algorithm``, ``checkpoint``, ``false_reject``, ``false_accept``, which may be None.
+        facts: about the model: ``algorithm``, ``checkpoint``, ``false_reject`` and ``false_accept``, maybe None.
     """
     surest_first = sorted(shown, key=lambda one: (bool(one.label.is_unknown), -one.label.probabilities[0]))
     counts = Counter(one.label.classes[0] for one in shown if not one.label.is_unknown)

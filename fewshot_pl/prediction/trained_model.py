@@ -24,16 +24,16 @@ from fewshot_pl.prediction.rejection import Rejection, rejections_in
 OwnImage = str | PathLike[str] | Image.Image | NDArray[np.uint8]  # a file, an image, or pixels [H, W] or [H, W, 3]
 
 _AT_LEAST = 256  # pixels of a side, to look at
-_MOST_CHANNELS = 4  # of an array's image; no image is as narrow
+_MOST_CHANNELS = 4  # of an array's image; no image is that narrow
 
 
 class TrainedModel(NamedTuple):
-    """An algorithm and how its images are made; of classes of a user's own, which no checkpoint opens, made by hand.
+    """An algorithm and how its images are prepared; made by hand for user-defined classes, as no checkpoint loads them.
 
     Attributes:
-        algorithm: of ``trained_model`` in evaluation mode and on its device.
-        data: the benchmark it was trained on; its images are not looked at.
-        rejections: when to call an image unknown, for some numbers of shots; none where it was not calibrated.
+        algorithm: the learner; from ``trained_model``, in evaluation mode and on its device.
+        data: the benchmark it was trained on; its images are not read.
+        rejections: when to call an image unknown, for some numbers of shots; empty if it was not calibrated.
     """
 
     algorithm: FewShotAlgorithm
@@ -54,18 +54,18 @@ class TrainedModel(NamedTuple):
         """Images as the network sees them, [n, C, H, W].
 
         Raises:
-            InputError: an image does not decode, or is none; or one image stands in place of several.
+            InputError: an image does not decode or is not an image, or a single one is given in place of several.
         """
         if _is_one_image(images):
             raise InputError("this is one image, and several are asked for: give a list of images, as [image]")
         return self.network_input([self.data.own_image(self.opened(image)) for image in images])
 
     def opened(self, image: OwnImage) -> Image.Image:
-        """An image of a user's, where it is a JPEG file not much larger than is needed; raises as ``pixels``."""
+        """A user's image, decoded at a reduced size where it is a large JPEG file; raises as ``pixels``."""
         return _opened(image, at_least=max(2 * self.data.image_shape[1], _AT_LEAST))
 
     def network_input(self, images: list[NDArray[np.uint8]]) -> Tensor:
-        """Images as ``data.own_image`` gives them, uint8 [C, H, W] each, as the network sees them [n, C, H, W]."""
+        """The network's input [n, C, H, W] for images as ``data.own_image`` gives them, uint8 [C, H, W] each."""
         packed = np.stack(images) if images else np.empty((0, *self.data.image_shape), dtype=np.uint8)
         return normalised(torch.from_numpy(packed), self.data.mean, self.data.std)
 
@@ -73,13 +73,13 @@ class TrainedModel(NamedTuple):
     def adapted(
         self, support_x: Tensor, support_y: Tensor, num_classes: int, per_query: bool = False
     ) -> QueryPredictor:
-        """What a support [n, C, H, W] with labels [n] makes of it: images [m, C, H, W] to logits [m, num_classes].
+        """The model adapted to a support [n, C, H, W] with labels [n]: images [m, C, H, W] to logits [m, num_classes].
 
-        In norm ``transductive`` the support passes with each batch of queries, so that one query alone has statistics
-        too; ``per_query`` lets each query pass with the support alone.
+        With norm ``transductive``, the support passes with each batch of queries, so that even a single query has
+        batch statistics; ``per_query`` passes each query with the support alone.
 
         Raises:
-            InputError: the algorithm cannot tell so many classes apart.
+            InputError: the algorithm cannot tell that many classes apart.
         """
         check_classes(self.algorithm, num_classes)
         device = self.algorithm.device
@@ -102,14 +102,14 @@ class TrainedModel(NamedTuple):
 
 
 def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = "auto") -> TrainedModel:
-    """The model in a checkpoint that ``train.py`` wrote, or one that is given, in evaluation mode and on a device.
+    """The model in a checkpoint that ``train.py`` wrote, or a given one, in evaluation mode and on a device.
 
     Args:
         checkpoint: the file, or the model.
         device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
 
     Raises:
-        InputError: the file is missing, damaged or of something else, or there is no such device.
+        InputError: the file is missing, damaged or not such a checkpoint, or there is no such device.
     """
     if isinstance(checkpoint, TrainedModel):
         return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
@@ -120,7 +120,7 @@ def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = 
 
 
 def _trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
-    """The benchmark that the algorithm in a checkpoint was trained on, of several the first, without its images.
+    """The benchmark that the algorithm in a checkpoint was trained on (the first of several), without its images.
 
     Raises:
         InputError: it is not known, or has no images.
@@ -146,12 +146,12 @@ def _trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
 
 
 def is_transductive(algorithm: FewShotAlgorithm) -> bool:
-    """Whether queries that pass together influence each other; a Reptile ``per_query`` lets each pass by itself."""
+    """Whether queries that pass together influence each other; with ``per_query``, Reptile passes each by itself."""
     return algorithm.norm_mode == "transductive"
 
 
 def num_passed_before(algorithm: FewShotAlgorithm, num_support: int) -> int:
-    """How many images of a support pass before each batch of queries, so that one query alone has statistics too."""
+    """The number of support images before each batch of queries, so that even a single query has batch statistics."""
     return num_support if is_transductive(algorithm) else 0
 
 
@@ -168,7 +168,7 @@ def check_classes(algorithm: FewShotAlgorithm, num_classes: int) -> None:
 
 
 def _is_one_image(images: Any) -> bool:
-    """Whether this is an image itself: of an array, [H, W] or [H, W, C] where several would be [n, H, W]."""
+    """Whether this is a single image; an array is one if it is [H, W] or [H, W, C], not [n, H, W]."""
     if isinstance(images, str | PathLike | Image.Image):
         return True
     shape: tuple[int, ...] = getattr(images, "shape", ())

@@ -1,4 +1,4 @@
-"""Training that can be stopped anywhere, and goes on as if it had not been."""
+"""Training that can be stopped anywhere and resumes as if it had not been."""
 
 from fewshot_pl.resuming.best_checkpoint import BestCheckpoint
 from fewshot_pl.resuming.end_on_signal import EndOnSignal

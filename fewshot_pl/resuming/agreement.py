@@ -1,4 +1,4 @@
-"""Agreement: what one process knows, all come to know at the same step."""
+"""Agreement: all processes learn at the same step what one of them knows."""
 
 import time
 
@@ -10,10 +10,10 @@ _MOST_STEPS = 1000
 
 
 class Agreement:
-    """Whether any process says so; all are asked together, about every second.
+    """Asks all processes together, about every second, whether any of them says yes.
 
-    To ask waits for the device and for the slowest process, so it is not done at every step. By how many steps make a
-    second the processes agree on when to ask again.
+    Asking waits for the device and the slowest process, so it is not done at every step. The processes agree on the
+    number of steps until the next question: as many as take about a second.
     """
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class Agreement:
         self._asked_at = time.monotonic()
 
     def any_says(self, said: bool, trainer: Trainer, now: bool = False) -> bool:
-        """Whether any process says so; False between two questions.
+        """Whether any process says yes; False between two questions.
 
-        To be called by all processes after the same steps.
+        Has to be called by all processes after the same steps.
 
         Args:
-            said: by this process.
-            trainer: that knows the other processes.
-            now: ask at once.
+            said: whether this process says yes.
+            trainer: the Trainer, which knows the other processes.
+            now: whether to ask at once.
         """
         if trainer.world_size == 1:
             return said

@@ -9,27 +9,27 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fewshot_pl.errors import InputError
 
-_LESS_IS_BETTER = "loss", "nll", "ece", "brier", "mse", "ci95"  # as names of figures end
+_LESS_IS_BETTER = "loss", "nll", "ece", "brier", "mse", "ci95"  # endings of names of figures
 _MORE_IS_BETTER = ("accuracy",)
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """ModelCheckpoint, which saves when a validation has ended, and not only after the epoch's end.
+    """A ModelCheckpoint that saves as soon as a validation has ended, not only after the end of the epoch.
 
-    From there Lightning resumes exactly; from an epoch's end it leaves out what follows on it, as the step of a
-    schedule that watches a figure, and with ``max_steps`` an epoch's episodes. Without validation it saves at the
-    epoch's end. What was best so far stays so in a folder that was moved, or is now called by another path.
+    From there Lightning resumes exactly. From the end of an epoch it would skip what follows, such as the step of a
+    schedule that watches a figure, and with ``max_steps`` an epoch's episodes. Without validation, it saves at the end
+    of the epoch. The best score so far is kept even if the folder has been moved, or is given by another path.
 
     Args:
-        monitor: the figure that chooses, as val/accuracy.
-        mode: whether the lowest or the highest is the best; auto knows it of the figures that are logged here.
-        kwargs: as ModelCheckpoint takes them.
+        monitor: the figure that chooses the best checkpoint, such as val/accuracy.
+        mode: whether the lowest or the highest figure is the best; auto knows this for the figures logged here.
+        kwargs: other arguments of ModelCheckpoint.
 
     Raises:
-        InputError: mode auto does not know the figure.
+        InputError: mode is auto, which does not know the figure.
     """
 
-    _resumes_in_place = False  # whether the checkpoint that is loaded lies in the folder that this one writes into
+    _resumes_in_place = False  # whether the loaded checkpoint is in the folder that this callback writes to
 
     def __init__(
         self, *, monitor: str | None = None, mode: Literal["auto", "min", "max"] = "auto", **kwargs: Any
@@ -54,7 +54,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._resumes_in_place = loaded.parent == Path(self.dirpath or "").resolve()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning compares paths by their text, and forgets the best score where they differ.
+        # Lightning compares paths as text, and forgets the best score if they differ.
         super().load_state_dict(_within(str(self.dirpath), state_dict) if self._resumes_in_place else state_dict)
 
 
@@ -72,7 +72,7 @@ def _within(folder: str, state: dict[str, Any]) -> dict[str, Any]:
     """The state of a ModelCheckpoint whose files are in ``folder`` now."""
 
     def moved(path: str) -> str:
-        # Names may hold folders, as those of figures do.
+        # File names may contain folders, as figures' names contain slashes.
         inside = os.path.relpath(path, state["dirpath"]) if path else ""
         return path if inside.startswith(os.pardir) or not path else str(Path(folder) / inside)
 

@@ -1,4 +1,4 @@
-"""EndOnSignal: an evaluation that ends at once when it is told to."""
+"""EndOnSignal: ends an evaluation at once on a signal."""
 
 from types import FrameType
 
@@ -11,10 +11,10 @@ from fewshot_pl.signals import answer, signal_name
 
 
 class EndOnSignal(Callback):
-    """Ends an evaluation at once when Ctrl-C, SIGTERM, or SLURM's signal of a job's near end has come.
+    """Ends an evaluation at once on Ctrl-C, SIGTERM, or SLURM's signal that the job is about to end.
 
-    Lightning's handlers save a checkpoint into the working directory, or talk to other processes in the middle of
-    anything.
+    Lightning's own handlers save a checkpoint into the working directory, or communicate with other processes in the
+    middle of anything.
     """
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -28,17 +28,17 @@ class EndOnSignal(Callback):
 
 
 def end_on_signals(trainer: Trainer, what: str, cure: str) -> None:
-    """Let signals end what a Trainer does now at once, in all its processes.
+    """Let signals end at once what a Trainer is doing, in all its processes.
 
     Args:
-        trainer: that does it.
-        what: what it is called.
-        cure: what to do then.
+        trainer: the Trainer.
+        what: what it is doing, such as "evaluation".
+        cure: what the user can do then.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
-            launcher.kill(number)  # who told this process alone knows of no others
+            launcher.kill(number)  # the sender may know only of this process
         raise Stopped(f"{signal_name(number)} stopped the {what}: {cure}", number)
 
     answer(ending_signals(trainer), end)

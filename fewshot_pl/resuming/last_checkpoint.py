@@ -17,18 +17,18 @@ from fewshot_pl.resuming.progress import is_resumable, settle, validation_is_due
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``last.ckpt``: written after every validation and epoch, and when an exception ends training between steps.
+    """Writes ``last.ckpt`` after every validation and epoch, and when an exception ends training between two steps.
 
-    A step that never ended may have changed statistics, or half of the weights: then the file stays as it was.
-    Training that is resumed from it ends with the same weights, to the bit, as if it had never stopped. Has to stand
-    behind all callbacks whose state it saves.
+    An interrupted step may have changed statistics, or half of the weights: then the file is left as it was.
+    Training that is resumed from it ends with the same weights, bit for bit, as if it had never stopped. Has to come
+    after all callbacks whose state it saves.
     """
 
     def __init__(self) -> None:
         super().__init__(filename=self.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_exception=True)
-        self._is_owed = False  # at the next moment from which training could go on
+        self._is_owed = False  # to be written at the next moment from which training could resume
         self._has_validated = False  # since the last step
-        self._metrics: dict[str, Tensor] = {}  # of the training that is resumed
+        self._metrics: dict[str, Tensor] = {}  # from the checkpoint that is resumed
 
     @property
     def path(self) -> Path:
@@ -39,11 +39,11 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        # Of validations before: a schedule or a checkpoint may wait for one.
+        # Figures of earlier validations: a schedule or a checkpoint may wait for one.
         trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in self._metrics.items()})
         if any(
             map(_has_stopped, trainer.early_stopping_callbacks)
-        ):  # just before the end, of which Lightning keeps nothing
+        ):  # then training was about to end, which Lightning does not save
             trainer.should_stop = True
         if trainer.fit_loop.restarted_mid_epoch:
             _begin_epoch(trainer, pl_module)
@@ -59,15 +59,15 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._has_validated = True  # what follows changes the state of callbacks,
-            self._last_global_step_saved = -1  # so that what was saved after the same step is no longer all
+            self._has_validated = True  # callbacks change their state from here on,
+            self._last_global_step_saved = -1  # so a file saved after the same step is out of date
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
-        # Else Lightning would leave out a schedule's step, as it does not know the figures of before.
+        # Otherwise Lightning would skip a schedule's step, as it does not know the earlier figures.
         trainer.fit_loop._restarting = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,13 +75,13 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_checkpoint(trainer, str(self.path))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        is_alone = trainer.world_size == 1  # else the others, which may know nothing of it, would be waited for
-        at_once = isinstance(exception, KeyboardInterrupt | OSError)  # a second Ctrl-C, or a disk that is full
+        is_alone = trainer.world_size == 1  # otherwise it would wait for others, which may not know of it
+        at_once = isinstance(exception, KeyboardInterrupt | OSError)  # a second Ctrl-C, or a full disk
         if self.save_on_exception and is_alone and not at_once and not self._has_validated:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write the file, if training could go on from this moment, or else as soon as it can."""
+        """Write the file if training could resume from this moment, otherwise as soon as it could."""
         if self._should_skip_saving_checkpoint(trainer):
             return
         self._is_owed = not is_resumable(trainer)
@@ -99,13 +99,14 @@ class LastCheckpoint(ModelCheckpoint):
         self._last_global_step_saved = checkpoint["global_step"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass  # Lightning's own, which says where files were: this one is written where it belongs now
+        pass  # Lightning's state says where files were; this one is written where it belongs now
 
 
 def _begin_epoch(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Let callbacks set what is of an epoch, which Lightning leaves out where training goes on within one.
+    """Run the epoch-start hooks of callbacks that Lightning skips when training resumes within an epoch.
 
-    So batches would be accumulated as in the first epoch, and averaging would have no schedule and no average.
+    Without them, batches would be accumulated as in the first epoch, and weight averaging would have no schedule and no
+    average.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
@@ -113,5 +114,5 @@ def _begin_epoch(trainer: Trainer, pl_module: LightningModule) -> None:
 
 
 def _has_stopped(stopping: EarlyStopping) -> bool:
-    """Whether a validation of before has ended training."""
+    """Whether an earlier validation has ended training."""
     return stopping.stopped_epoch > 0 or stopping.wait_count >= max(stopping.patience, 1)

@@ -1,4 +1,4 @@
-"""Where training stands among its steps and validations, and whether it could go on from there."""
+"""Where training stands among its steps and validations, and whether it could resume from there."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from pytorch_lightning.loops.progress import _ProcessedTracker
 
 
 def is_resumable(trainer: Trainer) -> bool:
-    """Whether a checkpoint of this moment would go on exactly.
+    """Whether training would resume exactly from a checkpoint saved at this moment.
 
-    So it is where a step of the optimiser is done and the next has not begun: neither gradients nor half a step are in
-    a checkpoint. After the last step of an epoch either a validation is to follow, or the epoch has to have ended.
+    It would between two steps of the optimiser, as a checkpoint holds neither gradients nor half a step. After the last
+    step of an epoch, moreover, a validation must be due or the epoch must have ended.
     """
     fit_loop = trainer.fit_loop
     batches, epochs = fit_loop.epoch_loop.batch_progress.current, fit_loop.epoch_progress.current
@@ -19,24 +19,24 @@ def is_resumable(trainer: Trainer) -> bool:
         return False
     if not fit_loop.epoch_loop._num_ready_batches_reached() or validation_is_due(trainer):
         return True
-    # Lightning would count an epoch twice where it counts steps.
+    # With max_steps, Lightning would count an epoch twice.
     return epochs.processed == epochs.started and not fit_loop._iteration_based_training()
 
 
 def validation_is_due(trainer: Trainer) -> bool:
-    """Whether a validation is running, or comes before the next step; also after it, until that step begins."""
+    """Whether a validation is running or comes before the next step; stays true after it until that step begins."""
     batches = trainer.fit_loop._data_fetcher
     return trainer.validating or (batches is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(batches))
 
 
 def settle(loops: dict[str, Any], validation_is_due: bool) -> None:
-    """Put the loops' part of a checkpoint as Lightning has to find it to run a validation that is due, and no other.
+    """Change the loops' part of a checkpoint so that Lightning will run a validation that is due, and no other.
 
-    Lightning runs the validation that a checkpoint says was interrupted, and takes one that was to come for done.
+    Lightning reruns a validation that the checkpoint says was interrupted, but takes one that had not started for done.
 
     Args:
-        loops: ``checkpoint["loops"]``, which is changed.
-        validation_is_due: it has not run, or not to its end.
+        loops: ``checkpoint["loops"]``, changed in place.
+        validation_is_due: whether a validation has yet to run, or to end.
     """
     fit = loops["fit_loop"]
     batches, validation = fit["epoch_loop.batch_progress"], fit["epoch_loop.val_loop.batch_progress"]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is of the training that is to go on from it."""
+"""Whether a checkpoint belongs to the training that is to resume from it."""
 
 import inspect
 import json
@@ -12,22 +12,22 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.registries import stored_name
 
-_OF_DATA = {"num_ways", "image_shape", "pixel_range"}  # what an algorithm has from the benchmark, not from a flag
+_OF_DATA = {"num_ways", "image_shape", "pixel_range"}  # set by the benchmark, not by a flag of the algorithm
 _WITHOUT_WEIGHTS = {*inspect.signature(FewShotAlgorithm).parameters, "init_from", "backbone_weights"}
 _WAYS = {"num_ways", "train_num_ways"}
 _OF_IMAGES = {"image_size", "channels", "sources"}
 
 
 def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataModule) -> None:
-    """Raise InputError where a checkpoint is of another algorithm, benchmark or classes, or of weights of other shapes.
+    """Raise InputError if a checkpoint has another algorithm, benchmark or classes, or weights of other shapes.
 
-    All else may be changed on the way: epochs, shots, where the images lie, the machine. The learning rate stays
-    that of the optimiser's state.
+    All else may change when training resumes: epochs, shots, where the images are, the machine. The learning rate
+    stays that of the optimiser's state.
 
     Args:
-        path: of the checkpoint.
-        model: that is to go on.
-        data: to train it on.
+        path: the checkpoint.
+        model: the algorithm to resume.
+        data: the benchmark to train it on.
     """
     held = opened_checkpoint(path)
     if (algorithm := held["algorithm"]) != stored_name(type(model)):
@@ -49,7 +49,7 @@ def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def _other_flags(held: dict[str, Any], model: FewShotAlgorithm, data: EpisodicDataModule) -> Iterator[str]:
-    """The flags that would give the weights of a checkpoint their shapes, as they were in its training."""
+    """The flags, with their values in a checkpoint's training, that differ now and may shape the weights."""
     of_model, of_data = held["hyper_parameters"], held.get("datamodule_hyper_parameters", {})
     shaping = _OF_IMAGES | (_WAYS if "num_ways" in of_model else set())
     for key, now, before, names in (

@@ -1,4 +1,4 @@
-"""Jobs of SLURM that are stopped and queued again: which run a job had, and the request to queue it."""
+"""SLURM jobs that are stopped and requeued: which run a job trains, and the request to requeue it."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ _NOTE = "slurm_job"  # a file in a run's folder
 
 
 def requeue_signal(trainer: Trainer) -> signal.Signals | None:
-    """The signal of a SLURM job's near end; None outside of SLURM, and where jobs are not to be queued again."""
+    """The signal that a SLURM job is about to end; None outside SLURM, and where jobs are not to be requeued."""
     environment = trainer._accelerator_connector.cluster_environment
     if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
         return environment.requeue_signal
@@ -26,14 +26,14 @@ def requeue_signal(trainer: Trainer) -> signal.Signals | None:
 
 
 def ending_signals(trainer: Trainer) -> list[signal.Signals]:
-    """The signals that tell a command to end, that of SLURM among them where there is one."""
+    """The signals that tell a command to end, including SLURM's where there is one."""
     return [number for number in (signal.SIGINT, signal.SIGTERM, requeue_signal(trainer)) if number is not None]
 
 
 def load_only_what_is_named(trainer: Trainer) -> None:
-    """Let a Trainer load the checkpoint that it is given, or none.
+    """Make a Trainer load only the checkpoint that it is given, if any.
 
-    In a SLURM job Lightning would take a file ``hpc_ckpt_*.ckpt`` of the working directory, as other programs leave it.
+    In a SLURM job, a Trainer given none would load any ``hpc_ckpt_*.ckpt`` that was left in the working directory.
     """
     trainer._checkpoint_connector._select_ckpt_path = _named  # type: ignore[assignment, method-assign]
 
@@ -44,7 +44,7 @@ def _named(state_fn: Any, ckpt_path: Any, **_: Any) -> Any:
 
 @contextmanager
 def queued_again(trainer: Trainer) -> Iterator[None]:
-    """What runs inside has its job queued again where SLURM's signal of the job's near end stops it."""
+    """A context that requeues the job where SLURM's signal that it is about to end stops what runs inside."""
     try:
         yield
     except Stopped as stop:
@@ -54,7 +54,7 @@ def queued_again(trainer: Trainer) -> Iterator[None]:
 
 
 def _request() -> str:
-    """Ask SLURM to queue this job again; what came of it, in one sentence."""
+    """Ask SLURM to requeue this job; returns the outcome in one sentence."""
     job = os.environ["SLURM_JOB_ID"]
     try:
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
@@ -66,13 +66,13 @@ def _request() -> str:
 
 
 def note_job(run_folder: Path) -> None:
-    """Note in a run's folder which job of SLURM's trains it now, if any."""
+    """Note in a run's folder which SLURM job trains it now, if any."""
     if job := _job():
         save_text(job, run_folder / _NOTE)
 
 
 def is_run_of_requeued_job(run_folder: Path) -> bool:
-    """Whether this is a job that SLURM queued again, and the run is of its time before."""
+    """Whether this is a requeued SLURM job that trained the run before."""
     note = run_folder / _NOTE
     restarted = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
     return restarted and note.is_file() and note.read_text("utf-8") == _job()

@@ -1,4 +1,4 @@
-"""StopOnSignal: training that ends between two steps when it is told to."""
+"""StopOnSignal: stops training between two steps on a signal."""
 
 import os
 import signal
@@ -21,15 +21,15 @@ _STOPPING = b"\nStopping after this step, to go on from there; Ctrl-C again stop
 
 
 class StopOnSignal(Checkpoint):
-    """Stops training after a step when SIGTERM, Ctrl-C, or SLURM's signal of a job's near end has come.
+    """Stops training after a step on SIGTERM, Ctrl-C, or SLURM's signal that the job is about to end.
 
-    Several processes stop at the same step, whichever of them was told. ``last`` saves the state. A second Ctrl-C is
-    the usual one and interrupts the step. A validation is broken off, but where there are several processes; when
-    training is resumed it runs from its start. A test ends at once. Has to be the last callback, as it leaves what
-    follows to nobody.
+    Several processes stop at the same step, whichever of them received the signal. ``last`` saves the state. A second
+    Ctrl-C acts as usual and interrupts the step. A validation is broken off, unless there are several processes, and
+    runs from its start when training resumes. A test ends at once. Has to be the last callback, as those after it are
+    no longer called.
 
     Args:
-        last: what saves the state.
+        last: the callback that saves the state.
     """
 
     def __init__(self, last: LastCheckpoint) -> None:
@@ -52,9 +52,10 @@ class StopOnSignal(Checkpoint):
         end_on_signals(trainer, "test", self._cure)
 
     def _listen(self, trainer: Trainer) -> None:
-        """Take the place of the handlers that Lightning has just put up; at the end it puts back those of before.
+        """Replace the handlers that Lightning has just installed; at the end it restores the earlier ones.
 
-        Those save a checkpoint in the middle of a step, or talk to other processes in the middle of anything.
+        Lightning's save a checkpoint in the middle of a step, or communicate with other processes in the middle of
+        anything.
         """
         answer(ending_signals(trainer), self._note)
 
@@ -74,7 +75,7 @@ class StopOnSignal(Checkpoint):
             self._stop_if_told(trainer, now=validation_is_due(trainer))
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.world_size == 1 and is_resumable(trainer):  # of several processes one may have fewer batches
+        if trainer.world_size == 1 and is_resumable(trainer):  # with several processes, one may have fewer batches
             self._stop_if_told(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,4 +95,4 @@ class StopOnSignal(Checkpoint):
 
 
 def _nothing() -> None:
-    """What is left of Lightning's agreement."""
+    """Takes the place of Lightning's agreement."""

@@ -1,4 +1,4 @@
-"""WholeCheckpoints: checkpoint files that are there whole or not at all."""
+"""WholeCheckpoints: checkpoint files that are written whole or not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,24 @@ _Path = str | Path
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, which it takes when it is on the disk; the one before stays until then.
+    """Writes a checkpoint to a temporary file beside its path, which replaces the earlier one once it is on the disk.
 
-    Lightning's own way has it in memory twice, and lets a file in the system's temporary folder take the place, which
-    is a copy, and no replacement, where that is another disk.
+    Lightning's own writer holds it in memory twice, and moves a file from the system's temporary folder, which is a
+    copy, not an atomic replacement, if that folder is on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _Path, storage_options: Any | None = None) -> None:
-        if "://" in str(path):  # no file of this machine's
+        if "://" in str(path):  # not a local file
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        for left in place.parent.glob(f"{place.name}.*.part"):  # of a process that was killed
+        for left in place.parent.glob(f"{place.name}.*.part"):  # of a killed process
             left.unlink()
         with whole_file(place) as part, part.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch's writer knows that it failed; why, the error before
+            except RuntimeError as error:  # torch's writer says that it failed; the error before says why
                 if isinstance(why := error.__context__, OSError):
                     raise OSError(why.errno, why.strerror, str(place)) from error
                 raise

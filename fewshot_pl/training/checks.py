@@ -1,4 +1,4 @@
-"""What is refused before a training starts, as it could not do what it seems to say."""
+"""Flags that are refused before a training starts, as they could not do what they seem to say."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from fewshot_pl.training.optimizers import check_optimizer
 
 
 def check_training(config: Any, words: Sequence[str]) -> None:
-    """Raise InputError where flags of a training would do nothing or end in an error of Lightning's.
+    """Raise InputError if flags of a training would have no effect or cause an error in Lightning.
 
     Args:
-        config: the flags, parsed.
+        config: the parsed flags.
         words: the command line.
     """
     check_optimizer(config, words)

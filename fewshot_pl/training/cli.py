@@ -1,4 +1,4 @@
-"""TrainCLI: the flags of training, and the trainer, algorithm and benchmark that they ask for."""
+"""TrainCLI: the flags of training, and the trainer, algorithm and benchmark that they configure."""
 
 import sys
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ _PICTURES: dict[str, Any] = {
     "nargs": "+",
     "type": PictureName,
     "default": DEFAULT_PICTURES,
-    "help": "what TensorBoard shows beside figures, see docs/tensorboard.md",
+    "help": "pictures that TensorBoard shows beside the figures, see docs/tensorboard.md",
 }
 _NONFINITE: dict[str, Any] = {
     "type": Nonfinite,
@@ -59,8 +59,8 @@ _DEFAULT_CLASSES = {"model": "ProtoNet", "data": "Glyphs"}
 _DEFAULT_EPOCHS = 15
 _SEED_HELP = "seed of the weights and of what training draws, a whole number; that of the episodes is --data.seed"
 _MAX_EPOCHS_HELP = (
-    f"stop training after so many epochs; {_DEFAULT_EPOCHS} where neither this nor max_steps or max_time, nor a Timer, "
-    "says when it ends, and -1 for no end"
+    f"stop after this many epochs; {_DEFAULT_EPOCHS} where neither this nor max_steps or max_time, nor a Timer, "
+    "says when it ends; -1 for no end"
 )
 
 
@@ -83,12 +83,12 @@ class TrainCLI(LightningCLI):
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        # Lightning's own takes true and false too, and makes of true the seed 0, and of false one that nobody knows.
+        # Lightning's own flag also takes true, which becomes seed 0, and false, which becomes one that nobody knows.
         parser.add_argument("--seed_everything", type=int, default=0, help=_SEED_HELP)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
-            "--ckpt_path", type=str | None, help="resume from this checkpoint; 'last': the newest run's"
+            "--ckpt_path", type=str | None, help="checkpoint to resume training from; 'last': the newest run's"
         )
         parser.add_argument("--runs", type=str, default="runs", help="folder for all runs")
         parser.add_argument("--tf32", **TF32_FLAG)
@@ -142,17 +142,17 @@ class TrainCLI(LightningCLI):
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
         saving = [] if self.is_trial else [last, StopOnSignal(last)]
-        trainer.callbacks += [ReadyToTest(self.save_config), *saving]  # type: ignore[attr-defined]  # behind all others
+        trainer.callbacks += [ReadyToTest(self.save_config), *saving]  # type: ignore[attr-defined]  # after all others
         folder = self.run_folder if self.is_trial else self._folder_of_run()
         for callback in trainer.checkpoint_callbacks:
             if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(folder / CHECKPOINTS)  # Lightning's choice is a folder of the logger
+                callback.dirpath = str(folder / CHECKPOINTS)  # Lightning would choose a folder of the logger
         if logs_by_default and folder and not self.is_trial:
             trainer.logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         return trainer
 
     def _add_callbacks(self, flags: Any) -> None:
-        """Add ours to those that flags of the Trainer name; of two progress bars the user's stays."""
+        """Add our callbacks to those that Trainer flags name; a user's progress bar replaces ours."""
         given = _as_list(flags.callbacks)
         flags.callbacks = [*given, FiniteLoss(self.config_init.nonfinite), *pictures(self.config_init.pictures)]
         if flags.enable_progress_bar is False or any(isinstance(one, ProgressBar) for one in given):
@@ -170,32 +170,32 @@ class TrainCLI(LightningCLI):
 
     @rank_zero_only
     def save_config(self) -> None:
-        """Write the whole configuration into the folder of the run; a fast development run keeps none."""
+        """Write the whole configuration into the folder of the run; a fast development run saves none."""
         if self.run_folder and not self.is_trial:
             text = configuration_text(partial(self.parser.dump, skip_unset=False), self.config)
             save_text(text, self.run_folder / "config.yaml")
 
 
 def _benchmark_called(name: str) -> type[EpisodicDataModule]:
-    """The benchmark that ``--data`` names; the base of all where there is none, which the parser then says."""
+    """The benchmark that ``--data`` names; the base class where there is none, which the parser then reports."""
     named = named_class(benchmarks, name)
     return named if named and issubclass(named, EpisodicDataModule) else EpisodicDataModule
 
 
 def _has_end(trainer: Any) -> bool:
-    """Whether flags of the Trainer, parsed, say when training ends."""
+    """Whether the parsed Trainer flags say when training ends."""
     named = [one.class_path.split(".")[-1] for one in _as_list(trainer.callbacks)]
     limits = trainer.max_epochs, trainer.max_time, None if trainer.max_steps == -1 else trainer.max_steps
     return "Timer" in named or any(limit is not None for limit in limits)
 
 
 def _as_list(given: Any) -> list[Any]:
-    """What a flag holds that takes none, one or several."""
+    """The values of a flag that takes none, one or several, as a list."""
     return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _with_whole_checkpoints(plugins: list[Any]) -> list[Any]:
-    """A user's plugins with WholeCheckpoints, where none writes checkpoints in another way."""
+    """A user's plugins, plus WholeCheckpoints if none of them writes checkpoints in another way."""
     writers = [plugin for plugin in plugins if isinstance(plugin, CheckpointIO)]
     for plugin in writers:
         if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:

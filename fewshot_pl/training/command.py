@@ -42,7 +42,7 @@ def train(args: Sequence[str] | None) -> None:
         tested = trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return
-    result: dict[str, Any] = {}  # stays so where --trainer.limit_test_batches leaves nothing to test on
+    result: dict[str, Any] = {}  # stays empty if --trainer.limit_test_batches leaves nothing to test
     if tested:
         result = result_of(model, data, trainer, "test", time.monotonic() - started)
         result |= _repetition(cli, model)
@@ -54,11 +54,11 @@ def train(args: Sequence[str] | None) -> None:
 
 
 def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
-    """Save a result, find out when its model is to call an image unknown, and say where all is.
+    """Save a result, calibrate when its model is to call an image unknown, and print where everything is.
 
     Args:
-        cli: which has trained.
-        result: empty where nothing was tested.
+        cli: the CLI that has trained.
+        result: the result; empty where nothing was tested.
         best: the checkpoint that validation chose, if any was kept.
     """
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
@@ -67,7 +67,7 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
     if result:
         config = _saved_config(cli.run_folder)
         result = with_optimizer(result, config) | {"checkpoint": best, "config": config}
-        save_result(result, file)  # nothing of what follows can lose it
+        save_result(result, file)  # so nothing that follows can lose it
     with within_memory(_memory_cure(model, data)):  # a Trainer leaves the model in main memory
         rates = calibrate(model.to(trainer.strategy.root_device), data, Path(best)) if best else None
     if rates:
@@ -84,11 +84,11 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
 
 
 def _repetition(cli: TrainCLI, model: FewShotAlgorithm) -> dict[str, Any]:
-    """What else a result needs, beside the sizes, seeds and versions that any has, so that training can be repeated."""
+    """What a result needs in addition to sizes, seeds and versions, so that its training can be repeated."""
     return {
         "training_seed": model.training_seed,
         "num_devices": cli.trainer.world_size,
-        "num_threads": torch.get_num_threads(),  # sums of other parts are rounded in another way
+        "num_threads": torch.get_num_threads(),  # another number splits and rounds sums differently
         "command": shlex.join(["train.py", *cli.words]),
     }
 
@@ -99,13 +99,13 @@ def _saved_config(run_folder: Path) -> Any:
 
 
 def _fit(cli: TrainCLI) -> None:
-    """Train; of a run that ends before its first step nothing is left."""
+    """Train; a new run that ends before its first step is removed."""
     try:
         limits = {"val": cli.trainer.limit_val_batches, "test": cli.trainer.limit_test_batches}
         for split in [split for split, limit in limits.items() if limit]:
             cli.datamodule.check_devices(num_devices(cli.trainer), split)
         if cli.trainer.is_global_zero and not are_started_by_others(cli.trainer):
-            # Here one process says what is lacking, for all that it will start.
+            # Here one process reports what is missing, for all those that it will start.
             cli.datamodule.prepare_data()
             cli.datamodule.setup("test")
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
@@ -122,9 +122,9 @@ def _best_checkpoint(trainer: Trainer) -> str | None:
 
 
 def _load_weights(model: FewShotAlgorithm, trainer: Trainer, path: str) -> None:
-    """Give a model the weights in a checkpoint that are validated, and that whoever opens it gets.
+    """Give a model the weights in a checkpoint that were validated, and that anyone who opens it gets.
 
-    Lightning would load it with its callbacks, of which one that averages weights then puts back those it averaged.
+    Lightning would load its callbacks too, and one that averages weights then puts back those from before averaging.
     """
     checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
     model.on_load_checkpoint(checkpoint)
@@ -133,7 +133,7 @@ def _load_weights(model: FewShotAlgorithm, trainer: Trainer, path: str) -> None:
 
 
 def _memory_cure(model: FewShotAlgorithm, data: EpisodicDataModule) -> str:
-    """What to ask less memory by, in the flags that the algorithm and the benchmark have."""
+    """How to need less memory, in flags that the algorithm and the benchmark have."""
     fewer = (
         "pass --model.task_chunk 1, or lower --data.tasks_per_batch or, for evaluations, --data.eval_tasks_per_batch"
     )

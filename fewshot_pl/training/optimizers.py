@@ -1,4 +1,4 @@
-"""What --optimizer takes the place of: an algorithm's own optimizer, with the arguments that only this one reads."""
+"""What --optimizer replaces: an algorithm's own optimizer, and the arguments that only this one reads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ _UNFIT = {"LBFGS": "takes the loss of a step several times", "SparseAdam": "take
 
 
 def check_optimizer(config: Any, words: Sequence[str]) -> None:
-    """Raise InputError where --optimizer cannot train, or a word of the command line is for what it replaces.
+    """Raise InputError if --optimizer cannot train, or a flag on the command line is for what it replaces.
 
-    A configuration file may hold such settings, as complete ones do: they cannot be taken out of it.
+    A config file may hold such settings, as complete ones do: there they cannot be left out.
 
     Args:
-        config: the flags, parsed.
+        config: the parsed flags.
         words: the command line.
     """
     if not config.get("optimizer"):
@@ -33,18 +33,18 @@ def check_optimizer(config: Any, words: Sequence[str]) -> None:
 
 
 def replacement_sentence(config: Any) -> str:
-    """What --optimizer makes of the algorithm's own settings, in one sentence."""
+    """The sentence that says which of the algorithm's settings --optimizer leaves without effect."""
     algorithm, optimizer = (config[key].class_path.split(".")[-1] for key in ("model", "optimizer"))
     unread = ", ".join(f"--model.{name}" for name in _OWN if name in config.model.init_args)
     return f"--optimizer {optimizer} replaces the optimizer of {algorithm}: {unread} do nothing"
 
 
 def with_optimizer(result: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """A result with the optimizer that --optimizer named, if any, in place of settings that did nothing.
+    """A result with the optimizer that --optimizer named, if any, in place of the settings that had no effect.
 
     Args:
-        result: with ``model_parameters``.
-        config: the whole configuration, as it is saved.
+        result: the result, with ``model_parameters``.
+        config: the whole configuration, as saved.
     """
     if not config["optimizer"]:
         return result

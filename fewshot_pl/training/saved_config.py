@@ -1,4 +1,4 @@
-"""The configuration that a run saves: all that was parsed, in words that are parsed again."""
+"""The configuration that a run saves: all that was parsed, as text that can be parsed again."""
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -12,15 +12,15 @@ from jsonargparse import Namespace
 from pytorch_lightning.utilities import rank_zero_warn
 
 _KINDS = str, bool, int, float, Enum, PathLike, timedelta, Namespace, dict, list, tuple
-_NOT_WRITTEN = "Unable to serialize instance "  # jsonargparse where a function may stand, followed by what stands there
+_NOT_WRITTEN = "Unable to serialize instance "  # jsonargparse's text where a function may stand, before the value
 
 
 def configuration_text(dump: Callable[[Namespace], str], config: Namespace) -> str:
-    """The YAML of a configuration; what YAML has no word for is left out, with a warning.
+    """The YAML of a configuration; what YAML cannot express is left out, with a warning.
 
     Args:
-        dump: the parser's.
-        config: the flags, parsed.
+        dump: the parser's ``dump``.
+        config: the parsed flags.
     """
     text = dump(_in_words(config, ""))
     if _NOT_WRITTEN not in text:
@@ -30,7 +30,7 @@ def configuration_text(dump: Callable[[Namespace], str], config: Namespace) -> s
 
 
 def _in_words(value: Any, name: str) -> Any:
-    """The same with enumerations as their values and devices as their names, and without what cannot be written."""
+    """The value with enumerations as their values and devices as their names, without what cannot be written."""
     if isinstance(value, Namespace):
         return type(value)(**dict(_items(vars(value).items(), name)))
     if isinstance(value, dict):
@@ -40,7 +40,7 @@ def _in_words(value: Any, name: str) -> Any:
     if isinstance(value, Enum) and isinstance(value, str):
         return value.value
     if isinstance(value, str):
-        return value.removeprefix(_NOT_WRITTEN)  # a word, as l1_unstructured, or an object's "<...>"
+        return value.removeprefix(_NOT_WRITTEN)  # a name, like l1_unstructured, or an object's "<...>"
     return str(value) if isinstance(value, torch.device) else value
 
 

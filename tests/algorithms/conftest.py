@@ -1,4 +1,4 @@
-"""What the tests of several algorithms take: an episode in float64, and how many tasks adapted side by side."""
+"""Fixtures for the tests of several algorithms: an episode in float64, and how many tasks adapted side by side."""
 
 import pytest
 import torch

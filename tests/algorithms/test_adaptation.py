@@ -35,7 +35,7 @@ def episode():
 
 
 def support_loss(learner, episode):
-    """The loss and the logits of the first task's support, of the learner's parameters."""
+    """The function from the learner's parameters to the loss and logits of the first task's support."""
 
     def loss(parameters):
         logits = functional_call(learner, parameters, (episode.support_x[0],))

@@ -1,4 +1,4 @@
-"""Arguments of algorithms that a program passes: what is of another type than it takes, or out of its range."""
+"""Arguments of algorithms passed by a program that have a wrong type or are out of range."""
 
 import math
 

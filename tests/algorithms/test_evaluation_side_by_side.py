@@ -1,4 +1,4 @@
-"""Evaluations whose tasks adapt side by side: the outputs of each by itself, and figures as if it were."""
+"""Evaluations whose tasks adapt side by side have the outputs and figures of tasks that adapt one by one."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 def build(algorithm, **arguments):
     torch.manual_seed(0)
     model = algorithm(**{"backbone": "conv4-strided", **STEPS[algorithm], **arguments})
-    if algorithm is Reptile:  # so that Adam does not blow up what is left of gradients that are none
+    if algorithm is Reptile:  # so that Adam does not blow up the rounding errors of zero gradients
         model.inner_second_moment.fill_(1)
         model.inner_num_steps.fill_(10_000)
     return model
@@ -35,7 +35,7 @@ class Logits(Callback):
 
 
 def evaluated(model, episode, sizes):
-    """The figures of a test in batches of such sizes, and the logits of all."""
+    """The figures of a test in batches of these sizes, and all logits."""
     logits = Logits()
     firsts = torch.tensor([0, *sizes]).cumsum(0).tolist()
     batches = [episode.tasks(slice(first, first + size)) for first, size in zip(firsts, sizes, strict=False)]

@@ -30,7 +30,7 @@ def build(**arguments):
 
 
 def with_fixed_gates(model, inner_lr, keep=1.0):
-    """The model with gates that do not look at anything: gradient descent, with weight decay where keep is below 1."""
+    """The model with constant gates: gradient descent, with weight decay where keep is below 1."""
     with torch.no_grad():
         for parameter in model.meta_lstm.parameters():
             parameter.zero_()
@@ -39,7 +39,7 @@ def with_fixed_gates(model, inner_lr, keep=1.0):
 
 
 def with_large_weights(model):
-    """The model with an LSTM that does something: gates in the middle, weights of about 1/2."""
+    """The model with an active LSTM: gates in the middle of their range, weights of about 1/2."""
     with torch.no_grad():
         for parameter in model.meta_lstm.parameters():
             parameter.copy_(torch.randn_like(parameter) / 2)
@@ -69,7 +69,7 @@ def vector(parameters):
 
 
 def descended(model, task, inner_lr):
-    """The learner's parameters after steps of gradient descent, by the code of first-order MAML."""
+    """The learner's parameters after steps of gradient descent, computed by first-order MAML's code."""
     support_x, support_y = task[:2]
 
     def loss(parameters):
@@ -136,7 +136,7 @@ def test_preprocessing(value, expected):
 
 
 def random_course(num_coordinates, num_steps=4):
-    """A start [P], and losses [T] and gradients [T, P] of many sizes, that a learner might have gone through."""
+    """A start [P], and losses [T] and gradients [T, P] of many magnitudes, as a learner might see them."""
     generator = torch.Generator().manual_seed(1)
     start, losses = (torch.randn(n, dtype=torch.float64, generator=generator) for n in (num_coordinates, num_steps))
     gradients = torch.randn(num_steps, num_coordinates, dtype=torch.float64, generator=generator)
@@ -199,7 +199,7 @@ def test_permuted_coordinates_end_permuted():
 
 
 def slopes(model, episode, step=1e-6):
-    """Slopes of the meta-loss along elements of W_I and b_F and random directions: exact, by central differences."""
+    """Slopes of the meta-loss along elements of W_I and b_F and random directions: exact and by central differences."""
     parameters = list(model.parameters())
     gradient = flat_gradient(model.training_losses(episode)["loss"], model)
     centre = nn.utils.parameters_to_vector(parameters).detach()
@@ -221,7 +221,7 @@ def slopes(model, episode, step=1e-6):
 
 
 def freeze_gradients(model, episode):
-    """Let the model take the losses and gradients of its support as constants, as they are now."""
+    """Make the model take the current losses and gradients of its support as constants."""
     courses, support_gradient = [], model.support_gradient
     model.support_gradient = lambda *inputs: courses.append(support_gradient(*inputs)) or courses[-1]
     with torch.no_grad():
@@ -329,7 +329,7 @@ def test_the_curve_goes_from_the_start_to_the_logits(training, norm, task):
         model.num_inner_steps = model.num_inner_steps_test = num_steps
         assert torch.equal(curve[num_steps], model.query_logits(*task[:3], NUM_WAYS))
     if training or norm == "group":
-        model.learner.to(memory_format=torch.channels_last)  # as points become parameters
+        model.learner.to(memory_format=torch.channels_last)  # the layout in which points become parameters
         assert torch.equal(curve[0], model.learner(task[2]))
 
 

@@ -11,7 +11,7 @@ from fewshot_pl.algorithms import MAML, PLATIPUS
 from fewshot_pl.backbones import EpisodicBatchNorm2d
 from fewshot_pl.errors import InputError
 
-TOLERANCE = {"rtol": 1e-6, "atol": 1e-8}  # the second is the rounding of losses, divided by the step
+TOLERANCE = {"rtol": 1e-6, "atol": 1e-8}  # atol: rounding errors of losses, divided by the step
 NORMS = ["transductive", "running", "support", "group", "layer"]
 
 
@@ -57,7 +57,7 @@ def test_meta_gradient_is_that_of_central_differences(norm, task_parallel, episo
 
 
 def test_torchs_own_batch_norm_would_fail_that_check(episode, monkeypatch):
-    # pytorch/functorch#534. Once torch has mended it, this fails, and EpisodicBatchNorm2d can always take _fused.
+    # pytorch/functorch#534. Once torch has fixed it, this fails, and EpisodicBatchNorm2d can always take _fused.
     monkeypatch.setattr(EpisodicBatchNorm2d, "forward", EpisodicBatchNorm2d._fused)
     torch.testing.assert_close(*slopes(build(task_parallel="loop"), episode), **TOLERANCE)
     exact, numerical = slopes(build(task_parallel="vmap"), episode)
@@ -122,7 +122,7 @@ def test_loss_summed_over_shots_is_a_learning_rate_times_the_ways(episode):
 
 
 def plain_torch_twin(model):
-    """The model's network from torch's own layers, in the paper's order: convolution, batch norm, ReLU, pooling."""
+    """The model's network in torch's own layers, in the paper's order: convolution, batch norm, ReLU, pooling."""
     layers = []
     for before, after in [(IMAGE_SHAPE[0], 32), (32, 32), (32, 32), (32, 32)]:
         norm = nn.BatchNorm2d(after, track_running_stats=False)
@@ -175,7 +175,7 @@ def test_adaptation_lowers_the_support_loss(episode):
 def test_support_norm_gives_queries_the_statistics_of_the_support(episode):
     model = build(norm="support", num_inner_steps=0)
     support_x, support_y, query_x, _ = (tensor[0] for tensor in episode[:4])
-    # With the support itself as queries, its own statistics are the transductive ones.
+    # With the support as queries, the support's statistics are the transductive ones.
     logits = model.query_logits(support_x, support_y, support_x, NUM_WAYS)
     torch.testing.assert_close(logits, build(norm="transductive").learner(support_x))
     alone = torch.cat([model.query_logits(support_x, support_y, query[None], NUM_WAYS) for query in query_x])

@@ -149,7 +149,7 @@ def test_g_is_torchs_bidirectional_lstm_with_a_skip():
 @pytest.mark.parametrize("first_read_out", ["zero", "mean"])
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_f_is_the_recurrence_of_the_paper(num_steps, first_read_out):
-    # To the gates, r beside h (the paper) and r beside the input (torch's cell can do only that) are the same.
+    # To the gates, r concatenated with h (the paper) and with the input (as torch's cell needs it) are the same.
     context = build(full_context=True, num_context_steps=num_steps, first_read_out=first_read_out).query_context
     cell = nn.LSTMCell(2 * NUM_FEATURES, NUM_FEATURES, dtype=FLOAT64)
     of_hidden, of_read_out = context.recurrent.weight.detach().chunk(2, -1)
@@ -191,11 +191,11 @@ def test_context_reads_classes_in_the_order_of_their_labels():
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     support_f, query_f = random_features(len(labels))
     logits = model.logits_from_features(support_f, labels, query_f, NUM_WAYS)
-    mixed = torch.tensor([2, 4, 0, 3, 1, 5])  # the order within each class is as before
+    mixed = torch.tensor([2, 4, 0, 3, 1, 5])  # keeps the order within each class
     torch.testing.assert_close(
         model.logits_from_features(support_f[mixed], labels[mixed], query_f, NUM_WAYS), logits, rtol=0, atol=0
     )
-    swapped = torch.tensor([1, 0, 2, 3, 4, 5])  # within class 0
+    swapped = torch.tensor([1, 0, 2, 3, 4, 5])  # changes the order within class 0
     assert not torch.allclose(model.logits_from_features(support_f[swapped], labels, query_f, NUM_WAYS), logits)
 
 

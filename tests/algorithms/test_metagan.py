@@ -45,7 +45,7 @@ def losses_of(model, episode):
 
 
 def gradients(loss, parameters):
-    """The gradient with respect to each parameter, None where it has no part in the loss."""
+    """The gradient with respect to each parameter; None if the loss does not depend on it."""
     return torch.autograd.grad(loss, [*parameters], retain_graph=True, allow_unused=True)
 
 
@@ -115,7 +115,7 @@ def test_with_its_weights_it_is_not(episode):
 # The definition --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("norm", ["transductive", "group"])  # in both, images of a batch pass as they stand
+@pytest.mark.parametrize("norm", ["transductive", "group"])  # in both, the images of a batch pass as they are
 @pytest.mark.parametrize("semi_supervised", [False, True])
 def test_losses_are_those_of_the_definition(norm, semi_supervised, episode):
     episode = with_unlabelled(episode) if semi_supervised else episode
@@ -338,7 +338,7 @@ def test_tasks_one_by_one_are_those_at_once(without, classifier, norm):
     assert one_by_one.keys() == at_once.keys()
     for name, value in one_by_one.items():
         torch.testing.assert_close(value.detach(), at_once[name].detach(), rtol=0, atol=1e-12)
-    assert not one_by_one["discriminator_loss"].requires_grad  # its graph is gone
+    assert not one_by_one["discriminator_loss"].requires_grad  # its graph has been freed
     ours, theirs = (
         gradients(losses["loss"], model.parameters())
         for losses, model in zip((one_by_one, at_once), models, strict=True)
@@ -436,7 +436,7 @@ def moons(num_tasks, num_per_class, generator):
 
 
 class PointGenerator(nn.Module):
-    """Noise and a task's code to points of the plane, [n, 2, 1, 1] within 4 of its middle."""
+    """Maps noise and a task's code to points of the plane [n, 2, 1, 1], within 4 of its middle."""
 
     def __init__(self, num_inputs):
         super().__init__()
@@ -454,7 +454,7 @@ class PointGenerator(nn.Module):
 def test_two_moons_are_told_from_noise_far_from_them():
     torch.manual_seed(0)
     plane = {"image_shape": (2, 1, 1), "backbone": "mlp-40-40-tanh", "norm": "none", "task_parallel": "vmap"}
-    # G is slow: where it wins, it keeps to the moons, and nothing is said of the plane far from them.
+    # G is slow: if it won, it would stay near the moons, and nothing would be said of the plane far from them.
     speeds = {"inner_lr": 0.05, "learning_rate": 3e-3, "generator_learning_rate": 1e-4}
     model, generator = MetaGAN(num_ways=2, generator_width=8, **plane, **speeds), torch.Generator().manual_seed(0)
     model.generator = PointGenerator(100 + 4 * 8)

@@ -1,4 +1,4 @@
-"""Networks of a user's own in place of those that a name calls."""
+"""User-defined networks in place of those chosen by name."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ ALGORITHMS = {
 
 
 class Convolution(nn.Sequential):
-    """Features [n, 4 * 16] of images, by one convolution and torch's batch norm."""
+    """Maps images to features [n, 4 * 16], by one convolution and torch's batch norm."""
 
     def __init__(self, *more):
         layers = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), *more, nn.AdaptiveAvgPool2d(4), nn.Flatten()
@@ -34,7 +34,7 @@ class Convolution(nn.Sequential):
 
 
 class Attention(nn.Module):
-    """Features [n, 16] of images [n, 1, 16, 16], whose rows attend to each other by torch's fused attention."""
+    """Maps images [n, 1, 16, 16], whose rows attend to each other by torch's fused attention, to features [n, 16]."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +54,7 @@ class Normalised(nn.Sequential):
 
 
 def own(algorithm, make, **settings):
-    """An algorithm with the network that ``make`` makes, of images [1, 16, 16] by default."""
+    """An algorithm with the network that ``make`` returns, for images [1, 16, 16] by default."""
 
     class Own(algorithm):
         def own_backbone(self, image_shape):
@@ -92,7 +92,7 @@ def test_it_keeps_its_weights():
 
 
 class Given(MAML):
-    """With a network that is an argument."""
+    """Takes its network as an argument."""
 
     def __init__(self, net, **settings):
         super().__init__(**settings)

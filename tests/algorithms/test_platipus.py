@@ -1,4 +1,4 @@
-"""PLATIPUS against MAML, its definitions and finite differences in float64; and how its uncertainty ranks."""
+"""PLATIPUS against MAML, its definitions and finite differences in float64; and the ranking of its uncertainty."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from fewshot_pl.errors import InputError
 
 NORMS = ["transductive", "running", "support", "group"]
 GAUSSIANS = ["gamma_p", "gamma_q", "log_variance_p", "log_variance_q"]
-NO_VARIANCE = -700.0  # log: of a deviation of 1e-152, which float64 adds to nothing
+NO_VARIANCE = -700.0  # log of a variance: a deviation of 1e-152 changes nothing in float64
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 
@@ -51,7 +51,7 @@ def test_training_without_variance_and_steps_of_gamma_is_maml(norm, first_order,
     assert torch.equal(*losses)
     ours_gradient = torch.autograd.grad(losses[0], list(ours.learner.parameters()))
     maml_gradient = torch.autograd.grad(losses[1], list(maml.learner.parameters()))
-    # Exact in first order; in second order the same terms are added up in another order.
+    # Exact in first order; in second order the same terms are summed in another order.
     torch.testing.assert_close(ours_gradient, maml_gradient, rtol=0, atol=0 if first_order else 2e-15)
 
 
@@ -144,7 +144,7 @@ def slope_along(loss, parameters, direction, step=1e-7):
 def test_memory_holds_one_task_where_all_are_known_to_have_labels(known_ways, episode):
     losses = build().training_losses(episode._replace(known_ways=known_ways))
     assert losses["loss"].requires_grad
-    assert losses["query_loss"].requires_grad == (known_ways is None)  # one by one, the way to it is forgotten
+    assert losses["query_loss"].requires_grad == (known_ways is None)  # one by one, its graph has been freed
 
 
 def test_first_order_gradient_differs_but_reaches_gamma(episode):
@@ -307,7 +307,7 @@ def curves(num_shots, num_tasks=100, num_queries=100):
 
 
 def predicted_deviations(model, episode):
-    """How far the sampled functions of each task spread at its support points and at its queries: [T, K], [T, Q]."""
+    """The deviations of each task's sampled functions at its support points [T, K] and at its queries [T, Q]."""
 
     def deviations(model, support_x, support_y, query_x):
         return model.sampled_outputs(support_x, support_y, torch.cat([support_x, query_x])).std(0).squeeze(-1)
@@ -321,8 +321,8 @@ def predicted_deviations(model, episode):
 def test_sampled_functions_spread_away_from_the_support_and_less_with_more_of_it():
     """After 150 steps the paper's settings, on a network small enough for seconds, rank the uncertainty as they should.
 
-    The deviation that is predicted at one support point is a small part of that further than 2 from it, and the mean
-    one over the x axis shrinks from 1 shot to 3 and to 10, over 100 fresh tasks.
+    Over 100 fresh tasks, the predicted deviation at a single support point is a small part of that further than 2 from
+    it, and the mean deviation over the x axis shrinks from 1 shot to 3 and to 10.
     """
     seed_everything(0, verbose=False)
     data = Sinusoid(num_shots=5, num_queries=20, lines=True, noise=0.3, batches_per_epoch=150, seed=0)

@@ -24,7 +24,7 @@ def test_logits_are_learn2learns(distance, theirs):
     episode = random_episode(dtype=torch.float64)
     for support_x, support_y, query_x, logits in zip(*episode[:3], model(episode), strict=True):
         classifier = PrototypicalClassifier(model.encode(support_x), support_y, distance=theirs)
-        # Their cosine adds 1e-8 to the lengths.
+        # learn2learn's cosine adds 1e-8 to the lengths.
         torch.testing.assert_close(logits, classifier(model.encode(query_x)), rtol=1e-10, atol=1e-7)
 
 
@@ -35,7 +35,7 @@ def test_divides_distances_by_the_dimension():
 
 
 def test_support_and_query_pass_together_in_training():
-    # As in the authors' code: batch statistics see both, so the queries shift the support's features.
+    # As in the authors' code, batch statistics cover both, so the queries shift the support's features.
     model = build().double().train()
     episode = random_episode(dtype=torch.float64)
     first_half = slice(0, episode.query_y.shape[1] // 2)
@@ -94,4 +94,4 @@ def test_a_class_without_support_is_refused_where_the_ways_are_not_known(labels)
     for call in (build(), build().training_losses):
         with pytest.raises(InputError, match=r"task \d of an Episode has no support image of class [13]: number"):
             call(episode)
-    assert build()(episode._replace(known_ways=5)).isnan().any()  # to look would make a GPU wait
+    assert build()(episode._replace(known_ways=5)).isnan().any()  # a check would make a GPU wait

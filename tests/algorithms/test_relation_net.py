@@ -29,7 +29,7 @@ def model():
 
 
 def with_visible_scores(model):
-    """The linear layers start at N(0, 0.01^2): scores that differ by less than a test should see."""
+    """The model with larger weights in its linear layers, which start at N(0, 0.01^2): its scores differ visibly."""
     for layer in (model.head.hidden, model.head.score):
         nn.init.normal_(layer.weight, std=0.5)
     return model

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 def build(**arguments):
     """A Reptile of four inner steps, with the same weights at every call.
 
-    Group norm, as the biases before batch norm have no gradient but rounding, which Adam's first steps blow up.
+    Group norm, as biases before batch norm have only rounding errors for gradients, which Adam's first steps blow up.
     """
     torch.manual_seed(0)
     sizes = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "backbone": "conv4-32", "norm": "group"}
@@ -49,7 +49,7 @@ def state_of(model):
 
 
 def fit(model, episodes, **arguments):
-    """Train on the episodes, one batch each, once."""
+    """Train once on the episodes, each a batch."""
     trainer = quiet_trainer(**{"max_epochs": 1, **arguments})
     trainer.fit(model, DataLoader(episodes, batch_size=None))
     return trainer
@@ -136,7 +136,7 @@ def test_taylor_expansions_are_right_to_second_order():
 
 
 def adam_of_torch(model, episode, sequential):
-    """The mean of phi over tasks, and the second moment and steps left by torch's Adam, from the model's start."""
+    """The mean of phi over tasks, and the second moment and step count of torch's Adam, from the model's start."""
     torch.manual_seed(5)
     batches = model._shuffled(episode.num_tasks, NUM_IMAGES)
     learner = copy.deepcopy(model.learner)
@@ -270,7 +270,7 @@ def test_support_and_query_are_trained_on_alike(episode):
 @pytest.mark.parametrize("num_steps", [0, 5])
 def test_the_curve_is_that_of_ever_more_steps(num_steps, episode):
     model = build(num_inner_steps_test=num_steps)
-    fit(model, [episode] * 2, limit_val_batches=0)  # so that Adam's state is not that of the start
+    fit(model, [episode] * 2, limit_val_batches=0)  # so that Adam's state is not the initial one
     model.double().eval()
     task = [tensor[0] for tensor in episode[:3]]
     steps = range(num_steps + 1)

@@ -12,7 +12,7 @@ NUM_TASKS = 5
 
 @pytest.fixture
 def descents(monkeypatch):
-    """How many of Reptile's tasks descended side by side, each time; () of one by itself."""
+    """The number of Reptile's tasks in each descent side by side; () for a task by itself."""
     sizes = []
     descended = Reptile._descended
 
@@ -25,7 +25,7 @@ def descents(monkeypatch):
 
 
 def build(**arguments):
-    """One whose inner Adam is warm, so that it does not blow up what is left of gradients that are none."""
+    """A Reptile with a warm inner Adam, which does not blow up the rounding errors of zero gradients."""
     torch.manual_seed(0)
     sizes = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "inner_batch_size": 4, "num_inner_steps": 4}
     model = Reptile(**{**sizes, "inner_lr": 0.01, **arguments}).double()

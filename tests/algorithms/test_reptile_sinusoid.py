@@ -25,7 +25,7 @@ def test_the_configuration_goes_once_through_the_points_of_a_task_in_mini_batche
 
 def test_eight_steps_fit_a_sinusoid_after_training_and_not_before():
     torch.manual_seed(0)
-    # More steps to a task than in the configuration, for fewer tasks.
+    # More steps per task than in the configuration, but fewer tasks.
     sizes = {"num_shots": 10, "num_queries": 50, "train_num_shots": 5, "train_num_queries": 5}
     schedule = {"tasks_per_batch": 1, "batches_per_epoch": NUM_ITERATIONS, "num_val_episodes": 200}
     data = Sinusoid(**sizes, **schedule, eval_tasks_per_batch=200, largest_phase=2 * math.pi)

@@ -16,7 +16,7 @@ from fewshot_pl.backbones.residual import DropBlock, drop_blocks
 from fewshot_pl.errors import InputError
 
 CONV4 = ["conv4", "conv4-32", "conv4-strided", "conv4-32-strided", "conv4-strided-flat", "conv4-maps"]
-# The first and the last take any size of images, the others are made for one, which is an argument.
+# The first and the last take images of any size; the others are built for one, which is an argument.
 TIMM = ["timm/resnet18", "timm/vit_tiny_patch16_224", "timm/deit_tiny_patch16_224", "timm/fastvit_t8"]
 
 
@@ -111,7 +111,7 @@ def test_drop_block_zeroes_whole_blocks_and_keeps_the_mean():
     assert dropped.mean() == pytest.approx(1, abs=1e-5)
     zeros = (dropped == 0).float()
     assert len({image.numpy().tobytes() for image in zeros}) == len(maps), "each image loses its own blocks"
-    # Each zero lies in a block of nothing but zeros: opening by the block takes none of them away.
+    # Each zero lies in a block of zeros only: a morphological opening by the block removes none of them.
     blocks = (nn.functional.avg_pool2d(zeros, 3, stride=1) == 1).float()
     opened = nn.functional.max_pool2d(nn.functional.pad(blocks, (2, 2, 2, 2)), 3, stride=1)
     assert torch.equal(opened, zeros)
@@ -135,14 +135,14 @@ def test_a_training_tells_drop_block_its_steps_whatever_was_validated(tmp_path):
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return {layer.num_training_steps.item() for layer in drop_blocks(model)}
 
-    assert fit(max_steps=2) == {1}  # before the second step one was made
+    assert fit(max_steps=2) == {1}  # one step had been taken before the second
     assert fit(max_steps=3, ckpt_path=tmp_path / "last.ckpt") == {2}
 
 
 def test_drop_block_drops_as_much_in_half_precision():
     torch.manual_seed(0)
     layer = DropBlock(1)
-    layer.num_training_steps.fill_(400)  # a thousandth, which is less than bfloat16's random numbers tell apart
+    layer.num_training_steps.fill_(400)  # a thousandth, finer than the resolution of bfloat16's random numbers
     zeros = layer(torch.ones(100, 100, 10, 10, dtype=torch.bfloat16)) == 0
     assert zeros.float().mean().item() == pytest.approx(0.001, rel=0.05)
 

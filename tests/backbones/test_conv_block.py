@@ -17,13 +17,13 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 @pytest.fixture(autouse=True)
 def one_image_at_a_time(monkeypatch):
-    """The caches are so small that every batch is folded if it may be."""
+    """Make the caches so small that every batch is folded if it may be."""
     monkeypatch.setattr(conv_block, "_CACHED_BYTES", 0)
 
 
 @pytest.fixture
 def plain(monkeypatch):
-    """To call before a pass whose layers shall run one after the other."""
+    """A function to call before a pass whose layers are to run one after the other."""
     return lambda: monkeypatch.setattr(conv_block, "_CACHED_BYTES", 2**40)
 
 
@@ -40,7 +40,7 @@ def random_images(num_images=7, num_channels=2):
 
 
 def is_folded(block, images):
-    """Whether a pass goes round the batch norm."""
+    """Whether a pass skips the batch norm."""
     passes = []
     hook = block.norm.register_forward_hook(lambda *_: passes.append(None))
     block(images)
@@ -53,7 +53,7 @@ def assert_equal(actual, expected):
 
 
 def derivatives(block, images, create_graph=True):
-    """The block's maps with the first and second derivatives by its parameters."""
+    """The block's maps, and their first and second derivatives with respect to its parameters."""
     parameters = list(block.parameters())
     maps = block(images)
     first = torch.autograd.grad(maps.sin().sum(), parameters, create_graph=create_graph)
@@ -87,7 +87,7 @@ def test_derivatives_are_central_differences(shape):
     names = ["conv.weight", "conv.bias", "norm.weight", "norm.bias"]
 
     def passed(*values):
-        del block.relu  # its bend is no place for a difference
+        del block.relu  # finite differences fail at its bend
         maps = torch.func.functional_call(block, dict(zip(names, values, strict=True)), (images,))
         block.relu = torch.nn.Identity()
         return maps

@@ -35,7 +35,7 @@ def test_derivatives_are_central_differences(inputs, stride, padding):
 @sizes
 @pytest.mark.parametrize("differentiated", [True, False], ids=["maps", "images"])
 def test_value_and_second_derivatives_are_torchs(inputs, stride, padding, differentiated):
-    inputs[0].requires_grad_(differentiated)  # the first layer's images are not
+    inputs[0].requires_grad_(differentiated)  # a first layer's images are not differentiated
     learned = [values for values in inputs if values.requires_grad]
 
     def second(function):

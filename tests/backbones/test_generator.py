@@ -14,7 +14,7 @@ def test_images_have_the_shape_and_range_of_real_ones(image_shape):
     low, high = CIFAR_RANGE if image_shape[0] == 3 else ((0.0,), (1.0,))
     encoder, generator = TaskEncoder(image_shape, 4), Generator(image_shape, (low, high), 100, 16, 4)
     with torch.no_grad():
-        generator.last.weight.mul_(100)  # so that tanh goes to its ends
+        generator.last.weight.mul_(100)  # so that tanh saturates
         code = encoder(torch.randn(6, *image_shape))
         images = generator(torch.randn(100, 100), code)
     assert code.shape == (16,) and images.shape == (100, *image_shape)

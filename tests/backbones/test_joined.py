@@ -1,4 +1,4 @@
-"""joined: torch.cat, and what autograd makes of it."""
+"""joined: torch.cat, and its derivatives by autograd."""
 
 import torch
 

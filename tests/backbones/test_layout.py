@@ -1,4 +1,4 @@
-"""How maps lie in memory: a CPU computes them fastest with their channels innermost."""
+"""The memory layout of maps: a CPU computes them fastest with their channels innermost."""
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fewshot_pl.algorithms import MAML, ProtoNet
 from fewshot_pl.backbones import conv_block
 
-# Those that take several times as long with channels outermost, or as many layouts as there are maps.
+# Operations that take several times as long with channels outermost, or with maps of different layouts.
 SLOW = ("convolution", "native_batch_norm", "max_pool2d", "threshold", "relu", "add.", "addcmul", "mul.")
 
 
 class Layouts(TorchDispatchMode):
-    """Names the operations on maps whose channels are not innermost."""
+    """Records the names of operations on maps whose channels are not innermost."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class Layouts(TorchDispatchMode):
 
 
 def is_of_maps(values):
-    """Whether it is neither a kernel, 3x3, nor the last maps, 2x2, which are flattened."""
+    """Whether a tensor is neither a kernel, 3x3, nor the last maps, 2x2, which are flattened."""
     return values.ndim == 4 and min(values.shape[2:]) > 3
 
 

@@ -52,7 +52,7 @@ def test_mamls_network_without_convolutions():
 def test_starts_from_torchs_distribution_and_convolutions_from_xaviers():
     torch.manual_seed(0)
     bend = build_learner("mlp-40-40", (1, 1, 1), "none", 1).backbone.linears[0]
-    assert bend.bias.abs().max() > 0.5  # else all bends of the function would lie at x = 0
+    assert bend.bias.abs().max() > 0.5  # otherwise all bends of the function would lie at x = 0
     assert not build_learner("conv4", (1, 28, 28), "none", 5).head.bias.any()
 
 

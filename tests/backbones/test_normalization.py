@@ -99,7 +99,7 @@ def test_support_takes_its_statistics_from_the_support_alone(maps, training):
     layer, reference = ours("support").train(training), torchs(track_running_stats=False)
     with support_rows(layer, 3):
         normed = layer(maps)
-        assert_equal(layer(maps[:4]), normed[:4])  # a query fewer changes nothing
+        assert_equal(layer(maps[:4]), normed[:4])  # one query fewer changes nothing
     assert_equal(normed[:3], reference(maps[:3]))
     mean, variance = maps[:3].mean((0, 2, 3)), maps[:3].var((0, 2, 3), correction=0)
     queries = F.batch_norm(maps[3:], mean, variance, layer.weight, layer.bias, training=False, eps=layer.eps)
@@ -180,7 +180,7 @@ def test_the_path_for_vmap_equals_the_fused_one(mode, maps):
 
 @pytest.mark.parametrize("mode", ["group", "layer"])
 def test_group_and_layer_norm_take_channels_last_maps_under_vmap(mode, maps):
-    # torch's own group norm raises there.
+    # torch's own group norm raises an exception there.
     network = nn.Sequential(nn.Conv2d(NUM_CHANNELS, NUM_CHANNELS, 3), norm_layer(mode, NUM_CHANNELS)).double()
     network.to(memory_format=torch.channels_last)
     tasks = torch.stack([maps, -maps])

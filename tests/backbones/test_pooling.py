@@ -13,7 +13,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 @pytest.fixture(params=LAYOUTS, ids=["channels first", "channels last"])
 def maps(request):
-    torch.manual_seed(0)  # 3 channels, and a row and a column that are left over
+    torch.manual_seed(0)  # 3 channels, and a row and a column that pooling leaves over
     return torch.randn(2, 3, 5, 7, dtype=torch.float64).contiguous(memory_format=request.param).requires_grad_()
 
 
@@ -39,7 +39,7 @@ def test_every_derivative_is_laid_out_as_the_maps(layout):
     of_pooled = torch.ones_like(pooled, requires_grad=True)
     (of_maps,) = torch.autograd.grad(pooled, maps, of_pooled, create_graph=True)
     found = torch.autograd.grad(of_maps.square().sum(), [of_pooled, maps], allow_unused=True)
-    assert found[1] is None  # no zeros, to be added to what else is known of the maps
+    assert found[1] is None  # not zeros, which would have to be added to other gradients of the maps
     assert all(values.is_contiguous(memory_format=layout) for values in (pooled, of_maps, found[0]))
 
 

@@ -1,4 +1,4 @@
-"""A place with images and checkpoints for each row of the tables, and what must hold of the answer to bad input."""
+"""A working folder with images and checkpoints for each row of the tables, and what must hold of every refusal."""
 
 import re
 import shlex
@@ -27,13 +27,13 @@ _TRAINING = (
     "--data.batches_per_epoch 1 --data.num_val_episodes 2 --data.num_test_episodes 2 --trainer.max_epochs 1 "
     "--trainer.accelerator cpu"
 )
-_BEFORE = {  # what a command's own words follow; {0} stands for these words
+_BEFORE = {  # each command's arguments; {0} is where a row's own go
     "train": f"{_TRAINING} {{0}}",
     "evaluate": "{0} --trainer.accelerator cpu --trainer.enable_progress_bar false",
     "predict": "--ckpt_path protonet.ckpt --support support --query query {0}",
     "export": "--ckpt_path protonet.ckpt {0}",
 }
-_INFORMATION = re.compile(r"Seed set|GPU avail|TPU avail|Packing|Restoring|\s*$")  # lines of Lightning's and of ours
+_INFORMATION = re.compile(r"Seed set|GPU avail|TPU avail|Packing|Restoring|\s*$")  # lines of Lightning and of ours
 
 
 def _written_checkpoint(algorithm: str) -> None:
@@ -60,7 +60,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as the working folder."""
+    """A copy of ``furnished``, as the working folder."""
     shutil.copytree(furnished, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     monkeypatch.setenv("FEWSHOT_PL_CACHE", "cache")
@@ -69,7 +69,7 @@ def place(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def answered(place: Path) -> Any:
-    """The exit code of a command line."""
+    """The function from a command line to its exit code."""
 
     def answered(line: str) -> int:
         command, _, words = line.partition(" ")
@@ -84,7 +84,7 @@ def answered(place: Path) -> Any:
 
 @pytest.fixture
 def check_refused(place: Path, answered: Any, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Checks that a row's input is refused in one sentence, and that nothing came or went by it."""
+    """Checks that a row's input is refused in one sentence, and that no file is added, removed or changed."""
 
     def check(bad: Bad) -> None:
         if bad.spoil is not None:
@@ -103,19 +103,19 @@ def check_refused(place: Path, answered: Any, capsys: pytest.CaptureFixture[str]
 
 
 def _kept(everything: dict[str, Any]) -> dict[str, Any]:
-    """Without locks, the folder of a run that did not come to train, and whole stores of images with nothing wrong."""
+    """The files without locks, the folder of a run that did not train, and complete stores of valid images."""
     untrained = [path for path in everything if re.match(r"runs\b", path) and not path.endswith((".ckpt", ".json"))]
     indices = [Path(path) for path in everything if re.match(r"cache/.*index.json", path)]
     assert all(open_store(index.parent).num_classes for index in indices)
     stores = {index.parent for index in indices}
-    locks = {Path(path) for path in everything if path.endswith(".lock")}  # stay, as others may wait for them
+    locks = {Path(path) for path in everything if path.endswith(".lock")}  # kept, as others may wait for them
     folders = {Path("cache"), *stores, *locks, *(found.parent for found in {*stores, *locks})}
     whole = [path for path in everything if Path(path) in folders or Path(path).parent in stores]
     return {path: content for path, content in everything.items() if path not in {*untrained, *whole}}
 
 
 def _everything(folder: Path) -> dict[str, Any]:
-    """What lies below a folder: the content of files, if large their size, the targets of links, None for the rest."""
+    """What is below a folder: the contents of files, the sizes of large ones, targets of links, None for the rest."""
     return {str(path.relative_to(folder)): _content(path) for path in folder.rglob("*")}
 
 

@@ -1,4 +1,4 @@
-"""Archives, and files that divide and annotate images, that benchmarks refuse."""
+"""Archives, split files and annotation files that benchmarks refuse."""
 
 import io
 import struct
@@ -47,7 +47,7 @@ def tarred(
 
 
 def spoiled(write: Callable[[], object], change: Callable[[bytes], bytes]) -> Callable[[], object]:
-    """What is written, with its one file's bytes changed."""
+    """A function that writes a file and then changes its bytes."""
 
     def spoil() -> None:
         write()
@@ -66,7 +66,7 @@ def placed(name: str, content: bytes) -> Callable[[], object]:
 
 
 def encrypted(archive: bytes) -> bytes:
-    """The first member marked as one that wants a password, in both places that say so."""
+    """The archive with its first member marked as encrypted, in both places that say so."""
     changed = bytearray(archive)
     for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         changed[archive.index(start) + flags] |= 1
@@ -74,7 +74,7 @@ def encrypted(archive: bytes) -> bytes:
 
 
 def declared(size: int) -> Callable[[bytes], bytes]:
-    """The first member's size said to be another one, in both places."""
+    """A function that changes the stated size of an archive's first member, in both places."""
 
     def change(archive: bytes) -> bytes:
         changed = bytearray(archive)
@@ -86,7 +86,7 @@ def declared(size: int) -> Callable[[bytes], bytes]:
 
 
 def bomb() -> None:
-    """16 MiB of zeros as a .tgz of 16 kB."""
+    """Write 16 MiB of zeros as a .tgz of 16 kB."""
     PLACE.mkdir()
     with tarfile.open(PLACE / "mini_imagenet.tgz", "w:gz") as archive:
         entry = tarfile.TarInfo(INSIDE)

@@ -16,7 +16,7 @@ NONE = "is not a checkpoint of fewshot_pl or is damaged"
 
 
 class Payload:
-    """What makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("ran"),)
@@ -27,7 +27,7 @@ def holding(content: object) -> Callable[[], object]:
 
 
 def changed(**entries: Any) -> Callable[[], object]:
-    """Entries of the checkpoint replaced; left out where they are None."""
+    """A function that replaces entries of the checkpoint, or removes those that are None."""
 
     def change() -> None:
         contents = {**torch.load(CHECKPOINT, weights_only=True), **entries}
@@ -45,7 +45,7 @@ def cut() -> None:
 
 
 def compressed() -> None:
-    """As a decompression bomb has to be."""
+    """Compress the checkpoint, as a decompression bomb must be."""
     members = {}
     with zipfile.ZipFile(CHECKPOINT) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -65,7 +65,7 @@ def zipped_text() -> None:
 
 
 def a_run() -> None:
-    """With a configuration that is to stay as it is."""
+    """Make a run whose configuration must stay as it is."""
     folder = Path("0/checkpoints")
     folder.mkdir(parents=True)
     CHECKPOINT.rename(folder / "best.ckpt")

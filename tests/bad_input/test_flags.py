@@ -16,7 +16,7 @@ def config(content: str | bytes) -> Callable[[], object]:
     return lambda: Path("bad.yaml").write_bytes(data)
 
 
-# Ten levels, each of nine times the one before.
+# Ten levels, each nine times the previous one.
 MULTIPLIED = "".join(f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghijk"))
 MULTIPLIED = f"a: &a [1]\n{MULTIPLIED}"
 FROM_FILE = "train --config bad.yaml"

@@ -37,12 +37,12 @@ def piped(path: Path) -> Callable[[], object]:
 
 
 def enormous(path: Path) -> Callable[[], object]:
-    """A file of 2 GiB, without a block of them on the disk."""
+    """Make a sparse file of 2 GiB, without a block on the disk."""
     return lambda: os.truncate(path, 2 << 30)
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG of one colour that is a thousandth of its pixels, as a decompression bomb is."""
+    """A PNG of one colour, a thousandth of the size of its pixels, as a decompression bomb is."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -36,7 +36,7 @@ def fuzzed(num_examples: int) -> Any:
 
 
 def spoiled(whole: bytes) -> st.SearchStrategy[bytes]:
-    """These bytes with some changed, or cut short, or any bytes at all."""
+    """The bytes with some of them changed or cut off, or any bytes at all."""
     edits = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=4)
     return st.one_of(
         edits.map(lambda changes: _edited(whole, changes)),

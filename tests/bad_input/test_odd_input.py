@@ -1,4 +1,4 @@
-"""Images and names that are odd and fine: what comes out of them."""
+"""Images and names that are odd but valid, and what is made of them."""
 
 import csv
 import io
@@ -27,14 +27,14 @@ def sixteen_bit() -> Image.Image:
 
 
 def turned() -> dict[str, Any]:
-    """The EXIF data of a photograph whose right side is up, "rotate by 90 degrees"."""
+    """The EXIF data of a photograph to be rotated by 90 degrees."""
     exif = Image.Exif()
     exif[274] = 6
     return {"exif": exif}
 
 
 def oddly_turned() -> dict[str, Any]:
-    """The same, and a resolution that is a letter in place of a number."""
+    """The same, with a resolution that is a letter instead of a number."""
     tags = [(274, 3, 1, struct.pack("<HH", 6, 0)), (282, 2, 1, b"x\0\0\0")]
     entries = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in tags)
     head = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags))
@@ -42,7 +42,7 @@ def oddly_turned() -> dict[str, Any]:
 
 
 def halves() -> Image.Image:
-    """Red above blue on its side: the left half is what comes to lie above when it is turned upright."""
+    """Red above blue, on its side: turned upright, its left half is on top."""
     image = plain()
     image.paste(BLUE, (0, 0, 10, 20))
     return image.transpose(Image.Transpose.ROTATE_180)
@@ -64,7 +64,7 @@ def transparent() -> Image.Image:
     return Image.new("RGBA", (20, 20), (*RED, 0))
 
 
-# The file's ending, its content, and the mean colour of what a network is shown of it.
+# The file's ending, its contents, and the mean colour that a network sees.
 ODD: dict[str, tuple[str, Callable[[], bytes], tuple[int, int, int]]] = {
     "CMYK": ("jpg", lambda: encoded(plain().convert("CMYK"), "jpeg", quality=100), RED),
     "16 bit": ("png", lambda: encoded(sixteen_bit(), "png"), (100, 100, 100)),

@@ -19,7 +19,7 @@ from fewshot_pl.pages import page
 from fewshot_pl.printable import printable
 
 ROOT = Path(fewshot_pl.__file__).parent
-# What a call must say to be no danger; None is not to be called at all.
+# The argument that makes a call safe; None marks calls that are forbidden.
 CALLS: dict[str, tuple[str, bool] | None] = {
     "torch.load": ("weights_only", True),
     "timm.models.load_state_dict": ("weights_only", True),
@@ -29,7 +29,7 @@ CALLS: dict[str, tuple[str, bool] | None] = {
 
 
 class Payload:
-    """What makes a file when it is unpickled."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

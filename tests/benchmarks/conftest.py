@@ -1,4 +1,4 @@
-"""What the tests of several benchmarks take."""
+"""Fixtures for the tests of several benchmarks."""
 
 import pytest
 from tiny_archives import cut_splits
@@ -6,5 +6,5 @@ from tiny_archives import cut_splits
 
 @pytest.fixture
 def cut(monkeypatch):
-    """Of a benchmark's name: the two classes that are left of each split."""
+    """The function from a benchmark's name to the two classes that each of its splits keeps."""
     return cut_splits(monkeypatch)

@@ -38,7 +38,7 @@ def test_the_box_is_cut_out_where_asked_for(cut, folder):
     np.testing.assert_allclose(boxed, np.broadcast_to(colours[..., None, None], boxed.shape), atol=25)
 
     whole = pixels_of(folder.parent)
-    # The box takes its share of the whole image, whose proportions are changed.
+    # The box keeps its share of the whole image, whose proportions are changed.
     left, right = BOX[0] * 20 // SIZE[0] + 2, BOX[2] * 20 // SIZE[0] - 2
     upper, lower = BOX[1] * 20 // SIZE[1] + 2, BOX[3] * 20 // SIZE[1] - 2
     inside = whole[..., upper:lower, left:right]
@@ -63,7 +63,7 @@ def test_an_image_without_a_box_is_named(folder):
 
 @pytest.fixture
 def server(folder):
-    """Serves what lies beside the benchmark's folder, and counts its answers."""
+    """Serves the files beside the benchmark's folder, and counts its answers."""
 
     class Handler(SimpleHTTPRequestHandler):
         answers = 0

@@ -28,7 +28,7 @@ def test_all_of_the_authors_parts_are_pooled_and_the_box_is_cut_out(cut, folder)
         [[colour_of(every.index(name), i) for i in range(3)] for name in sorted(cut("fgvc_aircraft")["test"])]
     )
     boxed = pixels_of(folder)
-    # The file's box ends one row into the banner, at row 31; all that is left of it has the colour.
+    # The box in the file ends one row into the banner, at row 31; what remains of it has the colour.
     np.testing.assert_allclose(boxed, np.broadcast_to(colours[..., None, None], boxed.shape), atol=25)
 
 

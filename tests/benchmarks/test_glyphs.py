@@ -28,7 +28,7 @@ def glyphs(cache_dir):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Small operations wait for each other's threads when tests share the processor."""
+    """Set one thread, as the threads of small operations wait for each other when tests share the processor."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

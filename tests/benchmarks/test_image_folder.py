@@ -19,7 +19,7 @@ CPU = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
 def fill(root, names, num_images=3, size=(20, 14)):
-    """Folders of images, each class in a grey of its own."""
+    """Write folders of images, each class in its own grey."""
     for index, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for image in range(num_images):
@@ -33,7 +33,7 @@ def names(count, prefix="class"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes an ImageFolder for tiny tasks over ``tmp_path/root``."""
+    """A function that makes an ImageFolder for tiny tasks over ``tmp_path/root``."""
 
     def make(**settings):
         defaults = {
@@ -104,7 +104,7 @@ def division(root, seed):
 
 @pytest.fixture
 def trained(root, tmp_path):
-    """The flags of a training of one step that has ended, and its last checkpoint."""
+    """The flags and the last checkpoint of a finished training of one step."""
     for split in SPLITS:
         fill(root / split, names(3, split))
     sizes = {"num_ways": 2, "num_queries": 1, "image_size": 16, "batches_per_epoch": 1}

@@ -21,7 +21,7 @@ NUMBERS = ["00000007", "00000012", "00001299"]  # of the images of every class
 
 
 def write_images(folder_of):
-    """An 84x84 JPEG of noise for each class and number, as ``folder_of(wnid)/<wnid><number>.jpg``."""
+    """Write an 84x84 JPEG of noise for each class and number, as ``folder_of(wnid)/<wnid><number>.jpg``."""
     for (index, wnid), number in itertools.product(enumerate(CLASSES), NUMBERS):
         pixels = np.random.default_rng([index, int(number)]).integers(0, 256, (84, 84, 3), dtype=np.uint8)
         folder_of(wnid).mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def extracted(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory):
-    """Ravi and Larochelle's form, with a file of theirs that is no image."""
+    """Ravi and Larochelle's layout, with a file of theirs that is no image."""
     root = tmp_path_factory.mktemp("flat")
     write_images(lambda wnid: root / "images")
     (root / "images" / "train.csv").write_text("filename,label\n")
@@ -112,7 +112,7 @@ def test_every_layout_gives_the_same_images(source, extracted, divided, flat, tm
 
 @pytest.fixture
 def one_image(tmp_path):
-    """Writes an image as the only one of the first validation class; gives back what is read of it, [3, 84, 84]."""
+    """A function that writes an image as the only one of the first validation class, and reads it back, [3, 84, 84]."""
 
     def read(image, extension="jpg"):
         folder = tmp_path / "mini_imagenet" / sorted(SPLIT["val"])[0]

@@ -1,4 +1,4 @@
-"""Several benchmarks at once: which source an episode is of, what it holds, and what goes through the commands."""
+"""Several benchmarks at once: the source of an episode, its contents, and its way through the commands."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
@@ -26,7 +26,7 @@ CPU = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 @pytest.fixture
 def own(tmp_path):
-    """A source of a user's own images."""
+    """A source of user images."""
     write_image_folder(tmp_path / "own", num_classes=6, num_images=7, size=12)
     return {"ImageFolder": {"root": str(tmp_path / "own"), "image_size": 32}}
 
@@ -220,7 +220,7 @@ def trained(tmp_path, monkeypatch, own):
 
 def test_a_checkpoint_is_self_contained_and_evaluates_on_each_benchmark_alone(trained, own, tmp_path):
     assert json.loads((trained.parents[1] / "results.json").read_text())["data"] == "MultiSource"
-    contents = opened_checkpoint(trained)  # reads plain values only
+    contents = opened_checkpoint(trained)  # it reads plain values only
     assert contents["data"] == "MultiSource"
     assert contents["datamodule_hyper_parameters"]["sources"] == ["CIFARFS", own]
     assert contents["datamodule_hyper_parameters"]["weights"] == [3, 1]

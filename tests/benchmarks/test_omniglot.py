@@ -162,7 +162,7 @@ def test_extracted_archives_give_the_same_images(built, zipped, tmp_path):
 
 def test_what_is_not_there_is_downloaded_once(zipped, built, tmp_path, monkeypatch):
     class Server(datasets.Omniglot):
-        zips_md5 = dict.fromkeys(datasets.Omniglot.zips_md5)  # the archives of the test are others
+        zips_md5 = dict.fromkeys(datasets.Omniglot.zips_md5)  # the test's archives have other checksums
 
         def download(self):
             if not self._check_integrity():
@@ -251,7 +251,7 @@ def test_the_split_a_new_file_or_nothing_names_the_cache(zipped):
 
 
 def test_turning_before_or_after_scaling_down_hardly_differs(tmp_path):
-    """Small images are turned here; ProtoNet's code turns large ones. Lanczos' overshoot is clipped in between."""
+    """We turn the small images, ProtoNet's code the large ones; Lanczos' overshoot is clipped in between."""
     drawing = Image.new("1", (105, 105), 1)
     ImageDraw.Draw(drawing).line([(10, 20), (60, 80), (90, 30), (50, 95)], fill=0, width=3)
     drawing.save(tmp_path / "0.png")

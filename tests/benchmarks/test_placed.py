@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*no figure will be comparable")
 
 @pytest.fixture(params=WRITERS)
 def benchmark(request, monkeypatch):
-    """A benchmark that takes any archive for the published one."""
+    """A benchmark that accepts any archive as the published one."""
     benchmark = getattr(benchmarks, request.param)
     monkeypatch.setattr(benchmark, "remotes", ())
     return benchmark
@@ -36,7 +36,7 @@ def images_of(benchmark, root, split, **settings):
 
 
 def form(folder, kind, root):
-    """What ``--data.root`` is to be, for the benchmark in one of the forms in which people have it."""
+    """The ``--data.root`` for a benchmark in one of the forms in which users have it."""
     if kind in ("extracted", "the folder itself"):
         return folder.parent if kind == "extracted" else folder
     root.mkdir()
@@ -153,7 +153,7 @@ def test_a_damaged_image_is_named(benchmark, folder):
 
 
 def test_the_folder_and_an_archive_of_the_same_name(benchmark, folder):
-    """The archive counts: the folder may be what a broken extraction left."""
+    """The archive is used: the folder may be left from a broken extraction."""
     packed(folder, folder.parent / f"{folder.name}.zip")
     shutil.rmtree(folder)
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Quick, Draw! on files of a few drawings: which ones it takes, and the files that it refuses."""
+"""Quick, Draw! on files of a few drawings: which drawings it takes, and which files it refuses."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 

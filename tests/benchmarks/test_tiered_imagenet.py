@@ -32,7 +32,7 @@ def test_a_class_goes_to_its_published_split_wherever_it_lies(tmp_path, monkeypa
 
 
 def test_classes_that_mini_imagenet_trains_on_are_among_those_to_test_on():
-    """So that a model trained on the one is no fair start for the other."""
+    """So a model trained on one is no fair start for the other."""
     tiered, mini = published_split("tiered_imagenet"), published_split("mini_imagenet")
     assert all(len(name) == 9 and name[0] == "n" and name[1:].isdigit() for split in SPLITS for name in tiered[split])
     assert set(mini["train"]) & set(tiered["test"])

@@ -25,7 +25,7 @@ def pixels_of(root):
 
 @pytest.mark.parametrize("form", ["102flowers.tgz", "jpg", "the images themselves"])
 def test_the_labels_may_lie_beside_the_images(form, folder, tmp_path):
-    """As they are published: an archive of the folder jpg, and the labels apart."""
+    """As published: an archive of the folder jpg, and the labels separately."""
     expected = pixels_of(folder.parent)
     root = tmp_path / "root"
     root.mkdir()
@@ -50,7 +50,7 @@ def test_changed_labels_beside_an_archive_change_the_fingerprint(folder, tmp_pat
 
 
 def test_damaged_labels_are_not_parsed(folder, monkeypatch):
-    """SciPy's parser ends the process at some damaged files."""
+    """On some damaged files, SciPy's parser ends the process."""
     labels = folder / "imagelabels.mat"
     md5 = hashlib.md5(labels.read_bytes()).hexdigest()
     monkeypatch.setattr(VGGFlowers, "remotes", (Remote(labels.name, md5, ()),))

@@ -1,4 +1,4 @@
-"""Episodes, a model and a training, small enough to run in a blink."""
+"""Episodes, a model and a training that take a moment."""
 
 import fewshot_pl  # noqa: F401, I001  (before pytorch_lightning)
 
@@ -31,7 +31,7 @@ def make_episode(num_ways=3, num_shots=2, num_queries=4, num_channels=1, num_tas
 
 
 class TinyModel(LightningModule):
-    """A linear classifier with dropout, so that a disturbed random state shows in its parameters."""
+    """A linear classifier with dropout, which makes a disturbed random state visible in its parameters."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +55,7 @@ class TinyModel(LightningModule):
 
 
 class Patterns(ImageDataModule):
-    """5 noisy patterns of 6 images each, every quarter turn of which is a class of its own."""
+    """5 noisy patterns with 6 images each, of which every quarter turn is a class of its own."""
 
     image_shape = (1, 16, 16)
     mean, std = (0.5,), (0.3,)
@@ -74,7 +74,7 @@ class Patterns(ImageDataModule):
 
 
 class Recorder:
-    """A Trainer that only has a TensorBoardLogger, and counts the pictures that are added."""
+    """A stand-in for a Trainer that only has a TensorBoardLogger, and counts the pictures added."""
 
     def __init__(self, folder, **changes):
         logger = TensorBoardLogger(folder)
@@ -97,7 +97,7 @@ def episode():
 
 @pytest.fixture
 def patterns(tmp_path):
-    """The benchmark Patterns with 3-way tasks, 3 training steps to an epoch and 10 episodes to validate and test."""
+    """The benchmark Patterns with 3-way tasks, 3 training steps per epoch, and 10 validation and test episodes."""
     sizes = {"num_ways": 3, "num_shots": 2, "num_queries": 3, "eval_tasks_per_batch": 4, "batches_per_epoch": 3}
     lists = {"num_val_episodes": 10, "num_test_episodes": 10}
     return lambda **settings: Patterns(cache_dir=str(tmp_path / "cache"), **(sizes | lists | settings))
@@ -115,7 +115,7 @@ def trainer(tmp_path):
 
 @pytest.fixture
 def fit(tmp_path):
-    """Train a TinyModel on 4 batches an epoch, 2 to validate; the Trainer. Event files are in ``tmp_path``."""
+    """The Trainer after training a TinyModel on 4 batches per epoch, 2 to validate. Event files are in ``tmp_path``."""
 
     def fit(*callbacks, max_epochs=2, **trainer_arguments):
         torch.manual_seed(0)

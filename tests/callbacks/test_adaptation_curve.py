@@ -1,4 +1,4 @@
-"""AdaptationCurve against a loop over tasks and steps, and what the event file holds of it."""
+"""AdaptationCurve against a loop over tasks and steps, and its scalars in the event file."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""ConfusionPicture: whose confusions it counts, against scikit-learn, and which it chooses to show."""
+"""ConfusionPicture: its counts against scikit-learn's, and the classes that it chooses to show."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
 
 class Answers(Callback):
-    """Collects what every validation answered to which episode."""
+    """Collects the answers to each episode in every validation."""
 
     def __init__(self):
         self.collected = []

@@ -22,7 +22,7 @@ def table(path):
 
 @pytest.fixture
 def tested(trainer, patterns, tmp_path):
-    """The rows of features and of labels, and the sprite, that a test of a model leaves."""
+    """The rows of features and of labels, and the sprite, that a test of a model writes."""
 
     def tested(model, *arguments, **settings):
         trainer(EmbeddingProjector(*arguments)).test(model, datamodule=patterns(**settings), verbose=False)
@@ -49,7 +49,7 @@ def test_rows_are_the_features_and_classes_of_each_image(algorithm, tested, patt
             data.fixed_episodes("test", number)[:4],
             data.class_names("test"),
         )
-        images.append(torch.cat([support_x[0], query_x[0]]))  # of one task together, as batch norm may see them
+        images.append(torch.cat([support_x[0], query_x[0]]))  # those of a task together, as batch norm may see them
         classes = data.fixed_classes("test", number)[0]
         rows += [[names[classes[label]], "support", str(number)] for label in support_y[0]]
         rows += [[names[classes[label]], "query", str(number)] for label in query_y[0]]
@@ -106,7 +106,7 @@ def test_generated_images_count_among_the_points(tested):
 
 
 class Blind(LightningModule):
-    """Is tested without making features."""
+    """A model that is tested without computing features."""
 
     def test_step(self, batch, batch_idx):
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""FiniteLoss: nothing of a step that is not finite is kept, whether training stops or goes on."""
+"""FiniteLoss: a step that is not finite leaves no trace, whether training stops or goes on."""
 
 import hashlib
 import math
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 ALGORITHMS = {
     ProtoNet: {},  # with running statistics, which are buffers
     MAML: {"num_ways": NUM_WAYS, "inner_lr": 0.05, "num_inner_steps": 2, "norm": "running"},
-    # With Adam's second moment of the inner loop; its schedule would depend on the length of the training.
+    # With the inner Adam's second moment; its default schedule would depend on the length of the training.
     Reptile: {"num_ways": NUM_WAYS, "num_inner_steps": 3, "lr_halve_every": 100},
 }
 
@@ -33,7 +33,7 @@ def made(algorithm, **arguments):
 
 
 def loader(*kinds):
-    """A batch for each letter: ``x`` has a nan in it, another none."""
+    """A batch for each letter: an ``x`` contains a nan, others do not."""
     episodes = [random_episode(seed=seed)._replace(known_ways=NUM_WAYS) for seed in range(len(kinds))]
     for episode, kind in zip(episodes, kinds, strict=True):
         if kind == "x":
@@ -55,7 +55,7 @@ def state_hash(model, fitting):
 @pytest.mark.parametrize("device", ["cpu", "accelerator"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_training_stops_and_the_last_checkpoint_is_from_before(algorithm, device, tmp_path, monkeypatch):
-    if device == "accelerator":  # so that the guard does not look at every step
+    if device == "accelerator":  # so that the guard does not check every step
         monkeypatch.setattr(finite_loss, "reads_freely", lambda device: False)
     keeping = ModelCheckpoint(tmp_path, filename="last", save_on_exception=True, enable_version_counter=False)
     trainer().fit(model := made(algorithm), loader("a", "b"))
@@ -116,7 +116,7 @@ def test_skipped_steps_are_counted_aloud_but_do_not_fill_the_log(recwarn):
 
 
 def first_broken_step(model, episode):
-    """By plain gradient descent on the mean squared error, task by task."""
+    """The first non-finite step, by plain gradient descent on the mean squared error, task by task."""
     broken = []
     for support_x, support_y, query_x in zip(*episode[:3], strict=True):
         parameters = {name: value.detach().requires_grad_() for name, value in model.learner.named_parameters()}

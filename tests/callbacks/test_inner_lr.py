@@ -1,4 +1,4 @@
-"""InnerLearningRates: the step sizes of PLATIPUS in the event file, and nothing of others."""
+"""InnerLearningRates: the step sizes of PLATIPUS in the event file, and none for other algorithms."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""All observers together: they are chosen by name, and change nothing of a training."""
+"""All observers together: they are chosen by name, and do not change a training."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""RegressionPicture: the curves of a task before and after each inner step, or those that were sampled."""
+"""RegressionPicture: a task's curves before and after each inner step, or its sampled curves."""
 
 import pytest
 import torch

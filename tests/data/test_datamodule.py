@@ -149,7 +149,7 @@ def test_each_iteration_over_a_loader_without_a_trainer_is_of_the_next_epoch(mad
     expected = [episodes(data, data.train_dataloader(), epoch) for epoch in range(3)]
     loader = data.train_dataloader()
     seen = [[data.episode(batch) for batch in loader] for _ in range(2)]
-    next(iter(data.train_dataloader()))  # of another loader
+    next(iter(data.train_dataloader()))  # from another loader
     seen.append([data.episode(batch) for batch in loader])
     assert all(map(same, seen, expected))
 
@@ -222,7 +222,7 @@ def test_only_the_asked_part_of_training_tasks_is_augmented(made, augment, augme
     data = made(Coloured, augment=augment, sampling=sampling, **unlabelled)
     for episode in episodes(data, data.train_dataloader()):
         parts = {"support": [episode.support_x], "query": [episode.query_x]}
-        if episode.support_u is not None:  # go with the part that they belong to
+        if episode.support_u is not None:  # they are treated as the part that they belong to
             parts = {"support": [episode.support_x, episode.support_u], "query": [episode.query_x, episode.query_u]}
         for name, images in parts.items():
             for part in images:
@@ -263,7 +263,7 @@ def test_a_broken_cache_is_read_again_from_the_source(made, tmp_path, file, cont
 
 
 class Full:
-    """Images that no device has room for."""
+    """Images that fit on no device."""
 
     def __init__(self, error):
         self.error = error
@@ -305,7 +305,7 @@ def test_another_source_has_a_cache_of_its_own(made, monkeypatch):
     [
         ({"num_ways": 13}, "needs 13 classes and there are only 12"),
         ({"num_shots": 5}, "'class00' has 8 images.*5 shots . 4 queries"),
-        ({"num_ways": 7}, "needs 7 classes and there are only 6"),  # of validation
+        ({"num_ways": 7}, "needs 7 classes and there are only 6"),  # the validation classes
     ],
 )
 def test_a_task_that_does_not_fit_is_refused_at_setup(made, settings, message):
@@ -395,7 +395,7 @@ def test_the_range_of_the_pixels_is_that_of_black_and_white(made):
 
 
 class Recorder(LightningModule):
-    """Keeps the episodes that a Trainer hands it."""
+    """Keeps the episodes that a Trainer passes to it."""
 
     def __init__(self):
         super().__init__()

@@ -66,7 +66,7 @@ def test_classes_images_labels_and_turns_are_drawn_evenly():
     support, query, turns = a_sampler(store, (4, 1, 2), num_rotations=2)(0, 0, num_episodes)[:3]
     classes = support[..., 0] // 10
     for counts in (
-        torch.bincount(classes[:, 0], minlength=8),  # a class is label 0 as often as another
+        torch.bincount(classes[:, 0], minlength=8),  # each class is label 0 equally often
         torch.bincount(classes[:, 3], minlength=8),
         torch.bincount(support.flatten(), minlength=80),
         torch.bincount(query.flatten(), minlength=80),
@@ -79,7 +79,7 @@ def test_classes_images_labels_and_turns_are_drawn_evenly():
 
 
 def test_support_and_query_positions_are_interchangeable():
-    """The order within an episode carries nothing: the first query is as often a low image as the first shot."""
+    """The order within an episode carries no information: the first query is as often a low image as the first shot."""
     store = a_store((10,) * 5)
     support, query = a_sampler(store, (5, 2, 8))(0, 0, 2000)[:2]  # takes every image of a class
     for images in (support[..., 0], support[..., 1], query[..., 0], query[..., -1]):
@@ -87,7 +87,7 @@ def test_support_and_query_positions_are_interchangeable():
 
 
 def test_the_first_episodes_are_these():
-    """Fails when the episodes change, and with them every figure on a fixed list."""
+    """Fails if the episodes change, and with them every figure on a fixed list."""
     indices = a_sampler(num_rotations=4)(0, 0, 16)
     content = b"".join(tensor.numpy().astype("<i8").tobytes() for tensor in indices[:3])
     assert hashlib.sha256(content).hexdigest()[:16] == "f1601fdd7fc8cde7"
@@ -128,7 +128,7 @@ def test_a_share_of_the_tasks_is_unlabelled_and_their_images_stay_the_same():
 @pytest.mark.parametrize("seed", [0, 2, 2**63, -1, -3])
 @pytest.mark.parametrize("purpose", [0, 1])
 def test_a_stream_is_named_by_seed_purpose_episode_and_epoch(seed, purpose):
-    """So that no two share numbers; negative seeds are taken modulo 2^64."""
+    """No two streams share numbers; negative seeds are taken modulo 2^64."""
     state = episode_generator(seed, 7, 5, purpose).bit_generator.state["state"]
     assert state["key"].tolist() == [seed % 2**64, purpose]
     assert state["counter"].tolist() == [0, 0, 5, 7]

@@ -1,4 +1,4 @@
-"""What an evaluation asks of a data module: the classes of its episodes, other sizes, and the order over devices."""
+"""What an evaluation needs of a data module: the classes of its episodes, other sizes, and the order over devices."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
@@ -13,7 +13,7 @@ NUM_EPISODES = 21
 
 
 class Noise(ImageDataModule):
-    """Classes of unequal numbers of images, all of them different, each quarter turn a class of its own or not."""
+    """Classes with different numbers of images, all distinct; each quarter turn may be a class of its own."""
 
     image_shape = (1, 4, 4)
 

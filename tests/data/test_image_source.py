@@ -1,4 +1,4 @@
-"""What a benchmark of a user's own gives of its images, and which cache holds them."""
+"""The images that a user-defined benchmark gives, and the cache that holds them."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
@@ -34,7 +34,7 @@ class MyImages(ImageDataModule):
 
 @pytest.fixture
 def images_of(tmp_path, monkeypatch):
-    """The test images of ``mine.MyImages`` of a project, whose pixels have a value; all projects share a cache."""
+    """The test images of ``mine.MyImages`` in a project, all pixels of one value; all projects share a cache."""
 
     def images(project, value):
         file = tmp_path / project / "mine.py"

@@ -45,7 +45,7 @@ def test_images_are_mapped_and_the_file_is_safe_from_writes(stored):
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux")
 def test_a_mapped_store_takes_no_memory_that_could_be_lacking(stored):
-    """What may be written to, even to a copy, counts against all memory and swap: "ac" among the flags of its map."""
+    """Writable maps, even copies, count against memory and swap; the flag "ac" of a map says so."""
     store = open_store(stored)
     maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
     ours = [flags.split("\n")[0] for part, flags in itertools.pairwise(maps) if str(stored) in part]

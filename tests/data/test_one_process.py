@@ -1,4 +1,4 @@
-"""Runs that start at once on one folder of data, that are killed, and that may not write: with real processes."""
+"""Runs that start at once on one data folder, that are killed, or that may not write, in real processes."""
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
@@ -18,11 +18,11 @@ from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.one_process import one_process
 from fewshot_pl.errors import InputError
 
-FORK = multiprocessing.get_context("fork")  # a child has everything imported
+FORK = multiprocessing.get_context("fork")  # a child has imported everything
 
 
 class Slow(ImageDataModule):
-    """A benchmark that takes its time to read and says in a log which splits it has read."""
+    """A benchmark that is slow to read, and logs which splits it has read."""
 
     image_shape = (1, 4, 4)
 
@@ -50,13 +50,13 @@ def prepared(folder, **arguments):
 
 
 def in_children(function, *arguments, count=1):
-    """What a function gives in each of ``count`` processes at once."""
+    """What a function returns in each of ``count`` processes at once."""
     with ProcessPoolExecutor(count, mp_context=FORK) as pool:
         return [future.result(timeout=60) for future in [pool.submit(function, *arguments) for _ in range(count)]]
 
 
 def read_only(folder, function, *arguments):
-    """What a function gives where nothing in a folder can be written; root can everywhere, so not as root."""
+    """What a function returns where a folder cannot be written to; root can write everywhere, so not as root."""
     places = [folder, *folder.rglob("*")]
     for place in places:
         place.chmod(0o555 if place.is_dir() else 0o444)

@@ -1,4 +1,4 @@
-"""What holds for episodes of any size from any store: properties, over stores and sizes that hypothesis makes up."""
+"""Properties of episodes of any size from any store, over stores and sizes that hypothesis generates."""
 
 from itertools import chain
 
@@ -17,14 +17,14 @@ from fewshot_pl.data.mixture import MixedDataset
 from fewshot_pl.data.variable_sampler import VariableSampler, VariableSize
 
 quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
-NOT_EVEN = 1e-4  # of chi-square's probability that even draws are as uneven
+NOT_EVEN = 1e-4  # p-value of chi-square below which draws count as uneven
 SEEDS = st.integers(-(2**63), 2**64)
 EPOCHS = st.integers(0, 2**40)
 
 
 @st.composite
 def samplers(draw):
-    """An EpisodeSampler of any store that has enough images for it, and the store."""
+    """An EpisodeSampler of any store with enough images for it, and the store."""
     size = EpisodeSize(*(draw(st.integers(1, 4)) for _ in range(3)), draw(st.integers(0, 2)))
     num_rotations = draw(st.sampled_from([1, 4]))
     fewest_classes = -(-size.num_ways // num_rotations)
@@ -96,7 +96,7 @@ def test_batches_of_any_sizes_hold_the_same_episodes(made, epoch, sizes, first):
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 8))
-@example(200, 8, 32)  # so many that each has fewer than a batch
+@example(200, 8, 32)  # so many devices that each has less than a batch
 @settings(quick, max_examples=100)
 def test_ranks_take_the_fixed_list_apart(num_episodes, tasks_per_batch, world_size):
     ranks = [FixedEpisodes(num_episodes, tasks_per_batch, world_size, rank) for rank in range(world_size)]
@@ -153,7 +153,7 @@ def test_a_mixture_holds_the_episodes_of_its_sources_in_the_order_of_their_numbe
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_classes_images_and_pairs_of_them_are_even(seed):
-    """Of classes that differ in size, where a bias towards the large or the first ones would show."""
+    """On classes of different sizes, where a bias towards the large or the first ones would show."""
     counts, num_ways = (4, 9, 5, 4, 12), 3
     store = a_store(counts)
     indices = EpisodeSampler(store, EpisodeSize(num_ways, 2, 2), seed)(0, 0, 6000)
@@ -182,7 +182,7 @@ def test_classes_and_queries_of_variable_episodes_are_even():
 
 
 def test_neighbouring_episodes_epochs_and_seeds_are_independent():
-    """A pair of first classes, of one episode and another near it, is as frequent as any other."""
+    """Each pair of first classes, of an episode and a neighbouring one, is equally frequent."""
     store = a_store((6,) * 5)
 
     def first_classes(seed=0, epoch=0, first=0):

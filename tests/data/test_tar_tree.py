@@ -100,7 +100,7 @@ def test_nothing_is_written_wherever_a_member_points_to(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "secret.png", "set.tgz"]
 
 
-# Bytes changed in a plain tar are found where they are decoded: it has no checksum of its contents.
+# Changed bytes in a plain tar are found only on decoding, as it has no checksum of its contents.
 @pytest.mark.parametrize(
     ("ending", "damage"),
     [(ending, damage) for ending in MODES for damage in ("cut", "none", "empty")]

@@ -1,4 +1,4 @@
-"""Episodes that differ in size, beside the rules that Meta-Dataset's paper states (Triantafillou et al. 2020, 3.2)."""
+"""Episodes that differ in size, against the rules of Meta-Dataset's paper (Triantafillou et al. 2020, 3.2)."""
 
 import math
 

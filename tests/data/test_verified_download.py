@@ -21,7 +21,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT below every path, in the manner that the path names, and keeps (path, Range) of each request."""
+    """Serves CONTENT at every path, in the manner that the path names, and keeps (path, Range) of each request."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

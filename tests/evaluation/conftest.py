@@ -5,7 +5,7 @@ from random_images import write_image_folder
 
 from fewshot_pl.cli import train
 
-CLASS = "<script>alert('&')<"  # without a slash: it is a folder's name
+CLASS = "<script>alert('&')<"  # without a slash, as it is the name of a folder
 CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 

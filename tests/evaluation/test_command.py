@@ -25,7 +25,7 @@ Run = Any
 
 @pytest.fixture
 def run(cpu: list[str], tmp_path: Path) -> Run:
-    """Evaluates with flags, and gives what was written as JSON."""
+    """A function that evaluates with flags, and returns the results written as JSON."""
 
     def run(*flags: str) -> Any:
         output = tmp_path / "results.json"
@@ -157,7 +157,7 @@ def test_regressions_are_compared_by_their_squared_errors(
 def test_the_episodes_that_were_measured_are_counted(
     checkpoints: dict[str, str], run: Run, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a list of 20 in batches of 3."""
+    """In a list of 20, in batches of 3."""
     assert run("--ckpt_path", checkpoints[name])["num_episodes"] == 20
     limited = run("--ckpt_path", checkpoints[name], "--trainer.limit_test_batches", "4")
     assert limited["num_episodes"] == 12

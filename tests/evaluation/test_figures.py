@@ -11,7 +11,7 @@ from fewshot_pl.metrics import EpisodeRecords
 
 
 def outcome(label="ProtoNet", ways=5, shots=1, seed=0):
-    """Made up; nothing here looks at the data."""
+    """A made-up outcome; nothing here looks at its data."""
     generator = torch.Generator().manual_seed(seed)
     correct = (torch.rand(30, 10, generator=generator) < 0.6).float()
     records = EpisodeRecords(correct.mean(-1), torch.rand(30, 10, generator=generator), correct)
@@ -53,7 +53,7 @@ def test_bars_count_episodes():
         assert sum(bar.get_height() for bar in axes.patches) == 30
         (line,) = axes.lines
         assert line.get_xdata()[0] == pytest.approx(mean, abs=1e-4)
-        figure.canvas.draw()  # a dollar in a name begins no formula
+        figure.canvas.draw()  # a dollar in a name starts no formula
 
 
 def test_there_is_no_difference_of_what_was_not_recorded():

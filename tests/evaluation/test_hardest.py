@@ -1,4 +1,4 @@
-"""The hardest classes of every kind of task, beside a count that finds the class of each query by its pixels."""
+"""The hardest classes of every kind of task, against a count that finds the class of each query by its pixels."""
 
 from collections import Counter
 
@@ -36,7 +36,7 @@ def made(tmp_path, monkeypatch):
 
 
 def classes_by_pixels(data):
-    """Every test image, turned where that makes a class, as its bytes, with the name of its class."""
+    """The class name of every test image by its bytes, turned images included where turns are classes."""
     owners = {}
     for source in getattr(data, "sources", [data]):
         for number, name in enumerate(source.class_names("test")):
@@ -48,7 +48,7 @@ def classes_by_pixels(data):
 
 
 def queries_as_stored(data, number):
-    """The queries of a test episode as bytes, by each source's normalisation undone."""
+    """The queries of a test episode as bytes, with their source's normalisation undone."""
     query_x = data.fixed_episodes("test", number).query_x[0]
     for source in getattr(data, "sources", [data]):
         mean, std = (torch.tensor(values)[:, None, None] for values in (source.mean, source.std))
@@ -79,7 +79,7 @@ def test_counts_are_those_of_the_classes_that_the_images_show(made, kind, settin
             right[owners[query]] += int(is_right)
             asked[owners[query]] += 1
     on_device(data, 0, of=2)
-    seen = data.seen_order("test")  # by two devices, and joined one after the other
+    seen = data.seen_order("test")  # by two devices, concatenated
     correct = pad_sequence([rows[number] for number in seen], True, torch.nan)
     records = EpisodeRecords(torch.zeros(17), correct, correct).reordered(torch.tensor(seen).argsort())
     found = hardest_classes(Outcome("", {"split": "test"}, data, records), num_classes=100)

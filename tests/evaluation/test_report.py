@@ -1,4 +1,4 @@
-"""The report of an evaluation: complete in itself, safe, and with the figures of the evaluation."""
+"""The report of an evaluation: self-contained, safe, and with the evaluation's figures."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """Text, tags and image sources of a page whose tags must be balanced."""
+    """Collects text, tags and image sources of a page whose tags must be balanced."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def report(checkpoints: dict[str, str], cpu: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Evaluates with flags, and gives the folder, the page and what was printed."""
+    """A function that evaluates with flags, and returns the folder, the page and what was printed."""
 
     def report(*flags: str) -> tuple[Path, Page, str]:
         folder = tmp_path / "new" / "report"
@@ -80,7 +80,7 @@ def pictures_of(folder: Path) -> set[str]:
 
 
 def hardest_rows(page: Page) -> list[tuple[str, str, str]]:
-    """Class, share and counts of the table of the hardest classes."""
+    """Class, accuracy and counts in the table of the hardest classes."""
     cells = page.cells
     first = next(number for number, cell in enumerate(cells) if re.fullmatch(r"\d+ of \d+", cell)) - 2
     return [(cells[n], cells[n + 1], cells[n + 2]) for n in range(first, len(cells), 4)]

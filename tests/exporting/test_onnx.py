@@ -1,4 +1,4 @@
-"""Exported graphs against torch, through ONNX Runtime, with other sizes than they were made from."""
+"""Exported graphs in ONNX Runtime against torch, with other sizes than they were exported with."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def run(path, *inputs):
 
 
 def write_odd_images(folder):
-    """Of other proportions, on their side, transparent, of 16 bits, and a large JPEG."""
+    """Write images of other proportions, on their side, transparent, of 16 bits, and a large JPEG."""
     folder.mkdir()
     random = np.random.default_rng(0)
     smooth = [Image.fromarray(random.integers(0, 256, (8, 8, 4), dtype=np.uint8)).resize((300, 180)) for _ in range(4)]
@@ -71,7 +71,7 @@ def test_graphs_give_the_predictors_logits(checkpoint, tmp_path, algorithm, sett
     ],
 )
 def test_the_pages_recipe_has_the_predictors_numbers(checkpoint, tmp_path, monkeypatch, algorithm, data, settings):
-    """Of images squeezed as a whole, of light ink on dark, and of scores that are no softmax."""
+    """On images squeezed as a whole, on light ink on dark, and with scores that are no softmax."""
     path = checkpoint(algorithm, data, **settings)
     monkeypatch.chdir(tmp_path)
     write_classes(tmp_path / "my_classes", {"a": 3, "b": 1, "c": 2})

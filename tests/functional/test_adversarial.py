@@ -14,7 +14,7 @@ def logits():
 
 
 def log_probabilities(logits, generated=0.0):
-    """Of N + 1 classes, the last of them "generated"."""
+    """The log-probabilities of N + 1 classes, of which the last is "generated"."""
     return torch.cat([logits, torch.full_like(logits[:, :1], generated)], 1).log_softmax(1)
 
 

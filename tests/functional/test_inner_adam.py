@@ -9,7 +9,7 @@ from fewshot_pl.functional.inner_adam import AdamState, MeanState, adam_step, sg
 @pytest.fixture
 def gradients():
     generator = torch.Generator().manual_seed(0)
-    scales = torch.logspace(-9, 2, 30, dtype=torch.float64)  # around epsilon, too
+    scales = torch.logspace(-9, 2, 30, dtype=torch.float64)  # some of them around epsilon
     return torch.randn(60, 30, dtype=torch.float64, generator=generator) * scales
 
 

@@ -1,4 +1,4 @@
-"""A loss whose gradient was taken beforehand passes it on, scaled, and keeps nothing else."""
+"""A loss whose gradient was computed beforehand passes it on, scaled, and keeps nothing else."""
 
 import pytest
 import torch

@@ -44,7 +44,7 @@ def test_no_batch_leaves_the_point_and_the_state():
 
 
 def test_descent_takes_a_step_on_each_batch_and_tells_what_was_before_it():
-    """On the mean of (point - target)^2 over a batch of targets; the state counts steps."""
+    """The loss is the mean of (point - target)^2 over a batch of targets; the state counts steps."""
     targets = torch.tensor([[1.0, 3.0], [5.0, 7.0], [0.0, 2.0]], dtype=torch.float64)
 
     def loss(point, batch):
@@ -57,6 +57,6 @@ def test_descent_takes_a_step_on_each_batch_and_tells_what_was_before_it():
         return point - 0.25 * state * gradient, state + 1
 
     point, state, figures = descended(gradient_at, start, targets, step, torch.tensor(1))
-    # Means 2, 6 and 1, about which the spread is 1: the gradient is twice the distance to the mean.
+    # The means are 2, 6 and 1, with a spread of 1 around them: the gradient is twice the distance to the mean.
     assert point.tolist() == [-1.5] and state == 4  # by way of 1 and 6
     assert torch.stack(figures).tolist() == [[5.0, 4.0], [26.0, 12.0], [26.0, 2.0]]

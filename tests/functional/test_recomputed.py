@@ -1,4 +1,4 @@
-"""Work done again in the backward pass has the outputs and gradients of work whose results were kept."""
+"""Work recomputed in the backward pass has the outputs and gradients of work whose results were kept."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ CALLS = []
 
 
 def stepped(weight, images, labels):
-    """A gradient step, by torch.func, as an inner loop makes."""
+    """A gradient step by torch.func, as an inner loop takes it."""
     CALLS.append(1)
     gradient = torch.func.grad(lambda w: F.cross_entropy(torch.tanh(images @ w), labels))(weight)
     return (weight - 0.5 * gradient,)

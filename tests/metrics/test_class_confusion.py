@@ -58,7 +58,7 @@ def test_batches_add_up_and_unknown_queries_are_left_out(batch):
 
 
 def test_nothing_is_read_back_from_the_device(batch):
-    confusion = ClassConfusion(NUM_CLASSES).to("meta")  # whose tensors hold no values to read
+    confusion = ClassConfusion(NUM_CLASSES).to("meta")  # its tensors hold no values to read
     confusion.update(*(tensor.to("meta") for tensor in batch))
     assert confusion.answered.is_meta and confusion.offered.is_meta
     with pytest.raises(RuntimeError, match="meta"):

@@ -65,7 +65,7 @@ def test_starts_anew_after_a_reset(logits, targets):
 
 
 def test_joins_devices_exactly(logits, targets):
-    # Two devices with unequal numbers of episodes; the gathering is played by the other device's state.
+    # Two devices with unequal numbers of episodes; the other device's state stands in for gathering.
     mine, other = (
         updated((logits[:13], targets[:13])),
         updated((logits[13:20], targets[13:20]), (logits[20:], targets[20:])),

@@ -1,4 +1,4 @@
-"""Calibration on a benchmark: which images count as known and unknown, and what the checkpoint keeps of it."""
+"""Calibration on a benchmark: which images count as known and as unknown, and what the checkpoint keeps."""
 
 import copy
 from dataclasses import replace
@@ -40,7 +40,7 @@ def module(tmp_path, monkeypatch):
 
 
 class Nearest(ProtoNet):
-    """Compares the images themselves, in place of features."""
+    """Compares the images themselves instead of features."""
 
     def encode(self, images):
         return images.flatten(1)
@@ -51,7 +51,7 @@ def nearest():
 
 
 def test_known_images_are_queries_of_the_tasks_classes_and_unknown_ones_of_others(module):
-    """Each image is the number of its class throughout, so that a query is at a prototype exactly if it is known."""
+    """All pixels of an image are its class's number, so a query is at a prototype if and only if it is known."""
     data = module()
     store = data.stores["val"] = replace(data.stores["val"], images=np.array(data.stores["val"].images))  # in memory
     for number in range(store.num_classes):
@@ -65,7 +65,7 @@ def test_known_images_are_queries_of_the_tasks_classes_and_unknown_ones_of_other
 
 @pytest.mark.parametrize("algorithm", ["MAML", "RelationNet", "Reptile, per query", "ProtoNet"])
 def test_scores_are_those_that_a_prediction_of_a_whole_task_gives(module, algorithm):
-    """Of queries of 3 classes and of as many others, in one batch; transductive models see the support with them."""
+    """For queries of 3 classes and of as many others, in one batch; transductive models see the support with them."""
     data, name = module(), algorithm.removesuffix(", per query")
     arguments = {"per_query": True} if name != algorithm else {}
     model = getattr(algorithms, name)(image_shape=(3, 32, 32), **ALGORITHMS[name], **arguments).eval()
@@ -98,7 +98,7 @@ def test_shots_that_a_class_has_no_images_for_are_left_out(module):
 
 @pytest.mark.parametrize("own_classes", [8, 3])
 def test_a_task_of_several_sources_is_of_the_one_that_validation_draws(module, own_classes, tmp_path):
-    """Of sources with other classes than a task's: with 3 there are none."""
+    """Only sources with classes beyond a task's have tasks: with 3 classes there are none."""
     write_image_folder(tmp_path / "own", own_classes, num_images=9)
     own = {"root": str(tmp_path / "own"), "image_size": 32}
     data = module(MultiSource, sources=["CIFARFS", {"ImageFolder": own}])
@@ -143,7 +143,7 @@ def test_a_model_that_comes_from_training_is_calibrated_as_it_will_be_used(modul
     path, data = checkpoint(), module()
     model = ProtoNet(image_shape=(3, 32, 32))
     with torch.no_grad():
-        model.encode(torch.rand(20, 3, 32, 32))  # as training leaves running statistics
+        model.encode(torch.rand(20, 3, 32, 32))  # leaves running statistics, as training does
     statistics = copy.deepcopy(dict(model.named_buffers()))
     assert model.training
     calibrate(model, data, path)

@@ -1,4 +1,4 @@
-"""predict.py through its entry point: the table, the page, what it remarks, and bad input."""
+"""predict.py through its entry point: the table, the page, its remarks, and bad input."""
 
 import csv
 from pathlib import Path
@@ -34,7 +34,7 @@ def rows(output):
 
 
 def calibrated(path):
-    """Gives a checkpoint thresholds of the largest probability: of so many percent that much."""
+    """Give a checkpoint thresholds of the largest probability: p for a false_reject of p."""
     rejection = Rejection("probability", 3, 1, 0.9, np.linspace(0.0, 1.0, 101).tolist(), [0.25] * 101)
     torch.save({**torch.load(path, weights_only=True), REJECTIONS_KEY: [rejection._asdict()]}, path)
 

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of estimators, those that hand over no rows of numbers in place of images."""
+"""scikit-learn's own estimator checks, except those that pass rows of numbers in place of images."""
 
 import pytest
 from sklearn.utils import estimator_checks

@@ -1,4 +1,4 @@
-"""Which files of a user's count as examples and as queries."""
+"""Which of a user's files count as examples and as queries."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""FewShotPredictor: scikit-learn's conventions, the algorithm's own numbers, and what it says to bad input."""
+"""FewShotPredictor: scikit-learn's conventions, the algorithm's own numbers, and its answers to bad input."""
 
 import pickle
 from pathlib import Path
@@ -32,7 +32,7 @@ def images(tmp_path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_predicts_what_it_says_of_the_support_and_queries(checkpoint, images, algorithm):
-    """As the algorithm itself with this support; transductive ones see the support beside the queries."""
+    """As the algorithm itself does with this support; transductive ones see the support with the queries."""
     path = checkpoint(algorithm)
     files, names = images
     predictor = FewShotPredictor.from_checkpoint(path).fit(files, names)
@@ -51,7 +51,7 @@ def test_every_algorithm_predicts_what_it_says_of_the_support_and_queries(checkp
 
 
 def test_a_prototypical_network_tells_colours_apart(checkpoint, images, tmp_path):
-    """Of images it has not seen; random features suffice."""
+    """On images it has not seen; random features suffice."""
     others = write_classes(tmp_path / "others", {"red": 4, "green": 4, "blue": 4}, seed=1)
     files = sorted(others.rglob("*.png"))
     predictor = FewShotPredictor.from_checkpoint(checkpoint()).fit(*images)
@@ -246,7 +246,7 @@ def test_files_of_an_episode_get_what_the_evaluation_gives_them(checkpoint, tmp_
 
 @pytest.mark.parametrize("benchmark", ["CUB", "MiniImageNet", "VGGFlowers"])
 def test_photographs_are_brought_to_a_square_as_in_training(tmp_path, benchmark):
-    """As a whole, where their training images are."""
+    """As a whole, where the training images are."""
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     data = getattr(benchmarks, benchmark)(image_size=32)

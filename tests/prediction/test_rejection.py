@@ -1,4 +1,4 @@
-"""Thresholds of unknown images, against scikit-learn and by counting."""
+"""Thresholds for unknown images, against scikit-learn and by counting."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from fewshot_pl.prediction.rejection import (
 
 @pytest.fixture
 def pair():
-    """Scores of known and of unknown images: of two kinds, of which the second tells them apart better."""
+    """Two kinds of scores of known and unknown images, of which the second separates them better."""
     random = np.random.default_rng(0)
     known = {"logit": random.normal(0.2, 1, 3000), "probability": random.normal(2, 1, 3000)}
     unknown = {"logit": random.normal(0, 1, 2000), "probability": random.normal(0, 1, 2000)}

@@ -1,4 +1,4 @@
-"""The page of labels: whole, safe, sorted, and filtered in a real browser."""
+"""The page of labels: self-contained, safe, sorted, and filtered in a real browser."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ NASTY = '<script>alert("1")</script>'
 
 
 class Page(HTMLParser):
-    """The start tags of a page with their attributes."""
+    """Collects the start tags of a page with their attributes."""
 
     def __init__(self, text):
         super().__init__()

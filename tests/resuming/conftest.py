@@ -1,4 +1,4 @@
-"""What the tests of stopping and going on take."""
+"""Fixtures for the tests of stopping and resuming."""
 
 import pytest
 from random_images import write_image_folder

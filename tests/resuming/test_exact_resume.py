@@ -1,4 +1,4 @@
-"""Training that is stopped and resumed ends with the weights, to the bit, of one that never stopped."""
+"""Training that is stopped and resumed ends with the weights of one that never stopped, bit for bit."""
 
 import signal
 from pathlib import Path
@@ -147,12 +147,12 @@ def test_what_callbacks_change_from_epoch_to_epoch_goes_on_exactly(changing, num
 @pytest.mark.parametrize(("settings", "num_steps"), [({}, 12), ({"val_check_interval": 2}, 6)])
 def test_training_that_was_to_end_early_ends_there_too(settings, num_steps, images, tmp_path):
     def with_patience(**resumed):
-        stopping = EarlyStopping("val/accuracy", mode="max", min_delta=2, patience=2)  # nothing is so much better
+        stopping = EarlyStopping("val/accuracy", mode="max", min_delta=2, patience=2)  # nothing improves by that much
         trainer, _ = trained(images, tmp_path, callbacks=[stopping], max_epochs=4, **settings, **resumed)
         assert trainer.global_step == num_steps
         return state(tmp_path)
 
-    whole = with_patience()  # its last checkpoint is from behind the validation that decided
+    whole = with_patience()  # its last checkpoint is from after the validation that decided
     again = with_patience(resume_from=last_checkpoint(tmp_path))
     for part in ("state_dict", "optimizer_states", "global_step"):
         assert_same(again[part], whole[part])

@@ -1,4 +1,4 @@
-"""What a kill, a full disk, a damaged checkpoint and SLURM leave of a run, and what comes of it."""
+"""What a kill, a full disk, a damaged checkpoint and SLURM leave of a run, and how it resumes."""
 
 import multiprocessing
 import os
@@ -44,7 +44,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Makes the next command do something in a hook, when so many steps have begun."""
+    """A function that makes the next command act in a hook, when a number of steps have begun."""
 
     def planned(hook, num_batches, action):
         monkeypatch.setattr("fewshot_pl.training.cli.EpisodeRate", lambda: At(hook, num_batches, action))
@@ -53,7 +53,7 @@ def meanwhile(monkeypatch):
 
 
 def killed(*arguments, **settings):
-    """Train in a process of its own, which kills itself."""
+    """Train in a separate process, which kills itself."""
     process = multiprocessing.get_context("fork").Process(target=trained, args=arguments, kwargs=settings)
     process.start()
     process.join(60)
@@ -149,7 +149,7 @@ def test_a_run_that_never_started_leaves_no_folder(mistake, flags, tmp_path):
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """A job of SLURM's whose requests are written down in a file, and which may be one that was queued again."""
+    """A SLURM job whose requests are recorded in a file, and which may have been requeued."""
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")

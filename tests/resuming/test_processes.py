@@ -1,4 +1,4 @@
-"""Two processes stop at the same step, whichever was told to, and go on exactly."""
+"""Two processes stop at the same step, whichever was told to, and resume exactly."""
 
 import os
 import signal
@@ -29,12 +29,12 @@ class TellSecondProcess(Callback):
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
 def test_two_processes_stop_together_and_go_on_exactly(images, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    # Group norm: running statistics are those of the first process, and the second validates with its own.
+    # Group norm, as running statistics are saved from the first process, but the second validates with its own.
     two = {"strategy": "ddp_fork", "devices": 2, "max_epochs": 1, "model": {"norm": "group"}}
     trained(images, whole, **two)
     with pytest.raises(Exception, match="exit"):
         trained(images, stopped, callbacks=[TellSecondProcess()], **two)
-    assert torch.load(last_checkpoint(stopped), weights_only=True)["global_step"] in (3, 4)  # by when they ask
+    assert torch.load(last_checkpoint(stopped), weights_only=True)["global_step"] in (3, 4)  # depends on when they ask
     trained(images, stopped, resume_from=last_checkpoint(stopped), **two)
     assert_same(state(stopped), state(whole))
 
@@ -46,7 +46,7 @@ class _Strategy:
     def reduce(self, tensor, reduce_op):
         assert reduce_op == "max"
         self.asked += 1
-        return torch.maximum(tensor, torch.tensor([0, -5]))  # of another process, whose steps are slower
+        return torch.maximum(tensor, torch.tensor([0, -5]))  # from another process, whose steps are slower
 
 
 class _Trainer:
