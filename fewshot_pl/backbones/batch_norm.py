@@ -1,4 +1,4 @@
-"""Batch normalisation whose second derivatives take a quarter of the passes over memory that torch's take."""
+"""Batch normalisation whose second derivatives need a quarter as many passes over memory as torch's."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ def batch_norm(
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
 ) -> Tensor:
-    """Maps [n, C, H, W] normalised by their own statistics, as ``F.batch_norm`` in training, twice differentiable.
+    """Maps [n, C, H, W] normalised by their own statistics, like ``F.batch_norm`` in training, twice differentiable.
 
-    Torch differentiates the gradient of batch norm by some forty operations on maps; of second-order MAML on 32x32
-    images that is a third. What they come to is a sum of three maps with a factor per channel each. Not for
-    functions under torch.func, which make a Python function of autograd slower than all it saves.
+    Torch differentiates the gradient of batch norm with some forty operations on maps, a third of the work of
+    second-order MAML on 32x32 images. Their result is just a sum of three maps, each with a factor per channel. Not
+    for use under torch.func, where a Python autograd function costs more time than it saves.
 
     Args:
         maps: [n, C, H, W].
         weight: [C].
         bias: [C].
         eps: added to the variance.
-        running_mean: [C], overwritten by the maps' own.
-        running_var: [C], overwritten by the maps' own, which is unbiased.
+        running_mean: [C], overwritten by the mean of the maps.
+        running_var: [C], overwritten by the unbiased variance of the maps.
     """
     normed: Tensor = _BatchNorm.apply(maps, weight, bias, eps, running_mean, running_var)  # type: ignore[no-untyped-call]
     return normed
@@ -49,7 +49,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 class _BatchNormBackward(torch.autograd.Function):
-    """dx = w r (v - mean v - h mean(v h)) of v, the gradient of the output, where h = r (x - mean x), r = 1 / std x."""
+    """dx = w r (v - mean v - h mean(v h)), where v is the output's gradient, h = r (x - mean x) and r = 1 / std x."""
 
     @staticmethod
     def forward(
@@ -65,19 +65,19 @@ class _BatchNormBackward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, u: Tensor, u_weight: Tensor, u_bias: Tensor) -> tuple[Tensor | None, ...]:
         v, x, weight, mean, r, of_weight, of_bias = ctx.saved_tensors
-        part = x.shape[1] / x.numel()  # 1 over the number of values of a channel
-        # Of u, what dx is of v, and its sums; mean(v h) and mean v are known from the first backward pass.
+        part = x.shape[1] / x.numel()  # 1 over the number of values per channel
+        # dx and its sums, with u in place of v; mean(v h) and mean v are known from the first backward pass.
         du, u_times_h, u_sum = _backward(u, x, weight, mean, r, ctx.eps)
         scale, r_part = weight * r, r * part
         products = torch.addcmul(u_sum * of_bias, u_times_h, of_weight)
         of_scale = r * torch.add((u * v).sum((0, 2, 3)), products, alpha=-part)  # r times u's covariance with v
-        by_v = r * torch.addcmul(u_weight, scale, u_times_h, value=-part)  # how much of v is in the derivative by x
-        # By x, through h and through r: a sum of x, v and du.
+        by_v = r * torch.addcmul(u_weight, scale, u_times_h, value=-part)  # coefficient of v in the gradient w.r.t. x
+        # Gradient w.r.t. x, through h and through r: a sum of x, v and du.
         by_x = r_part * torch.addcmul(by_v * of_weight, scale, of_scale)
         rest = torch.addcmul(by_x * mean, by_v, of_bias, value=-part)
         of_x = torch.addcmul(_per_channel(rest), x, _per_channel(by_x), value=-1)
         of_x.addcmul_(v, _per_channel(by_v)).addcmul_(du, _per_channel(r_part * of_weight), value=-1)
-        # By v: du, and what the gradients of weight and bias say.
+        # Gradient w.r.t. v: du, and what comes through the gradients of weight and bias.
         slope = u_weight * r
         of_v = du.addcmul_(x, _per_channel(slope)).add_(_per_channel(torch.addcmul(u_bias, slope, mean, value=-1)))
         return of_v, of_x, of_scale, None, None, None
@@ -86,7 +86,7 @@ class _BatchNormBackward(torch.autograd.Function):
 def _backward(
     of_normed: Tensor, maps: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by maps, weight and bias."""
+    """The gradients with respect to maps, weight and bias."""
     mask = [True, True, True]
     gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
         of_normed, maps, weight, None, None, mean, rstd, True, eps, mask

@@ -22,17 +22,17 @@ ImageShape = tuple[int, int, int]  # (C, H, W)
 def build_backbone(
     name: str, image_shape: ImageShape, norm: Norm, weights: str | None = None, own: nn.Module | None = None
 ) -> nn.Module:
-    """The backbone called ``name`` for images of ``image_shape``, or a network of one's ``own`` in its place.
+    """The backbone called ``name`` for images of ``image_shape``, or the network ``own`` in its place.
 
-    Names: ``conv4``, ``conv4-32`` (32 channels), ``conv4-strided``, ``conv4-32-strided``, ``conv4-strided-flat`` (of
-    Reptile), ``conv4-signed`` (without the last ReLU), ``conv4-maps`` (of Relation Networks), ``resnet12``,
-    ``wrn28_10``, and ``timm/<name>`` for any model of timm. Fully connected: ``mlp-<width>-<width>...``, as in
-    ``mlp-40-40``, ``mlp-64-64-tanh`` (tanh for ReLU), ``mlp-100-100-100-bias20`` (20 learned numbers join the input).
+    Names: ``conv4``, ``conv4-32`` (32 channels), ``conv4-strided``, ``conv4-32-strided``, ``conv4-strided-flat`` (as in
+    Reptile), ``conv4-signed`` (without the last ReLU), ``conv4-maps`` (as in Relation Networks), ``resnet12``,
+    ``wrn28_10``, and ``timm/<name>`` for any timm model. Fully connected: ``mlp-<width>-<width>...``, for example
+    ``mlp-40-40``, ``mlp-64-64-tanh`` (tanh, not ReLU), ``mlp-100-100-100-bias20`` (20 learned numbers join the input).
 
     Args:
-        weights: for ``timm/...``: a file with a state dict, or ``pretrained`` for timm's own (its cache, else a
-            download).
-        own: from images [n, C, H, W] to features [n, D]; its ``nn.BatchNorm2d`` are replaced, as those of timm's are.
+        weights: for ``timm/...``: a file with a state dict, or ``pretrained`` for timm's own weights (from its
+            cache, else downloaded).
+        own: maps images [n, C, H, W] to features [n, D]; its ``nn.BatchNorm2d`` are replaced, as in timm's models.
 
     Raises:
         InputError: there is no such backbone, or the weights cannot be used.
@@ -57,13 +57,13 @@ def num_features(backbone: nn.Module, image_shape: ImageShape) -> int:
     """The length D of the backbone's feature vectors for images of ``image_shape``.
 
     Raises:
-        InputError: the images are too small for the backbone, or what it makes of them is no vectors.
+        InputError: the images are too small for the backbone, or its outputs are not vectors.
     """
     was_training = backbone.training
     try:
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(2, *image_shape))
-    except (RuntimeError, AssertionError, IndexError) as error:  # whichever timm's networks raise
+    except (RuntimeError, AssertionError, IndexError) as error:  # timm's networks raise any of these
         cure = "use a larger --data.image_size or another --model.backbone"
         if image_shape[1:] == (1, 1):  # a point of regression
             cure = "pass --model.backbone mlp-40-40 --model.norm none"
@@ -88,7 +88,7 @@ def _timm(name: str, image_shape: ImageShape, norm: Norm, weights: str | None) -
     if not timm.is_model(name):
         raise InputError(f"timm has no model '{name}': timm.list_models() names them")
     settings = timm.models.get_pretrained_cfg(name)
-    is_sized = settings is not None and settings.fixed_input_size  # made for one size, which is an argument
+    is_sized = settings is not None and settings.fixed_input_size  # made for one size, passed as an argument
     options: dict[str, Any] = {"img_size": image_shape[1:]} if is_sized else {}
     options |= {"in_chans": image_shape[0], "num_classes": 0, "pretrained": weights is not None}
     try:
@@ -114,7 +114,7 @@ def _created(name: str, options: dict[str, Any], weights: str | None) -> nn.Modu
 
 
 def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
-    """timm's model with timm's own weights."""
+    """The timm model with timm's own weights."""
     import timm
 
     settings = timm.models.get_pretrained_cfg(name)
@@ -122,7 +122,7 @@ def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
         raise InputError(f"timm has no weights of {name}: leave out --model.backbone_weights, or give it a file")
     try:
         backbone: nn.Module = timm.create_model(name, **options)
-    except OSError as error:  # of huggingface_hub, which looks into its cache first
+    except OSError as error:  # from huggingface_hub, which looks in its cache first
         if error.errno == errno.ENOSPC:
             raise
         raise InputError(
@@ -133,7 +133,7 @@ def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _with_weights_of(file: Path, name: str, options: dict[str, Any]) -> nn.Module:
-    """timm's model with the weights in a file, fitted to the image size and channels as timm does with its own."""
+    """The timm model with weights from a file, fitted to image size and channels as timm fits its own."""
     import timm
 
     if not file.is_file():
@@ -143,10 +143,10 @@ def _with_weights_of(file: Path, name: str, options: dict[str, Any]) -> nn.Modul
         for classifier in _classifiers(name):
             state.pop(f"{classifier}.weight", None)
             state.pop(f"{classifier}.bias", None)
-        # Without classes, as the model: timm then wants every weight to be there.
+        # Without classes, like the model: timm then requires every weight to be there.
         source = {"state_dict": state, "num_classes": 0, "label_offset": 0, "custom_load": False}
         backbone: nn.Module = timm.create_model(name, pretrained_cfg_overlay=source, **options)
-    except Exception as error:  # whatever the wrong bytes, or the weights of something else, lead timm and torch to
+    except Exception as error:  # timm and torch can raise anything on damaged files or other weights
         raise InputError(
             f"{file} does not hold the weights of {name}: give --model.backbone_weights a state dict of this model, "
             "saved by torch or safetensors"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewshot_pl.backbones.conv_block import ConvBlock
 from fewshot_pl.backbones.normalization import Norm
 
-# Tasks pass side by side to save calls: so many of so many images at most. Large maps in groups are convolved slower.
+# Limits on tasks side by side and images of each: this saves calls, but grouped convolutions of large maps are slower.
 _MOST_SIDE_BY_SIDE = 8
 _FEW_IMAGES = 25
 
@@ -22,10 +22,10 @@ class Conv4(nn.Module):
     Args:
         in_channels: C.
         norm: where the normalisation takes its statistics from.
-        num_channels: of each block, 64 or 32 in the papers.
-        strided: halve by stride rather than by max-pooling.
-        flat: the features are all positions of the last maps rather than their mean; default unless strided.
-        signed: the last block has no ReLU, so that features take both signs.
+        num_channels: channels of each block, 64 or 32 in the papers.
+        strided: halve by stride instead of max-pooling.
+        flat: use all positions of the last maps as features, not their mean; the default unless strided.
+        signed: leave out the last block's ReLU, so features take both signs.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Conv4(nn.Module):
     def passes_side_by_side(self) -> bool:
         """See ``Learner``: tasks are groups of channels, which norms across channels would mix.
 
-        Norms that note their statistics do so for one task.
+        Norms that observe statistics do so for a single task.
         """
         return getattr(self._first.norm, "mode", None) in ("transductive", "support")
 
@@ -73,9 +73,9 @@ class Conv4(nn.Module):
 class Conv4Maps(nn.Module):
     """The encoder of Relation Networks (Sung et al. 2018, section 3.4): Conv4 whose last two blocks do not halve.
 
-    Images [n, C, H, W] to the maps of its 64 channels, flattened to features [n, D]; ``map_shape`` is their shape.
-    Of images as in the paper, 28x28 or 84x84, blocks 1 and 2 pad nothing (maps of 5x5 or 19x19, as in the authors'
-    code); of other sizes they pad by 1, so that none of a small image is lost (32x32: 8x8).
+    Images [n, C, H, W] to maps of 64 channels, flattened to features [n, D]; ``map_shape`` is the shape of the maps.
+    For the paper's image sizes, 28x28 and 84x84, blocks 1 and 2 do not pad (maps of 5x5 and 19x19, as in the authors'
+    code); for other sizes they pad by 1, so no part of a small image is lost (32x32: 8x8).
     """
 
     def __init__(self, image_shape: tuple[int, int, int], norm: Norm, num_channels: int = 64) -> None:
@@ -88,7 +88,7 @@ class Conv4Maps(nn.Module):
             ConvBlock(num_channels, num_channels, norm, pool=False),
             ConvBlock(num_channels, num_channels, norm, pool=False),
         )
-        lost = 2 * (1 - padding)  # by a convolution, in each direction
+        lost = 2 * (1 - padding)  # per convolution, in each direction
         self.map_shape = (num_channels, *(((size - lost) // 2 - lost) // 2 for size in (height, width)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,9 +96,9 @@ class Conv4Maps(nn.Module):
 
 
 def _channel_innermost(images: Tensor) -> Tensor:
-    """The same images, on a CPU with their channels innermost in memory, as all maps that are made of them then are."""
+    """The same images; on a CPU, channels are innermost in memory, and so in all maps computed from them."""
     if images.device.type != "cpu":
         return images
-    if images.shape[1] == 1:  # both layouts are one in memory, and torch goes by the strides
+    if images.shape[1] == 1:  # both layouts are the same in memory, and torch goes by strides
         return images[:, 0].unsqueeze(-1).movedim(-1, 1)
-    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, which vmap does not know
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels_last, which vmap does not support

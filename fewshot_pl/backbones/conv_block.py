@@ -1,4 +1,4 @@
-"""ConvBlock: convolution, normalisation, pooling and ReLU, what Conv4 is made of."""
+"""ConvBlock: convolution, normalisation, pooling and ReLU, the building block of Conv4."""
 
 from collections import OrderedDict
 
@@ -12,15 +12,15 @@ from fewshot_pl.backbones.patches import patch_moments
 from fewshot_pl.backbones.pooling import MaxPool
 from fewshot_pl.functional.precision import without_autocast
 
-_CACHED_BYTES = 5 * 2**19  # of maps that a core keeps at hand from one layer to the next
+_CACHED_BYTES = 5 * 2**19  # of maps that stay in a core's cache from one layer to the next
 
 
 class ConvBlock(nn.Sequential):
     """3x3 convolution, normalisation, ReLU and, with ``pool``, 2x2 max-pooling; ``before`` channels to ``after``.
 
-    On a CPU, large maps wait for memory more than they compute. Those of a network's first block, whose images have
-    no gradient, need not be there at once: batch norm's statistics follow from the images' patches, so it is folded
-    into the convolution, and the maps are made and halved some images at a time. The derivatives are the same.
+    On a CPU, large maps cost more time for memory access than for computation. In a network's first block, whose images
+    have no gradient, they need not all exist at once: batch norm's statistics follow from the images' patches, so it is
+    folded into the convolution, and maps are made and halved some images at a time. The derivatives are the same.
     """
 
     conv: Convolution
@@ -45,9 +45,9 @@ class ConvBlock(nn.Sequential):
         return super().forward(maps)  # type: ignore[no-any-return, no-untyped-call]
 
     def num_cached(self, maps: Tensor, num_threads: int | None = None) -> int:
-        """Of how many images, at least one, the caches keep what the convolution makes of them.
+        """The number of images, at least one, whose maps after the convolution fit into the caches.
 
-        Those of so many threads' cores, by default of as many as torch has.
+        The caches are those of the cores of ``num_threads`` threads, by default as many as torch has.
         """
         image_bytes = len(self.conv.weight) * maps.shape[2:].numel() // self.conv.stride[0] ** 2 * maps.itemsize
         return max(1, (num_threads or torch.get_num_threads()) * _CACHED_BYTES // max(1, image_bytes))
@@ -60,11 +60,11 @@ class ConvBlock(nn.Sequential):
             and maps.device.type == "cpu"
             and not maps.requires_grad
             and self.conv.num_tasks == 1
-            and self.conv.weight[0].numel() < len(self.conv.weight)  # a patch has fewer values than what it becomes
+            and self.conv.weight[0].numel() < len(self.conv.weight)  # a patch has fewer values than output channels
         )
 
     def _folded(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The weight and bias of the convolution that makes of images what this one and the norm make of them."""
+        """The weight and bias of the convolution that equals this one followed by the norm, for these images."""
         conv, norm = self.conv, self.norm
         assert isinstance(norm, EpisodicBatchNorm2d)
         assert conv.bias is not None

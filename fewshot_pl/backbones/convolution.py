@@ -1,4 +1,4 @@
-"""Convolution whose second derivatives are the gradients of convolutions, as fast as those."""
+"""Convolution whose second derivatives are gradients of convolutions, and as fast."""
 
 from typing import Any, NamedTuple
 
@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 
 class Convolution(nn.Conv2d):
-    """A convolution, without groups of its own or dilation, that may be told that it will be differentiated twice."""
+    """A convolution without dilation, or groups other than tasks, that can be told it will be differentiated twice."""
 
     def __init__(self, before: int, after: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(before, after, kernel_size, stride=stride, padding=padding)
-        self.twice_differentiated = False  # by autograd itself; set by second_order_pass()
+        self.twice_differentiated = False  # by autograd, not torch.func; set by second_order_pass()
 
     @property
     def num_tasks(self) -> int:
-        """Of how many tasks the parameters are, side by side (see ``Learner``)."""
+        """The number of tasks whose parameters are held side by side (see ``Learner``)."""
         return len(self.weight) // self.out_channels
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -33,15 +33,15 @@ class Convolution(nn.Conv2d):
 def convolution(maps: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int = 1) -> Tensor:
     """Maps [n, B, H, W] convolved as by ``F.conv2d``, twice differentiable.
 
-    Torch differentiates a weight's gradient as a convolution with a kernel as large as the maps, which takes several
-    times as long as the gradient of a convolution that it is, and by images that have no gradient too. Not for
-    functions under torch.func, which make a Python function of autograd slower than all it saves.
+    Torch differentiates a weight's gradient as a convolution with a kernel as large as the maps, also with respect to
+    images that need no gradient. Computing it as what it is, the gradient of a convolution, is several times faster.
+    Not for use under torch.func, where a Python autograd function costs more time than it saves.
 
     Args:
         maps: [n, B, H, W].
         weight: [A, B / groups, k, k].
         bias: [A].
-        stride: of both directions.
+        stride: in both directions.
         padding: at each side.
         groups: of channels, each convolved by itself.
     """
@@ -75,10 +75,10 @@ class _Convolution(torch.autograd.Function):
 
 
 class _ConvolutionBackward(torch.autograd.Function):
-    """The gradients of y = w * x + b by x, w and b: v with w turned around, v with x, and the sum of v, that of y.
+    """The gradients of y = w * x + b w.r.t. x, w and b: v with w flipped, v with x, and the sum of v, y's gradient.
 
-    Each is linear in v, and in w or x. So with u the gradient of what is found here, v's is u_x * w + x * u_w + u_b,
-    and those of x and w are the first two again with u_w in place of w, and u_x in place of x.
+    Each is linear in v, and in w or x. So if u is the gradient of these three, that of v is u_x * w + x * u_w + u_b,
+    and those of x and w are the first two again, with u_w in place of w and u_x in place of x.
     """
 
     @staticmethod
@@ -106,7 +106,7 @@ class _ConvolutionBackward(torch.autograd.Function):
 def _gradients(
     v: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, ...]:
-    """What is wanted of the gradients by maps, weight and bias."""
+    """The gradients with respect to maps, weight and bias, each None unless wanted."""
     stride, padding, groups = geometry
     gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
         v, x, weight, [len(weight)], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, wanted

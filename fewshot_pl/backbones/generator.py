@@ -1,4 +1,4 @@
-"""Networks that draw images for a task: a code of its support, and images from noise and that code."""
+"""Networks that generate images for a task: an encoder of its support, and a generator from noise and that code."""
 
 from itertools import pairwise
 
@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from fewshot_pl.backbones.learner import initialise_xavier
 
-ImageRange = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest value of each channel, or of all
+ImageRange = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest value per channel, or for all channels
 _SLOPE = 0.2  # of LeakyReLU below zero
 
 
 class TaskEncoder(nn.Module):
-    """Support images [n, C, H, W] to the code [D] of their task: each is encoded, and the mean taken.
+    """Support images [n, C, H, W] to the code [D] of their task, the mean of the codes of the images.
 
-    So the code depends neither on the order of the images nor on their labels. Six 3x3 convolutions of w, w, 2w, 2w,
-    4w, 4w channels, of which every second halves, and a linear layer to D = 4w; no normalisation.
+    So the code depends on neither the order of the images nor their labels. Six 3x3 convolutions to w, w, 2w, 2w, 4w
+    and 4w channels, every second of which halves the size, and a linear layer to D = 4w; no normalisation.
 
     Args:
         image_shape: (C, H, W).
@@ -43,20 +43,20 @@ class TaskEncoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise [n, Z] and the code [D] of a task to images [n, C, H, W] whose values lie in ``image_range``.
+    """Noise [n, Z] and the code [D] of a task to images [n, C, H, W] with values in ``image_range``.
 
-    A linear layer to 4w maps of a quarter of the size; twice enlarged to double size, with 5x5 convolutions to 2w and w
-    channels; a last one to C, and tanh, scaled from -1..1 to the range of the real images. No normalisation.
+    A linear layer to 4w maps of a quarter of the size; two upsamplings to double size, with 5x5 convolutions to 2w and
+    w channels; a last one to C, and tanh, scaled from -1..1 to the range of real images. No normalisation.
 
     Args:
         image_shape: (C, H, W).
-        image_range: lowest and highest values that real images have, per channel.
+        image_range: lowest and highest values of real images, per channel.
         num_noise: Z.
         num_code: D.
         width: w.
     """
 
-    middle: Tensor  # [C, 1, 1], or of one channel for all
+    middle: Tensor  # [C, 1, 1], or one value for all channels
     half_range: Tensor
 
     def __init__(
@@ -78,7 +78,7 @@ class Generator(nn.Module):
             nn.Conv2d(*pair, 5, padding=2) for pair in pairwise([4 * width, 2 * width, width])
         )
         self.last = nn.Conv2d(width, out_channels, 5, padding=2)
-        initialise_xavier(self)  # torch's own would start with images that hardly depend on the noise
+        initialise_xavier(self)  # torch's default would start with images that hardly depend on the noise
         low, high = torch.tensor(image_range)[..., None, None]
         self.register_buffer("middle", (low + high) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)

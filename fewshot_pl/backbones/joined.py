@@ -1,4 +1,4 @@
-"""Batches joined so that autograd takes them apart at once."""
+"""Concatenation of batches whose gradient autograd splits in one operation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Parts [n, ...] as one batch, as by ``torch.cat``, however often differentiated.
+    """Parts [n, ...] as one batch, like ``torch.cat``, differentiable any number of times.
 
-    Torch takes a gradient apart one by one, and the derivative of each part into zeros as large as the whole, which are
-    laid out with the channels outermost. Not for functions under torch.func, which make a Python function of autograd
-    slower than all it saves.
+    Torch splits the gradient of ``torch.cat`` part by part, and puts the derivative of each part into zeros as large as
+    the whole batch, laid out with the channels outermost. Not for use under torch.func, where a Python autograd
+    function costs more time than it saves.
     """
     batch: Tensor = _Joined.apply(*parts)  # type: ignore[no-untyped-call]
     return batch

@@ -1,4 +1,4 @@
-"""Learner: what gradient-based methods adapt, a backbone with a linear head."""
+"""Learner: the network that gradient-based methods adapt, a backbone with a linear head."""
 
 import re
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from fewshot_pl.backbones.passes import support_rows
 
 
 class Learner(nn.Module):
-    """Images [n, C, H, W] to logits [n, N]; its P parameters, in one row, are a point [P].
+    """Images [n, C, H, W] to logits [n, N]; its P parameters, as one vector, are a point [P].
 
     Tasks side by side: with the parameters of G tasks, each concatenated along its first dimension, a learner that
-    ``passes_side_by_side`` takes images [n, G*C, H, W] to logits [n, G*N], those of each task by its own.
+    ``passes_side_by_side`` maps images [n, G*C, H, W] to logits [n, G*N], each task with its own parameters.
     """
 
     def __init__(self, backbone: nn.Module, image_shape: ImageShape, num_ways: int) -> None:
         super().__init__()
         for layer in backbone.modules():
-            if hasattr(layer, "fused_attn"):  # timm's attention: torch has no second derivatives of the fused one
+            if hasattr(layer, "fused_attn"):  # timm's attention: torch's fused version has no second derivatives
                 layer.fused_attn = False  # type: ignore[assignment]
         self.backbone = backbone
         self.vectorised = False  # whether the pass runs under vmap; set by vectorised_pass()
@@ -37,17 +37,17 @@ class Learner(nn.Module):
 
     @property
     def passes_side_by_side(self) -> bool:
-        """Whether several tasks may pass side by side."""
+        """Whether several tasks can pass through the network side by side."""
         backbone_does = type(self.backbone) is Conv4 and self.backbone.passes_side_by_side
-        # Buffers, as the masks of pruned weights, are those of one task.
+        # Buffers, such as the masks of pruned weights, belong to one task.
         return backbone_does and next(self.buffers(), None) is None
 
     def num_side_by_side(self, images: Tensor, num_threads: int | None = None) -> int:
-        """How many tasks it pays on a CPU to pass side by side, so that its caches keep their maps; or else 1.
+        """The number of tasks worth passing side by side on a CPU, so that its caches hold their maps; else 1.
 
         Args:
             images: [n, C, H, W] of one task.
-            num_threads: by so many threads; default as many as torch has.
+            num_threads: threads that compute them; default: as many as torch has.
         """
         return self.backbone.num_side_by_side(images, num_threads) if type(self.backbone) is Conv4 else 1
 
@@ -56,7 +56,7 @@ class Learner(nn.Module):
         return torch.cat([parameter.flatten() for parameter in self.parameters()])
 
     def parameters_at(self, point: Tensor) -> dict[str, Tensor]:
-        """The parameters that make up a vector [P], by name; of G tasks side by side [G, P]."""
+        """The parameters in a point [P], by name; for points [G, P], those of G tasks side by side."""
         parameters = dict(self.named_parameters())
         pieces = torch.split(point, [parameter.numel() for parameter in parameters.values()], -1)
         found = {
@@ -69,10 +69,10 @@ class Learner(nn.Module):
 
 
 def _grouped_linear(features: Tensor, layer: nn.Linear, num_tasks: int) -> Tensor:
-    """Features [n, G*D] of tasks side by side to what a layer with the parameters of all makes of them, [n, G*N]."""
+    """The outputs [n, G*N] of a linear layer with the parameters of G tasks, for their features [n, G*D]."""
     of_each = features.view(len(features), num_tasks, -1).movedim(1, 0)
     weight, bias = layer.weight.view(num_tasks, layer.out_features, -1), layer.bias.view(num_tasks, 1, -1)
-    # Not broadcast: how the gradient's sum is rounded would depend on a task's place among the others.
+    # Not broadcast: rounding of the gradient's sum would depend on a task's place among the others.
     biases = torch.bmm(bias.new_ones(num_tasks, len(features), 1), bias)
     return torch.baddbmm(biases, of_each, weight.mT).movedim(0, 1).flatten(1)
 
@@ -85,10 +85,10 @@ def build_learner(
     weights: str | None = None,
     own: nn.Module | None = None,
 ) -> Learner:
-    """The learner with the backbone called ``backbone``, see ``build_backbone``, and a head of ``num_ways`` outputs.
+    """A learner with the backbone called ``backbone`` (see ``build_backbone``) and a head of ``num_ways`` outputs.
 
-    What has no pre-trained ``weights`` starts from Xavier's distribution with zero biases; an ``mlp-...`` from
-    torch's, whose biases spread the bends of its function over the x axis; a network of one's ``own`` as it is.
+    Layers without pre-trained ``weights`` start with Xavier-uniform weights and zero biases. An ``mlp-...`` keeps
+    torch's default, whose biases spread the bends of its function over the x axis, and ``own`` stays as it is.
     """
     learner = Learner(build_backbone(backbone, image_shape, norm, weights, own), image_shape, num_ways)
     if weights is not None or own is not None:
@@ -101,9 +101,9 @@ def build_learner(
 def query_logits_at(
     learner: Learner, parameters: dict[str, Tensor], support_x: Tensor, query_x: Tensor, norm: Norm
 ) -> Tensor:
-    """The logits [N*Q, N] that a learner with these parameters gives to a task's queries, all in one batch.
+    """The logits [N*Q, N] of a task's queries, all in one batch, from a learner with these parameters.
 
-    With norm ``support`` the support passes with them, as batch norm takes its statistics from there.
+    With norm ``support`` the support images pass in the same batch, as batch norm takes its statistics from them.
     """
     if norm != "support":
         logits: Tensor = functional_call(learner, parameters, (query_x,))
@@ -115,14 +115,14 @@ def query_logits_at(
 
 
 def side_by_side(values: Tensor) -> Tensor:
-    """A parameter [G, ...] of G tasks, concatenated along its first dimension, in memory as ``channels_last`` says."""
+    """A parameter [G, ...] of G tasks, concatenated along its first dimension, in the layout of ``channels_last``."""
     if values.ndim != 5 or not values.is_cpu:
         return values.flatten(0, 1)
     return values.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same parameters, on a CPU with the channels of convolutions innermost: they run faster so, but under vmap."""
+    """The same parameters, on a CPU with the channels of convolutions innermost: faster, except under vmap."""
     return {
         name: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 and value.is_cpu else value
         for name, value in parameters.items()
@@ -136,7 +136,7 @@ def draws_random_numbers(module: nn.Module) -> bool:
 
 
 def initialise_xavier(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases in every convolution and linear layer."""
+    """Initialise every convolution and linear layer with Xavier-uniform weights and zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

@@ -10,15 +10,15 @@ from fewshot_pl.backbones.normalization import Norm, norm_layer
 
 
 class MLP(nn.Module):
-    """Layers of a linear map, normalisation and a non-linearity; images [n, C, H, W], flattened, to features [n, D].
+    """Linear layers, each with normalisation and a non-linearity; flattened images [n, C, H, W] to features [n, D].
 
     Finn et al. 2017, sections 5.1 (40-40) and 5.2 (256-128-64-64, with batch norm). With ``num_biases`` a learned
-    vector joins the input of the first layer: the bias transformation of Finn et al. 2018, which gives a gradient
-    step on it more room than one on the layer's own bias.
+    vector joins the input of the first layer: the bias transformation of Finn et al. 2018. A gradient step on it can
+    change more than a step on the layer's own bias.
 
     Args:
         image_shape: (C, H, W).
-        widths: of each layer.
+        widths: width of each layer.
         norm: where the normalisation takes its statistics from.
         activation: the non-linearity.
         num_biases: length of the learned vector.

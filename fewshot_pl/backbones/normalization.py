@@ -1,11 +1,11 @@
-"""Batch normalisation with a stated source of statistics.
+"""Batch normalisation with an explicit source of statistics.
 
-Which images a batch norm takes its statistics from decides much of a few-shot result, so it is a choice:
+Few-shot results depend strongly on the images that batch norm takes its statistics from, so they are a choice:
     transductive  the batch at hand, at test time too; the queries influence each other
     running       the batch at hand in training, running statistics at test time (inductive)
     support       the support images alone (inductive, no running state)
-    episode       the batch at hand in training; at test, for the queries, what was accumulated over the passes of the
-                  task's support (inductive; of LSTMMetaLearner alone, which carries them)
+    episode       the batch at hand in training; for the queries at test, statistics accumulated over the passes of the
+                  task's support (inductive; only for LSTMMetaLearner, which carries them along)
     group, layer  no batch statistics at all
     none          no normalisation
 """
@@ -30,9 +30,9 @@ _MAX_GROUPS = 8
 class EpisodicBatchNorm2d(nn.Module):
     """Batch norm over maps [n, C, H, W] whose forward pass changes no state.
 
-    Running statistics are only observed in a training pass (``observed``: the batch's mean and unbiased variance);
-    ``update_running`` folds them in, once for all tasks of a step, so that tasks do not see each other's statistics
-    and the loop over tasks equals vmap. Those of an episode are observed within ``observing`` and held by the caller.
+    A training pass only observes statistics (``observed``: the batch's mean and unbiased variance). ``update_running``
+    folds them into the running ones once for all tasks of a step, so tasks do not see each other's statistics and the
+    loop over tasks equals vmap. Statistics of an episode are observed within ``observing`` and held by the caller.
     """
 
     running_mean: Tensor
@@ -54,11 +54,11 @@ class EpisodicBatchNorm2d(nn.Module):
         if mode == "running":
             self.register_buffer("running_mean", torch.zeros(num_features))
             self.register_buffer("running_var", torch.ones(num_features))
-        self.num_support: int | None = None  # leading rows that are support images; set by support_rows()
+        self.num_support: int | None = None  # how many leading rows are support images; set by support_rows()
         self.vectorised = False  # whether the pass runs under vmap; set by vectorised_pass()
-        self.twice_differentiated = False  # by autograd itself; set by second_order_pass()
-        self.observing = False  # whether a pass in mode episode is one of the support; set by observing()
-        self.given: Statistics | None = None  # to normalise by, mean [C] and variance [C]; set by given_statistics()
+        self.twice_differentiated = False  # by autograd, not torch.func; set by second_order_pass()
+        self.observing = False  # whether a pass in mode episode is over the support; set by observing()
+        self.given: Statistics | None = None  # mean [C] and variance [C] to normalise by; set by given_statistics()
         self.observed: tuple[Tensor, Tensor] | None = None
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class EpisodicBatchNorm2d(nn.Module):
                 "batch norm has no variance to divide by, of one image or point whose maps are of one position: pass "
                 "--model.norm none, or more --data.num_shots and --data.num_queries"
             )
-        # F.batch_norm is twice as fast, and wrong in its second derivatives under vmap (pytorch/functorch#534).
+        # F.batch_norm is twice as fast, but its second derivatives under vmap are wrong (pytorch/functorch#534).
         if self.vectorised or sources is not maps:
             variance, mean = torch.var_mean(at_least_float32(sources), (0, 2, 3), correction=0)
             return self._normed(maps, *self.affine(mean, variance, sources.numel() // len(mean)))
@@ -79,24 +79,24 @@ class EpisodicBatchNorm2d(nn.Module):
 
     @property
     def takes_statistics(self) -> bool:
-        """Whether maps are normalised by statistics of their own batch."""
+        """Whether maps are normalised by the statistics of their own batch."""
         return self.given is None and (self.training or self.mode != "running")
 
     def sources(self, rows: Tensor) -> Tensor:
-        """Those rows of a batch that its statistics are taken from."""
+        """The rows of a batch from which its statistics are taken."""
         return rows[: self.num_support] if self.mode == "support" else rows
 
     def affine(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The scale [C] and shift [C] by which ``forward`` would normalise maps of this mean [C] and variance [C].
 
-        ``count`` is the number of values that they were taken over. They are observed as in ``forward``.
+        ``count`` is the number of values that they were computed from. They are observed as in ``forward``.
         """
         if self._observes:
             self.observed = (mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         return self._scale_and_shift(mean, variance)
 
     def take_observed(self) -> tuple[Tensor, Tensor]:
-        """The mean [C] and unbiased variance [C] of the last pass that was observed; they are forgotten here."""
+        """The mean [C] and unbiased variance [C] of the last observed pass, which are then cleared."""
         assert self.observed is not None, "no pass to observe since the last call"
         observed, self.observed = self.observed, None
         return observed
@@ -126,7 +126,7 @@ class EpisodicBatchNorm2d(nn.Module):
         return scale, self.bias - mean * scale
 
     def _normed(self, maps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        # All in one pass over the maps, whose memory it has to wait for.
+        # A single pass over the maps, as memory is the bottleneck.
         return torch.addcmul(shift[:, None, None], maps, scale[:, None, None]).to(maps.dtype)
 
     def extra_repr(self) -> str:
@@ -134,14 +134,14 @@ class EpisodicBatchNorm2d(nn.Module):
 
 
 class _GroupNorm(nn.GroupNorm):
-    """Group norm that takes channels-last maps under vmap too, where torch's own raises."""
+    """Group norm that also takes channels-last maps under vmap, where torch's own raises."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return super().forward(maps.contiguous())
 
 
 def norm_layer(norm: Norm, num_features: int) -> nn.Module:
-    """The layer that normalises ``num_features`` channels as ``norm`` says.
+    """The layer that normalises ``num_features`` channels in mode ``norm``.
 
     Raises:
         InputError: there is no such norm.
@@ -169,17 +169,17 @@ def replace_batch_norms(module: nn.Module, norm: Norm) -> None:
 
 def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     layer = norm_layer(norm, batch_norm.num_features)
-    layer.load_state_dict(batch_norm.state_dict(), strict=False)  # norm none takes nothing, others what they have
+    layer.load_state_dict(batch_norm.state_dict(), strict=False)  # norm none takes nothing, others what they share
     if isinstance(layer, EpisodicBatchNorm2d):
         layer.eps = batch_norm.eps
         layer.momentum = layer.momentum if batch_norm.momentum is None else batch_norm.momentum
-    # timm's BatchNormAct2d is a batch norm with dropout and an activation behind it.
+    # timm's BatchNormAct2d is a batch norm followed by dropout and an activation.
     behind = [part for part in (getattr(batch_norm, "drop", None), getattr(batch_norm, "act", None)) if part]
     return nn.Sequential(layer, *behind) if behind else layer
 
 
 def other_batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Torch's batch norms inside ``module``, as a user's network may have them: no mode is theirs."""
+    """Torch's own batch norms inside ``module``, which a user's network may have and which have no mode."""
     return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
@@ -189,13 +189,13 @@ def counting_batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchN
 
 
 def episodic_norms(module: nn.Module, mode: str | None = None) -> list[EpisodicBatchNorm2d]:
-    """The episodic batch norms inside ``module``, of one mode or of any."""
+    """The episodic batch norms inside ``module``, of one mode or of all."""
     norms = [layer for layer in module.modules() if isinstance(layer, EpisodicBatchNorm2d)]
     return [layer for layer in norms if mode in (None, layer.mode)]
 
 
 def set_norm_eps(module: nn.Module, eps: float | None) -> None:
-    """Let every episodic batch norm inside ``module`` add ``eps`` to its variances; None leaves what each adds."""
+    """Set the ``eps`` of every episodic batch norm inside ``module``; None leaves each as it is."""
     if eps is not None:
         for layer in episodic_norms(module):
             layer.eps = eps
@@ -207,11 +207,11 @@ def running_statistics(module: nn.Module) -> list[Tensor]:
 
 
 def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractContextManager[None]:
-    """Within, batch norms normalise by these statistics."""
+    """A context in which batch norms normalise by these statistics."""
     pairs = list(zip(statistics[::2], statistics[1::2], strict=True))
     return with_attribute(episodic_norms(module), "given", pairs)
 
 
 def observed_statistics(module: nn.Module, mode: str) -> Statistics:
-    """The statistics that the batch norms of a mode observed in the last pass; they are forgotten here."""
+    """The statistics that the batch norms of a mode observed in the last pass, which are then cleared."""
     return tuple(values for layer in episodic_norms(module, mode) for values in layer.take_observed())

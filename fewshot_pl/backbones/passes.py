@@ -1,6 +1,6 @@
-"""What layers have to know of a forward pass, told for as long as it lasts.
+"""Contexts that tell layers what they need to know about a forward pass, for as long as it lasts.
 
-A part of a network that has to know has an attribute of that name, where it says what it does with it.
+Each sets one attribute on the parts of a network that have it; these parts say what they do with it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,27 +10,27 @@ from torch import nn
 
 
 def support_rows(module: nn.Module, num_support: int) -> AbstractContextManager[None]:
-    """Within, the first ``num_support`` rows of a batch are its support images (matters to norm ``support``)."""
+    """A context in which a batch starts with ``num_support`` support images (matters for norm ``support``)."""
     return _all_with_attribute(module, "num_support", num_support)
 
 
 def vectorised_pass(module: nn.Module) -> AbstractContextManager[None]:
-    """Within, forward passes run under vmap."""
+    """A context in which forward passes run under vmap."""
     return _all_with_attribute(module, "vectorised", True)
 
 
 def second_order_pass(module: nn.Module) -> AbstractContextManager[None]:
-    """Within, autograd will differentiate the gradients of forward passes, without torch.func."""
+    """A context in which autograd will differentiate the gradients of forward passes, without torch.func."""
     return _all_with_attribute(module, "twice_differentiated", True)
 
 
 def observing(module: nn.Module) -> AbstractContextManager[None]:
-    """Within, passes are those of a task's support, whose statistics are to be taken (matters to norm ``episode``)."""
+    """A context for passes over a task's support, whose statistics are observed (matters for norm ``episode``)."""
     return _all_with_attribute(module, "observing", True)
 
 
 def same_pass(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
-    """What to enter to be, later on, under vmap if we are now: a backward pass does not know what the forward was."""
+    """A maker of contexts that restore whether passes run under vmap now, which a backward pass does not know."""
     parts = _parts(module, "vectorised")
     vectorised = [part.vectorised for part in parts]
     return lambda: with_attribute(parts, "vectorised", vectorised)
@@ -38,7 +38,7 @@ def same_pass(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
 
 @contextmanager
 def with_attribute(parts: Sequence[nn.Module], name: str, values: Sequence[object]) -> Iterator[None]:
-    """Within, parts of a network have an attribute of these values, one each."""
+    """A context in which the attribute ``name`` of each part of a network has the value given for it."""
     before = [getattr(part, name) for part in parts]
     for part, value in zip(parts, values, strict=True):
         setattr(part, name, value)

@@ -1,4 +1,4 @@
-"""The moments of the patches of images, from which those of the maps of any convolution of the images follow."""
+"""The moments of image patches, from which the moments of any convolution of the images follow."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ from fewshot_pl.functional.precision import at_least_float32, without_autocast
 
 
 class PatchMoments(NamedTuple):
-    """Of the patches that a convolution of images sees, K = C * k * k values each, in the order of its weights.
+    """The moments of the patches that a convolution sees, K = C * k * k values each, in the order of its weights.
 
-    Of maps w * images + b, that is, the mean is w . mean + b and the variance w . covariance w.
+    The mean of maps w * images + b is then w . mean + b, and their variance is w . covariance w.
     """
 
     mean: Tensor  # [K]
-    covariance: Tensor  # [K, K], of the patches at hand: not unbiased
+    covariance: Tensor  # [K, K], of the patches at hand: biased
     num_patches: int
 
 
@@ -25,9 +25,9 @@ def patch_moments(images: Tensor, kernel_size: int, stride: int, padding: int) -
     """The moments of all patches of images, in the images' precision but at least float32.
 
     Args:
-        images: [n, C, H, W], zero beyond their borders.
+        images: [n, C, H, W], padded with zeros.
         kernel_size: k.
-        stride: of both directions.
+        stride: in both directions.
         padding: at each side.
     """
     with without_autocast(images):
@@ -35,7 +35,7 @@ def patch_moments(images: Tensor, kernel_size: int, stride: int, padding: int) -
         # Products of values far from zero leave no digits for the covariance: centre each channel first.
         centre = padded.mean((0, 2, 3))
         patches = _patches_and_one(padded - centre[:, None, None], kernel_size, stride)
-        # Their products in pairs, as the gradient by the weight of a 1x1 convolution: torch's fastest way on a CPU.
+        # Their pairwise products, as the weight gradient of a 1x1 convolution: torch's fastest way on a CPU.
         num_values = patches.shape[1]
         shape = num_values, num_values, 1, 1
         products = conv2d_weight(patches, shape, patches)[:, :, 0, 0]  # type: ignore[no-untyped-call]
@@ -46,7 +46,7 @@ def patch_moments(images: Tensor, kernel_size: int, stride: int, padding: int) -
 
 
 def _patches_and_one(images: Tensor, kernel_size: int, stride: int) -> Tensor:
-    """Maps [n, K + 1, h, w]: at each position the patch there, then 1. A convolution lays them out as others want."""
+    """Maps [n, K + 1, h, w] of the patch at each position, then 1; a convolution gives them the layout others want."""
     num_channels = images.shape[1]
     num_values = num_channels * kernel_size**2
     each_value = torch.eye(num_values + 1, num_values, dtype=images.dtype, device=images.device)

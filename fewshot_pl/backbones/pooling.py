@@ -1,4 +1,4 @@
-"""Max-pooling whose second derivatives are laid out in memory as its maps are."""
+"""Max-pooling whose second derivatives have the same memory layout as its maps."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ _SIZE = [2, 2]
 
 
 class MaxPool(nn.Module):
-    """2x2 max-pooling that may be told that it will be differentiated twice; rows and columns left over are dropped."""
+    """2x2 max-pooling that can be told it will be differentiated twice; leftover rows and columns are dropped."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.twice_differentiated = False  # by autograd itself; set by second_order_pass()
+        self.twice_differentiated = False  # by autograd, not torch.func; set by second_order_pass()
 
     def forward(self, maps: Tensor) -> Tensor:
         return max_pool(maps) if self.twice_differentiated else F.max_pool2d(maps, 2)
 
 
 def max_pool(maps: Tensor) -> Tensor:
-    """Maps [n, C, H, W] to [n, C, H // 2, W // 2] as by ``F.max_pool2d``, twice differentiable.
+    """Maps [n, C, H, W] to [n, C, H // 2, W // 2] like ``F.max_pool2d``, and twice differentiable.
 
-    Torch gives its second derivative with the channels outermost, and beside it zeros as the derivative by the maps, so
-    that all that is made of them further back changes its layout, which takes several times as long. Not for functions
-    under torch.func, which make a Python function of autograd slower than all it saves.
+    Torch lays out its second derivative with the channels outermost, and returns zeros as the derivative w.r.t. the
+    maps. Everything computed from them then changes its layout, which takes several times as long. Not for use under
+    torch.func, where a Python autograd function costs more time than it saves.
     """
     pooled: Tensor = _MaxPool.apply(maps)  # type: ignore[no-untyped-call]
     return pooled
@@ -45,7 +45,7 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _MaxPoolBackward(torch.autograd.Function):
-    """Each value to the place of its maximum, among zeros; so its derivative is what is found at that place."""
+    """Puts each value at the place of its maximum, among zeros; so its derivative is the value at that place."""
 
     @staticmethod
     def forward(ctx: Any, of_pooled: Tensor, maps: Tensor, places: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class RelationHead(nn.Module):
         num_channels, height, width = map_shape
         if min(height, width) < 4:
             raise InputError("images must be at least 16x16 for RelationNet: use a larger --data.image_size")
-        # As in the authors' code for 84x84 images, maps 19x19, and for 28x28 images, maps 5x5.
+        # As in the authors' code for 84x84 images (maps of 19x19) and 28x28 images (maps of 5x5).
         padding = 0 if min(height, width) >= 10 else 1
         self.map_shape = map_shape
         self.norm = norm
@@ -42,7 +42,7 @@ class RelationHead(nn.Module):
     def query_logits(self, classes: Tensor, support_f: Tensor, query_f: Tensor) -> Tensor:
         """The logits [n, N] of queries [n, D], compared with classes [N, D].
 
-        Batch norm sees all pairs of classes and queries together; in norm ``support`` its statistics come from the
+        Batch norm sees all pairs of classes and queries together; with norm ``support`` its statistics come from the
         pairs of classes and support images [N*K, D].
         """
         if self.norm != "support":

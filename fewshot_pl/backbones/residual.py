@@ -1,4 +1,4 @@
-"""ResNet-12 and WRN-28-10: learn2learn's networks, fitted to images of any size and to vmap."""
+"""ResNet-12 and WRN-28-10: learn2learn's networks, adapted to images of any size and to vmap."""
 
 import contextlib
 import io
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
 from fewshot_pl.errors import InputError
 
-# Of DropBlock, as in Lee et al.'s code.
-_MAX_BLOCK = 5  # for 84x84 images; for 32x32 it takes 2
+# Settings of DropBlock, as in Lee et al.'s code.
+_MAX_BLOCK = 5  # for 84x84 images; 2 for 32x32
 _DROPPED_AT_LAST = 0.1
 _STEPS_UNTIL_THEN = 40_000
 
@@ -25,7 +25,7 @@ def resnet12(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
     block_size = max(1, min(_MAX_BLOCK, last_map))
     network = _learn2learn_models().ResNet12Backbone(dropblock_size=block_size)
     for layer in (network.layer3, network.layer4):
-        layer[0].drop_rate = 0  # its own counts passes, of evaluations too, and no checkpoint holds the number
+        layer[0].drop_rate = 0  # its own DropBlock counts passes, even of evaluations, and no checkpoint keeps them
         layer.append(DropBlock(block_size))
     layers = network.layer1, network.layer2, network.layer3, network.layer4
     return _pooled(norm, *layers)
@@ -40,9 +40,9 @@ def wrn28_10(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
 
 
 class DropBlock(nn.Module):
-    """Zero square blocks of each map [n, C, H, W] (Ghiasi et al. 2018) and scale the rest up to keep the mean.
+    """Zeroes square blocks of each map [n, C, H, W] (Ghiasi et al. 2018) and scales the rest up to keep the mean.
 
-    The share of a map that is dropped grows with the training steps, in a straight line to a tenth (Lee et al. 2019).
+    The dropped share of a map grows linearly with the training steps, up to a tenth (Lee et al. 2019).
     """
 
     num_training_steps: Tensor
@@ -50,21 +50,21 @@ class DropBlock(nn.Module):
     def __init__(self, block_size: int) -> None:
         super().__init__()
         self.block_size = block_size
-        steps = torch.tensor(float(_STEPS_UNTIL_THEN))  # that were made; told by a training under a Trainer
+        steps = torch.tensor(float(_STEPS_UNTIL_THEN))  # training steps done; set where a Trainer trains
         self.register_buffer("num_training_steps", steps, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         if not self.training:
             return maps
         border = self.block_size - 1
-        chances = torch.rand_like(maps[..., border:, border:], dtype=torch.float32)  # of bfloat16 there are 256
+        chances = torch.rand_like(maps[..., border:, border:], dtype=torch.float32)  # bfloat16 has only 256 of them
         corners = chances < self.probability(maps.shape[-2], maps.shape[-1])
         padded = F.pad(corners.to(maps.dtype), (border,) * 4)
         kept = 1 - F.max_pool2d(padded, self.block_size, stride=1)
         return maps * kept / kept.mean()
 
     def probability(self, height: int, width: int) -> Tensor:
-        """That of each possible block of maps of this size to be zeroed, [] (Ghiasi et al. 2018, equation 1)."""
+        """The probability [] that each possible block of such maps is zeroed (Ghiasi et al. 2018, equation 1)."""
         dropped = _DROPPED_AT_LAST * (self.num_training_steps / _STEPS_UNTIL_THEN).clamp(max=1)
         border = self.block_size - 1
         return dropped / self.block_size**2 * height * width / ((height - border) * (width - border))
@@ -92,7 +92,7 @@ def _check_colour(channels: int, name: str) -> None:
 
 
 def _pooled(norm: Norm, *layers: nn.Module) -> nn.Module:
-    # learn2learn pools windows that fit 84x84 images alone; there, this is the same.
+    # learn2learn's pooling windows fit only 84x84 images; there, this is the same.
     network = nn.Sequential(*layers, _MeanOverPositions())
     replace_batch_norms(network, norm)
     return network

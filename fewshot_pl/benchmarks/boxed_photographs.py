@@ -1,4 +1,4 @@
-"""BoxedPhotographs: the base of the benchmarks of photographs that come with a box around what they show."""
+"""BoxedPhotographs: the base of benchmarks of photographs with a bounding box around what they show."""
 
 from abc import abstractmethod
 from pathlib import PurePosixPath
@@ -12,17 +12,17 @@ from fewshot_pl.data.image_tree import ImageFile
 from fewshot_pl.data.square_image import whole_image
 from fewshot_pl.errors import InputError
 
-Box = tuple[int, int, int, int]  # left, upper, right and lower end, in pixels
+Box = tuple[int, int, int, int]  # left, upper, right and lower edge, in pixels
 
 
 class BoxedPhotographs(Photographs):
-    """Colour photographs; each, or what is in its box, is brought to a square as a whole.
+    """Colour photographs; each, or what is in its box, is resized to a square as a whole.
 
     Args:
         bounding_box: crop each image to its box.
 
     Attributes:
-        banner: pixels at the bottom of each image that are cut off.
+        banner: rows of pixels that are cut off the bottom of each image.
     """
 
     banner: ClassVar[int] = 0
@@ -33,7 +33,7 @@ class BoxedPhotographs(Photographs):
 
     @abstractmethod
     def boxes(self) -> dict[str, Box]:
-        """The box of each image, by the name of its file."""
+        """The box of each image, by file name."""
 
     def source_fingerprint(self) -> dict[str, Any]:
         return super().source_fingerprint() | {"bounding_box": self.bounding_box}
@@ -53,7 +53,7 @@ class BoxedPhotographs(Photographs):
 
 
 def by_first_word(content: bytes) -> dict[str, str]:
-    """What follows the first word of each line, by that word."""
+    """The rest of each line, by the line's first word."""
     lines = content.decode().splitlines()
     return dict(line.strip().split(maxsplit=1) for line in lines if line.strip())
 

@@ -1,4 +1,4 @@
-"""CIFAR-FS and FC100: two divisions of CIFAR-100's classes, 600 images of 32x32 pixels each."""
+"""CIFAR-FS and FC100: two splits of CIFAR-100's classes, each class with 600 images of 32x32 pixels."""
 
 import pickle
 from collections.abc import Iterator
@@ -31,10 +31,10 @@ _OF_ARRAYS = {
 
 
 class _CIFAR100(ImageDataModule):
-    """CIFAR-100 with its training and test images pooled and its classes divided.
+    """CIFAR-100 with its training and test images pooled and its classes split.
 
-    Reads ``cifar100/{train,test}/<class>/*.png``, zipped or extracted, from ``root``; where it is not there,
-    CIFAR-100 is downloaded into ``root/cifar-100-python``.
+    Reads ``cifar100/{train,test}/<class>/*.png``, zipped or extracted, from ``root``; if that is missing, CIFAR-100
+    is downloaded into ``root/cifar-100-python``.
     """
 
     image_shape = (3, _SIDE, _SIDE)
@@ -55,7 +55,7 @@ class _CIFAR100(ImageDataModule):
 
     def source_fingerprint(self) -> dict[str, Any]:
         tree = _find_cifar(self.root)
-        # A download is verified by its checksum before it is read, so the checksum names its content.
+        # A download is verified by its checksum before it is read, so the checksum identifies its content.
         source = {"download": datasets.CIFAR100.tgz_md5} if tree is None else tree.fingerprint()
         return {"format": 1, "split": self.split_name, "source": source}
 
@@ -122,7 +122,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays of numbers and nothing else, in case the checksum was not enough."""
+    """Unpickles only arrays of numbers, in case the checksum was not enough."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if (module_name, global_name) not in _OF_ARRAYS:

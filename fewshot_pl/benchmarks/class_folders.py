@@ -1,4 +1,4 @@
-"""The folders of images, one per class, below a user's folder, and which split each belongs to."""
+"""The class folders of images below a user's folder, and the split of each."""
 
 import hashlib
 import math
@@ -22,10 +22,10 @@ _NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "val
 def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int, cache_dir: Path) -> ClassFolders:
     """The class folders of each split, sorted by name; a split may have none.
 
-    What commands leave in ``root``, folders of runs and ``cache_dir``, is no class.
+    Folders that commands leave in ``root``, of runs and ``cache_dir``, do not count as classes.
 
     Raises:
-        InputError: ``root`` is not there or holds no class folders, or the ratio is not one.
+        InputError: ``root`` does not exist or holds no class folders, or the ratio is invalid.
     """
     if not root.is_dir():
         raise InputError(
@@ -49,7 +49,7 @@ def class_folders(root: Path, split_ratio: SplitRatio, split_seed: int, cache_di
 
 
 def visible_folders(parent: Path) -> Iterator[Path]:
-    """The folders in a folder, sorted, but hidden ones and those that programs leave; none where there is no folder."""
+    """The folders in ``parent``, sorted, neither hidden nor left by programs; none if ``parent`` does not exist."""
     if parent.is_dir():
         yield from sorted(path for path in parent.iterdir() if path.is_dir() and not is_hidden(path.name))
 
@@ -66,7 +66,7 @@ def _users_folders(root: Path, cache_dir: Path) -> list[Path]:
 
 
 def _holds_runs(folder: Path) -> bool:
-    """Whether there is a ``<benchmark>/<algorithm>/<number>`` in it, as in ``--runs``."""
+    """Whether a folder holds a ``<benchmark>/<algorithm>/<number>``, as ``--runs`` does."""
     return any(run.name.isdigit() for name in benchmarks.__all__ for run in (folder / name).glob("*/*"))
 
 
@@ -75,7 +75,7 @@ def _holds_cache(folder: Path, cache_dir: Path) -> bool:
 
 
 def _divided(classes: list[Path], ratio: SplitRatio, seed: int) -> ClassFolders:
-    """The classes of each split, sorted; where a class is added or removed, one or two others cross a border."""
+    """The classes of each split, sorted; adding or removing a class moves one or two others to another split."""
     shuffled = sorted(classes, key=lambda folder: _place(folder.name, seed))
     first, second, _ = np.rint(np.cumsum(ratio) / sum(ratio) * len(classes)).astype(int)
     parts = shuffled[:first], shuffled[first:second], shuffled[second:]
@@ -83,7 +83,7 @@ def _divided(classes: list[Path], ratio: SplitRatio, seed: int) -> ClassFolders:
 
 
 def _place(name: str, seed: int) -> bytes:
-    """Where a class comes in the order that is divided: random, and the same whatever other classes there are."""
+    """The sort key of a class in the order that is split: random, but independent of the other classes."""
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
 
 

@@ -15,13 +15,13 @@ class CUB(BoxedPhotographs):
     """CUB-200-2011: 100 classes to train on, 50 to validate on, 50 to test on (Chen et al. 2019, "A Closer Look").
 
     Reads ``CUB_200_2011``, as an archive or extracted, from ``root``, or ``root`` itself: ``images/<class>/*.jpg`` with
-    ``images.txt`` and ``bounding_boxes.txt``; where it is not there, ``CUB_200_2011.tgz`` is downloaded.
+    ``images.txt`` and ``bounding_boxes.txt``; if that is missing, ``CUB_200_2011.tgz`` is downloaded.
 
-    Images, or what is in their bounding boxes, are brought to size as a whole, with their proportions changed.
-    Differs from the code of Chen et al.: it cuts off a border, the outer 13% of height and of width, at test.
+    Images, or what is in their bounding boxes, are resized to squares as a whole, so their aspect ratios change.
+    Differs from the code of Chen et al.: at test it cuts off a border, the outer 13% of height and width.
 
     Args:
-        bounding_box: crop each image to the box around the bird, which makes the task easier; papers differ in it.
+        bounding_box: crop each image to the box around the bird, which makes the task easier; papers differ on this.
     """
 
     split_name = "cub"
@@ -52,7 +52,7 @@ class CUB(BoxedPhotographs):
 
 
 def _boxes(content: bytes) -> dict[str, Box]:
-    """The box of each image by its number, from the left and upper end, width and height."""
+    """The box of each image by its number, from its left and upper edge, width and height."""
     boxes = {}
     for number, values in by_first_word(content).items():
         left, upper, width, height = (round(float(value)) for value in values.split())

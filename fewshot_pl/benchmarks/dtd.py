@@ -10,9 +10,9 @@ class DTD(Photographs):
     """DTD: 33 textures to train on, 7 to validate on, 7 to test on (Triantafillou et al. 2020).
 
     Reads ``dtd-r1.0.1`` or ``dtd``, as an archive or extracted, from ``root``, or ``root`` itself:
-    ``images/<texture>/*.jpg``; where it is not there, it is downloaded (600 MB).
+    ``images/<texture>/*.jpg``; if that is missing, it is downloaded (600 MB).
 
-    Images are brought to size as a whole, with their proportions changed and nothing cropped, as in Meta-Dataset.
+    Images are resized to squares without cropping, so their aspect ratios change, as in Meta-Dataset.
     """
 
     split_name = "dtd"

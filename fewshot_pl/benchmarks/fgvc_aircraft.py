@@ -14,13 +14,13 @@ class FGVCAircraft(BoxedPhotographs):
     """FGVC-Aircraft: 70 variants to train on, 15 to validate on, 15 to test on (Triantafillou et al. 2020).
 
     Reads ``fgvc-aircraft-2013b``, as an archive or extracted, from ``root``, or ``root`` itself: ``data/images/*.jpg``
-    with ``images_variant_*.txt`` and ``images_box.txt``; where it is not there, it is downloaded (2.75 GB). The
-    authors' own division of images is not used: all 100 images of a variant are in its split.
+    with ``images_variant_*.txt`` and ``images_box.txt``; if that is missing, it is downloaded (2.75 GB). The
+    authors' own split of the images is not used: all 100 images of a variant are in its split.
 
-    What is in the bounding box is brought to size as a whole, with its proportions changed, as in Meta-Dataset.
+    What is in the bounding box is resized to a square, so its aspect ratio changes, as in Meta-Dataset.
 
     Args:
-        bounding_box: crop each image to the box around the aircraft; else only the banner at its bottom is cut off.
+        bounding_box: crop each image to the box around the aircraft; else only cut off the banner at the bottom.
     """
 
     split_name = "fgvc_aircraft"
@@ -53,7 +53,7 @@ class FGVCAircraft(BoxedPhotographs):
 
 
 def _boxes(content: bytes) -> dict[str, Box]:
-    """The box of each image by its file's name; the file counts pixels from 1, and both ends in."""
+    """The box of each image by file name; the annotations count pixels from 1 and include both ends."""
     boxes = {}
     for image, corners in by_first_word(content).items():
         left, upper, right, lower = (int(value) for value in corners.split())

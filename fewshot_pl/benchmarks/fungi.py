@@ -16,13 +16,13 @@ class Fungi(Photographs):
 
     Reads ``fungi_train_val.tgz`` and ``train_val_annotations.tgz``, or a folder ``fungi`` into which both were
     extracted, from ``root``, or ``root`` itself: ``images/<species>/*.JPG``, ``train.json`` and ``val.json``.
-    Nothing is downloaded: whoever does agrees to its terms of use. The challenge's own division of images is not used.
+    Nothing is downloaded: a download means accepting terms of use. The challenge's own split of the images is not used.
 
-    Images are brought to size as a whole, with their proportions changed and nothing cropped, as in Meta-Dataset.
+    Images are resized to squares without cropping, so their aspect ratios change, as in Meta-Dataset.
 
     Args:
-        num_queries: query images per class; with one shot 5 use up the smallest species, which have 6 images.
-        min_images: leave out the species with fewer images, for larger tasks; the split is no longer the published one.
+        num_queries: query images per class; with one shot, 5 use up the smallest species, which have 6 images.
+        min_images: leave out species with fewer images, to allow larger tasks; the split is then not the published one.
     """
 
     split_name = "fungi"
@@ -53,14 +53,14 @@ class Fungi(Photographs):
         return super().source_fingerprint() | {"min_images": self.min_images}
 
     def class_of(self) -> Callable[[str], str | None]:
-        # Some species share a name, so that classes go by the number of the category, which starts their names here.
+        # Some species share a name, so classes are told apart by category number, with which their names start here.
         names = {int(name[:4]): name for split in SPLITS for name in self.published_classes(split)}
         categories = self.annotation("train.json", _categories) | self.annotation("val.json", _categories)
         return lambda path: names.get(categories.get(folder_and_file(path), -1))
 
 
 def _categories(content: bytes) -> dict[str, int]:
-    """The number of the category of each image, by its folder and file."""
+    """The category number of each image, by its folder and file."""
     table = json.loads(content)
     category = {row["image_id"]: row["category_id"] for row in table["annotations"]}
     return {folder_and_file(row["file_name"]): category[row["id"]] for row in table["images"]}

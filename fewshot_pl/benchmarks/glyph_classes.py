@@ -1,4 +1,4 @@
-"""Which characters are classes of Glyphs: one for each look, split by script."""
+"""The characters that are classes of Glyphs: one for each look, split by script."""
 
 import unicodedata
 from functools import cache
@@ -8,8 +8,8 @@ from fewshot_pl.benchmarks.glyph_fonts import Face, faces
 from fewshot_pl.benchmarks.glyph_looks import REFERENCE_FACES, distinct_faces, first_alike, mean_differences
 from fewshot_pl.data.datamodule import SPLITS, Split
 
-# As Unicode names begin, but for MATHEMATICAL: those are the signs of no other script. Training comes first, because
-# a look found in two splits belongs to the first of them.
+# How Unicode names begin, except MATHEMATICAL: the signs of no other script. Training comes first, because a look
+# found in two splits belongs to the first of them.
 SCRIPTS: dict[Split, tuple[str, ...]] = {
     "train": ("LATIN", "GREEK", "CYRILLIC", "COPTIC", "CANADIAN", "LISU", "OLD ITALIC", "DIGIT", "MATHEMATICAL"),
     "val": ("HEBREW", "LAO", "NKO", "OGHAM"),
@@ -24,8 +24,8 @@ class GlyphClass(NamedTuple):
 
     Attributes:
         character: the one that is drawn and that gives the class its name.
-        look_alikes: the others, of any script.
-        faces: where ``character`` looks most like itself (a cursive Cyrillic T looks like an m).
+        look_alikes: the other characters, of any script.
+        faces: those in which ``character`` looks most like itself (a cursive Cyrillic T looks like an m).
     """
 
     character: str
@@ -40,7 +40,7 @@ class GlyphClass(NamedTuple):
 def script(character: str) -> str | None:
     """The script of a character as named in SCRIPTS; None if it is not to be drawn.
 
-    Accented letters, and characters that are another one in a different style, are not drawn.
+    Accented letters, and characters that are another character in a different style, are not drawn.
     """
     category = unicodedata.category(character)
     if category not in _CATEGORIES or unicodedata.normalize("NFKD", character) != character:
@@ -52,7 +52,7 @@ def script(character: str) -> str | None:
 
 @cache
 def glyph_classes() -> dict[Split, list[GlyphClass]]:
-    """The classes of every split; no two of them, of the same split or not, look the same.
+    """The classes of every split; no two of them, in the same split or not, look the same.
 
     A character that looks like another one in all its faces, though not in the reference faces, is left out.
     """

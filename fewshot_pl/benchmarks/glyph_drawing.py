@@ -39,7 +39,7 @@ class Draws(NamedTuple):
 
 
 def class_samples(classes: Sequence[GlyphClass], num_samples: int) -> NDArray[np.uint8]:
-    """Samples [len(classes), num_samples, 1, 28, 28], 255 = ink; a class's are the same whatever the others are."""
+    """Samples [len(classes), num_samples, 1, 28, 28], 255 = ink; a class's do not depend on the others."""
     draws = Draws(*map(torch.cat, zip(*(_draws(one, num_samples) for one in classes), strict=True)))
     faces = draws.face.view(-1, num_samples)
     inks = np.concatenate([_random_inks(one, face) for one, face in zip(classes, faces, strict=True)])
@@ -67,7 +67,7 @@ def _restroked(inks: NDArray[np.uint8], draws: Tensor) -> Tensor:
 
 
 def positions(draws: Draws) -> Tensor:
-    """Where on the canvas each pixel of n distorted canvases lies, [n, 84, 84, 2], as ``grid_sample`` takes it."""
+    """The canvas position of each pixel of n distorted canvases, [n, 84, 84, 2], as ``grid_sample`` takes it."""
     centres = (torch.arange(CANVAS_SIDE) + 0.5) / CANVAS_SIDE  # 0..1
     ys, xs = torch.meshgrid(2 * centres - 1, 2 * centres - 1, indexing="ij")
     moved = _affine_maps(draws).flatten(0, 1) @ torch.stack([xs, ys, torch.ones_like(xs)]).flatten(1)

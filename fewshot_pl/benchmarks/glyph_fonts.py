@@ -1,4 +1,4 @@
-"""The ink of characters: one glyph of one of matplotlib's fonts, centred and brought to one size."""
+"""The ink of characters: one glyph from one of matplotlib's fonts, centred and scaled to one size."""
 
 import math
 from functools import cache
@@ -47,7 +47,7 @@ def ink(face: Face, character: str, proportions: float = 1.0) -> NDArray[np.uint
     """The ink [84, 84] of a character, 255 on 0, centred and as large as the canvas allows; all 0 if blank.
 
     Args:
-        face: where the character is taken from.
+        face: the face that the character is taken from.
         character: one that the face holds.
         proportions: power to which width : height is raised; below 1, slim and wide characters differ less.
     """
@@ -76,7 +76,7 @@ def _resized(glyph: Image.Image, proportions: float) -> Image.Image:
 
 
 def grown(ink: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """Ink [..., H, W] that reaches ``width`` pixels farther to each side; the rim must be free that far."""
+    """Ink [..., H, W] grown by ``width`` pixels on each side; the rim must be blank that far."""
     for axis in (-2, -1):
         narrow, ink = ink, ink.copy()
         for step in (*range(-width, 0), *range(1, width + 1)):

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from fewshot_pl.benchmarks.glyph_fonts import Face, faces, grown, ink
 
-REFERENCE_FACES = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")  # where looks are compared
-_PROPORTIONS = (1.0, 0.5)  # the latter, so that no two classes differ by width or height alone, as samples do
-_PIXEL = 3  # canvas pixels in a pixel of a sample
-_REACH = 4  # canvas pixels by which ink may be off, or strokes be wider, and count as the same
-_LEVELS = 100  # of grey: float32 then adds up whole numbers exactly, and every machine finds the same differences
+REFERENCE_FACES = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")  # in which looks are compared
+_PROPORTIONS = (1.0, 0.5)  # 0.5: samples vary in width and height, so classes must differ in more
+_PIXEL = 3  # canvas pixels per sample pixel, in each direction
+_REACH = 4  # canvas pixels by which ink may be off, or strokes wider, and still count as the same
+_LEVELS = 100  # of grey: float32 then adds whole numbers exactly, so every machine finds the same differences
 _SAME_LOOK = 3.5  # pixels of a sample; by eye, pairs that differ by more can be told apart once distorted
 _CLEAR = 90  # level that some pixel of a character must reach: blank glyphs and hairlines do not
 
 
 class Looks(NamedTuple):
-    """What is compared of n inks, in levels of grey of a sample's pixels."""
+    """What is compared between inks, in levels of grey of a sample's pixels."""
 
     ink: Tensor  # [n, 784]
     reach: Tensor  # [n, 784] the ink grown by _REACH
@@ -39,7 +39,7 @@ def _levels(inks: NDArray[np.uint8]) -> Tensor:
 
 
 def difference(these: Looks, those: Looks) -> Tensor:
-    """How far n looks are from m others [n, m]: the ink of one out of the other's reach, in full pixels of a sample."""
+    """The differences [n, m] of n looks from m others: ink of one beyond the other's reach, in full sample pixels."""
     return torch.maximum(_out_of_reach(these, those), _out_of_reach(those, these).T)
 
 
@@ -59,7 +59,7 @@ def first_alike(differences: Tensor) -> list[int]:
 
 
 def mean_differences(characters: Sequence[str]) -> Tensor:
-    """The mean difference of any two characters [n, n] over the reference faces that hold both; NaN if none does."""
+    """The mean difference [n, n] of any two characters over the reference faces that hold both; NaN if none does."""
     total = torch.zeros(len(characters), len(characters))
     num_faces = torch.zeros_like(total)
     for name in REFERENCE_FACES:

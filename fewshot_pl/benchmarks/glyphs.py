@@ -1,4 +1,4 @@
-"""Glyphs: the embedded default benchmark, drawn from matplotlib's fonts; nothing is downloaded."""
+"""Glyphs: the built-in default benchmark, drawn from matplotlib's fonts; nothing is downloaded."""
 
 import unicodedata
 from typing import Any
@@ -12,7 +12,7 @@ from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_source import ClassImages
 
-_DRAWING = 1  # raised whenever the code gives other classes or images, so that older caches are rebuilt
+_DRAWING = 1  # increased whenever the code gives other classes or images, so that older caches are rebuilt
 _NUM_SAMPLES = 20  # as in Omniglot
 _CLASSES_AT_ONCE = 32  # few large operations, in some 200 MB
 

@@ -22,18 +22,18 @@ from fewshot_pl.printable import printable
 class ImageFolder(ImageDataModule):
     """Your own images: ``root/<class>/*``, or ``root/{train,val,test}/<class>/*``, of any size and format.
 
-    Without split folders the classes are divided by ``split_ratio`` and ``split_seed``; where one is added, removed or
-    renamed, hardly another moves between splits. ``val/`` may be called ``valid/`` or ``validation/``; with ``train/``
-    alone, validation takes its share of the classes there. Evaluation alone needs only ``test/``.
-    Every image is turned upright, brought to ``image_size`` on its shorter side and cropped around its centre;
+    Without split folders, classes are split by ``split_ratio`` and ``split_seed``; adding, removing or renaming one
+    moves hardly any other between splits. ``val/`` may also be called ``valid/`` or ``validation/``; without it,
+    validation takes its share of the classes in ``train/``. Evaluation alone needs only ``test/``.
+    Every image is turned upright, resized to ``image_size`` on its shorter side and cropped around its centre;
     transparent parts become white. Files whose extension belongs to no image format are ignored.
 
     Args:
-        image_size: height and width that the images are brought to.
+        image_size: height and width of the images after resizing.
         channels: 3 for colour, 1 for grey.
         split_ratio: shares of the classes for train, val and test.
-        split_seed: of the division into classes; apart from ``seed``, so that a trained model meets the same
-            test classes under every seed.
+        split_seed: seed of the split of the classes; separate from ``seed``, so that a trained model meets the
+            same test classes under every seed.
     """
 
     augmentation = staticmethod(standard_augmentation)

@@ -1,4 +1,4 @@
-"""ImageNetSubset: the base of the benchmarks whose classes are some of ImageNet's, called by their WordNet ids."""
+"""ImageNetSubset: the base of benchmarks whose classes are some of ImageNet's, named by their WordNet ids."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class ImageNetSubset(Photographs):
 
 
 def _wnid(path: str) -> str | None:
-    """The WordNet id that an image's folder is called by, or else that its own name starts with."""
+    """The WordNet id that is the name of an image's folder, or else starts its file name; None if there is neither."""
     *_, folder, name = ("", *path.split("/"))
     match = re.fullmatch(r"n\d{8}", folder) or re.match(r"n\d{8}", name)
     return match[0] if match else None

@@ -9,12 +9,12 @@ class MiniImageNet(ImageNetSubset):
     """miniImageNet: 64 classes to train on, 16 to validate on, 20 to test on (Ravi and Larochelle 2017).
 
     Reads ``mini_imagenet``, as an archive or extracted, from ``root``, or ``root`` itself: a folder per class,
-    ``<wnid>/*.jpg``, also where they lie in ``train``, ``val`` and ``test``; or Ravi and Larochelle's
+    ``<wnid>/*.jpg``, possibly inside ``train``, ``val`` and ``test``; or Ravi and Larochelle's
     ``images/<wnid><number>.jpg``. A class goes to its published split, wherever its images lie.
 
-    Images are brought to size as a whole, with their proportions changed and nothing cropped, as the papers' code
-    does. The code of MAML, Reptile and the LSTM meta-learner does not normalise them (``normalise``). Nothing is
-    downloaded: ImageNet's licence forbids passing its images on.
+    Images are resized to squares without cropping, so their aspect ratios change, as in the papers' code. The code of
+    MAML, Reptile and the LSTM meta-learner does not normalise them (``normalise``). Nothing is downloaded: ImageNet's
+    licence forbids passing its images on.
     """
 
     # Of the training images at 84x84, as commonly used since the code of Lee et al. 2019.
@@ -32,5 +32,5 @@ class MiniImageNet(ImageNetSubset):
     )
 
     def square(self) -> Square:
-        # From all pixels of a file, as the papers' code: no shortcut for large ones.
+        # From all pixels of a file, like the papers' code: no shortcut for large images.
         return lambda file: whole_image(file.decoded(), self.image_size)

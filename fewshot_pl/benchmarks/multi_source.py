@@ -25,19 +25,19 @@ _OF_ALL = tuple(inspect.signature(EpisodicDataModule).parameters)
 
 
 class MultiSource(EpisodicDataModule):
-    """Episodes that are each of one of several benchmarks, drawn at random, to train, validate and test on.
+    """Episodes that each come from one of several benchmarks, drawn at random, in training, validation and test.
 
-    The images of all have one shape; those of each are normalised by its own mean and deviation. Images that are no
-    benchmark's, as in ``predict.py``, are made as those of the first source.
+    All images have one shape; those of each source are normalised by its own mean and deviation. Images from no
+    benchmark, as in ``predict.py``, are prepared like those of the first source.
 
     Args:
-        sources: each the name of a benchmark, or its name with arguments of its own, as
+        sources: each the name of a benchmark, or its name with its own arguments, as in
             ``[CIFARFS, {ImageFolder: {root: my_images, image_size: 32}}]``.
-        weights: how often each source is drawn, in relation to the others; default all alike.
-        root: folder with the images of all sources that do not say another.
+        weights: how often each source is drawn, relative to the others; default: all equally often.
+        root: folder with the images of all sources that do not name another.
         cache_dir: where packed images are kept, likewise.
         store: keep the images on the ``device``, on the ``host``, or (``auto``) on the device when they fit, likewise.
-        augment: random changes of training images, likewise.
+        augment: augmentation of training images, likewise.
         sampling: ``fixed`` or ``variable`` tasks, see the benchmarks; the bounds are arguments of each source.
     """
 
@@ -65,7 +65,7 @@ class MultiSource(EpisodicDataModule):
     def _arguments(self, share: float) -> dict[str, Any]:
         """The arguments of a source that is drawn for this share of the episodes."""
         given = {name: self.hparams[name] for name in (*_OF_ALL, *_SHARED)}
-        # How many fixed episodes a source has decides only whether to embed its images once.
+        # How many fixed episodes a source has only decides whether its images are embedded once.
         counts = {f"num_{split}_episodes": max(1, round(share * count)) for split, count in self.num_episodes.items()}
         return given | counts
 
@@ -79,7 +79,7 @@ class MultiSource(EpisodicDataModule):
         return tuple(map(min, zip(*darkest, strict=True))), tuple(map(max, zip(*brightest, strict=True)))
 
     def sized(self, **sizes: int) -> Self:
-        """The same, over the same images in memory."""
+        """The same benchmark with other sizes, sharing the images in memory."""
         other = super().sized(**sizes)
         other.sources = [source.sized(**sizes) for source in self.sources]
         return other
@@ -116,12 +116,12 @@ class MultiSource(EpisodicDataModule):
         return max(source.workers(split) for source in self.sources)
 
     def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
-        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
+        """Episodes ``first`` to ``first + count - 1`` of the validation or test list, in main memory."""
         batch = self.episode_dataset(split)[EpisodeRange(0, first, count)]
         return mixed_episode(batch, lambda source, part: self.sources[source].episode(part))
 
     def class_names(self, split: Split) -> list[str]:
-        """The names of the classes of all sources, each with its source, numbered where several are of one kind."""
+        """The class names of all sources, each with its source, which is numbered if several are of one kind."""
         kinds, names = [type(source).__name__ for source in self.sources], []
         for place, (kind, source) in enumerate(zip(kinds, self.sources, strict=True)):
             label = kind if kinds.count(kind) == 1 else f"{kind} {kinds[: place + 1].count(kind)}"
@@ -153,13 +153,13 @@ class MultiSource(EpisodicDataModule):
         return np.cumsum([0, *counts[:-1]])
 
     def embed_split(self, split: str, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """As ``ImageDataModule.embed_split``, where it is less work for every source: a batch is of images or not."""
+        """As ``ImageDataModule.embed_split``, but only if it pays for every source: batches do not mix kinds."""
         if all(source.embedding_pays(split) for source in self.sources):
             for source in self.sources:
                 source.embed_split(split, encode, device)
 
     def forget_features(self) -> None:
-        """Give episodes as images again."""
+        """Go back to episodes of images."""
         for source in self.sources:
             source.forget_features()
 
@@ -176,7 +176,7 @@ def _shares(weights: Sequence[float] | None, num_sources: int) -> NDArray[np.flo
 
 
 def _made(source: Source, shared: dict[str, Any]) -> ImageDataModule:
-    """The benchmark that a source names, with its own arguments before those that all share."""
+    """The benchmark that a source names; its own arguments override those that all share."""
     named = source if isinstance(source, dict) else {source: {}}
     if len(named) != 1 or not all(isinstance(own, dict) for own in named.values()):
         raise InputError(f"a source is a name, or a name with arguments as {{CUB: {{root: birds}}}}, not {source}")
@@ -196,7 +196,7 @@ def _made(source: Source, shared: dict[str, Any]) -> ImageDataModule:
 
 
 def _check_alike(sources: Sequence[ImageDataModule]) -> None:
-    """Raise InputError where images or tasks of the sources do not fit into one batch."""
+    """Raise InputError if images or tasks of the sources do not fit into one batch."""
     shapes = {f"{type(source).__name__} {source.image_shape}": source.image_shape for source in sources}
     if len(set(shapes.values())) > 1:
         raise InputError(

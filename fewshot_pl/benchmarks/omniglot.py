@@ -25,17 +25,17 @@ _NUM_DRAWERS = 20
 
 
 class Omniglot(ImageDataModule):
-    """Characters of 28x28 pixels, 0 the paper and 1 the ink; each quarter turn of a character is a class of its own.
+    """Characters of 28x28 pixels, paper 0 and ink 1; each quarter turn of a character is a separate class.
 
-    Reads ``images_background`` and ``images_evaluation``, zipped or extracted, from ``root``; an archive that is not
-    there is downloaded into ``root/omniglot-py``.
+    Reads ``images_background`` and ``images_evaluation``, zipped or extracted, from ``root``; a missing archive is
+    downloaded into ``root/omniglot-py``.
 
     Args:
         split: ``vinyals`` trains on 1,028 characters, validates on 172 and tests on 423, as Matching Networks and
-            most papers since; ``alphabets`` is the division by Omniglot's authors: 25 background alphabets to train
+            most papers since; ``alphabets`` is the split by Omniglot's authors: 25 background alphabets to train
             on, 5 to validate on (those of ``vinyals``), and the 20 evaluation alphabets to test on.
-        train_on_val: train on the training and validation characters together, for a last run whose settings are
-            chosen; validation then measures characters that were trained on.
+        train_on_val: train on the training and validation characters together, for a last run with settled
+            hyper-parameters; validation then measures characters that were trained on.
         rotations: turn the characters of every split, of no split, or only of ``train`` as Reptile does.
     """
 
@@ -109,14 +109,14 @@ def _archive(root: Path, name: str) -> ImageTree:
 
 
 def _fetch(archive: Path, root: Path, name: str) -> None:
-    # torchvision wants the folder that it extracts, also where the archive is there.
+    # torchvision wants the folder that it extracts, even if the archive is there.
     if not check_integrity(str(archive), datasets.Omniglot.zips_md5[name]):
         datasets.Omniglot(str(root), background=name == "images_background", download=True)
 
 
 def _archive_fingerprint(root: Path, name: str) -> dict[str, Any]:
     tree = find_tree(root, name)
-    # A download is verified by its checksum before it is read, so the checksum names its content.
+    # A download is verified by its checksum before it is read, so the checksum identifies its content.
     return {"download": datasets.Omniglot.zips_md5[name]} if tree is None else tree.fingerprint()
 
 
@@ -133,5 +133,5 @@ def _files_by_character(trees: list[ImageTree]) -> dict[str, list[ImageFile]]:
 def _ink(file: ImageFile) -> NDArray[np.uint8]:
     """A drawing [1, 28, 28] with the ink at 255; files hold black ink on white."""
     drawing = ImageOps.invert(file.decoded().convert("L"))
-    # Lanczos, as in MAML's data script: it keeps the thin strokes, which averaging over areas would grey.
+    # Lanczos, as in MAML's data script: it keeps thin strokes, which averaging over areas would turn grey.
     return np.asarray(drawing.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))[None]

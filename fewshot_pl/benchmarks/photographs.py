@@ -1,4 +1,4 @@
-"""Photographs: the base of the benchmarks of photographs of any size, brought to a square."""
+"""Photographs: the base of benchmarks of photographs of any size, resized to squares."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,16 +18,16 @@ Square = Callable[[ImageFile], NDArray[np.uint8]]
 
 
 class Photographs(PlacedDataModule):
-    """Colour photographs, each brought to a square as a whole, with its proportions changed and nothing cropped.
+    """Colour photographs, each resized to a square without cropping, so its aspect ratio changes.
 
     Args:
-        image_size: height and width that the images are brought to.
-        normalise: by the mean and deviation of each channel; else pixels are in [0, 1].
+        image_size: height and width of the images after resizing.
+        normalise: normalise by the mean and deviation of each channel; else pixels are in [0, 1].
 
     Attributes:
-        layout: where the images of a class should be, with ``{name}`` for its name, for a message.
+        layout: for a message, where the images of a class should be, with ``{name}`` for its name.
         images_per_class: the published number; None where it differs between classes.
-        num_images: the published number in all classes, where only that is known.
+        num_images: the published number in all classes, if only that is known.
     """
 
     mean = IMAGENET_MEAN
@@ -62,9 +62,9 @@ class Photographs(PlacedDataModule):
         return super().source_fingerprint() | {"image_size": self.image_size}
 
     def class_of(self) -> Callable[[str], str | None]:
-        """The map from an image's path to its class, or to None; here the folder that it lies in."""
+        """The function from an image's path to its class or None; here the name of its folder."""
         return folder_name
 
     def square(self) -> Square:
-        """The map from a file to its pixels, uint8 [3, image_size, image_size]."""
+        """The function from a file to its pixels, uint8 [3, image_size, image_size]."""
         return lambda file: whole_image(file.decoded(at_least=2 * self.image_size), self.image_size)

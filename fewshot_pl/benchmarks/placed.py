@@ -1,4 +1,4 @@
-"""PlacedDataModule: the base of the benchmarks whose files a user places below ``root``, or has downloaded to it."""
+"""PlacedDataModule: the base of benchmarks whose files a user places below ``root`` or has downloaded there."""
 
 import hashlib
 from collections import defaultdict
@@ -21,14 +21,14 @@ _Parsed = TypeVar("_Parsed")
 class PlacedDataModule(ImageDataModule):
     """Images in a folder or archive below ``root``, or in ``root`` itself, with the published split.
 
-    An archive or a file of annotations under a name among ``remotes`` must have its published checksum.
+    An archive or annotation file with a name in ``remotes`` must have its published checksum.
 
     Attributes:
-        split_name: of the split, in splits/<split_name>.json.
-        places: what the folder or archive may be called, without an archive's ending.
-        marks: glob patterns that show, where one matches below ``root``, that ``root`` itself is the folder.
-        companions: folders, archives or files beside it that annotate it.
-        remotes: what is downloaded where there is no such folder or archive.
+        split_name: name of the split, in splits/<split_name>.json.
+        places: names that the folder or archive may have, without an archive's ending.
+        marks: glob patterns; if one matches below ``root``, then ``root`` itself is the folder.
+        companions: folders, archives or files beside it with annotations.
+        remotes: what is downloaded if there is no such folder or archive.
         by_hand: "get A from B and put it into {root}".
     """
 
@@ -52,24 +52,24 @@ class PlacedDataModule(ImageDataModule):
 
     def source_fingerprint(self) -> dict[str, Any]:
         tree = self._placed()
-        # What is downloaded is verified before it is read, so that checksums name its content, also when it is removed.
+        # A download is verified before it is read, so its checksums identify the content, even after it is removed.
         source = [remote.md5 for remote in self.remotes] if self._is_published(tree) else self._fingerprints(tree)
         return {"format": 1, "split": self.split_name, "source": source}
 
     @property
     def tree(self) -> ImageTree:
-        """The folder or archive; downloaded where there is none.
+        """The folder or archive; downloaded if there is none.
 
         Raises:
-            InputError: it is not there and cannot be downloaded, or is broken.
+            InputError: it is missing and cannot be downloaded, or is broken.
         """
         return self._trees[0]
 
     def annotation(self, name: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
-        """What ``parse`` makes of a file of annotations, which lies in the folder or archive or beside it.
+        """The result of ``parse`` for an annotation file, in the folder or archive or beside it.
 
         Raises:
-            InputError: it is not there, is not the published file, or cannot be parsed.
+            InputError: it is missing, is not the published file, or cannot be parsed.
         """
         for tree in self._trees:
             for path in tree.files:
@@ -80,14 +80,14 @@ class PlacedDataModule(ImageDataModule):
         raise InputError(f"there is no {name} in {self.tree.path} or beside it: {self._cure()}")
 
     def _check_published(self, name: str, content: bytes, path: str) -> None:
-        """A parser in C, as of MATLAB's files, may crash at a damaged file rather than raise."""
+        """Raise InputError if a file is not the published one: a C parser, as of MATLAB files, may crash on damage."""
         published = {remote.name: remote.md5 for remote in self.remotes}
         if name in published and hashlib.md5(content, usedforsecurity=False).hexdigest() != published[name]:
             raise InputError(f"{path} is not the published file (MD5 {published[name]}): {self._cure()}")
 
     @cached_property
     def _trees(self) -> list[ImageTree]:
-        """The folder or archive, then what annotates it."""
+        """The folder or archive, then its companions."""
         if self._is_published(self._placed()):
             for remote in self.remotes:
                 verified_download(remote, self.root, self._cure())
@@ -131,14 +131,14 @@ def folder_name(path: str) -> str:
 
 
 def folder_and_file(path: str) -> str:
-    """A file's own name after that of the folder that it lies in."""
+    """The name of a file's folder and the file's own name, as ``folder/file``."""
     return "/".join(path.split("/")[-2:])
 
 
 def _parsed(content: bytes, path: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
     try:
         return parse(content)
-    except Exception as error:  # parsers raise whatever a damaged file makes them stumble over
+    except Exception as error:  # parsers can raise anything on a damaged file
         raise InputError(f"{path} cannot be read ({error!r}): extract or copy it again") from error
 
 

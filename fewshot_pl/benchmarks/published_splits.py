@@ -21,11 +21,11 @@ def published_split(name: str) -> dict[str, list[str]]:
 def whole_classes(
     names: Iterable[str], files: dict[str, list[_File]], source: Path, layout: str, images_per_class: int | None = None
 ) -> Iterator[tuple[str, list[_File]]]:
-    """Each class with its files; with a warning where their number is not the published one.
+    """Each class with its files; warns if their number is not the published one.
 
     Args:
-        names: of the classes.
-        files: of each class that has any.
+        names: names of the classes.
+        files: files of each class that has any.
         source: the folder or archive.
         layout: where the images of a class should be, with ``{name}`` for its name.
         images_per_class: the published number; None where it differs between classes.
@@ -44,7 +44,7 @@ def whole_classes(
 
 
 def warn_of_incomplete(images_per_class: dict[str, int], published: int, source: Path) -> None:
-    """A warning that names the first class whose number of images is not the published one."""
+    """Warn of the first class whose number of images is not the published one."""
     for name, count in images_per_class.items():
         if count != published:
             rank_zero_warn(f"'{name}' has {count} images in {source} and not {published}: no figure will be comparable")
@@ -52,6 +52,6 @@ def warn_of_incomplete(images_per_class: dict[str, int], published: int, source:
 
 
 def warn_of_incomplete_total(count: int, published: int, source: Path) -> None:
-    """A warning where all classes together have another number of images than was published."""
+    """Warn if all classes together do not have the published number of images."""
     if count != published:
         rank_zero_warn(f"{source} has {count} images and not {published}: no figure will be comparable")

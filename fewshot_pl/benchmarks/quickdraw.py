@@ -20,12 +20,12 @@ _SIDE = 28
 class Quickdraw(PlacedDataModule):
     """Quick, Draw!: 241 classes to train on, 52 to validate on, 52 to test on (Triantafillou et al. 2020).
 
-    Drawings of 28x28 pixels, 0 the paper and 1 the ink. Reads ``quickdraw`` or ``numpy_bitmap``, as an archive or
+    Drawings of 28x28 pixels, paper 0 and ink 1. Reads ``quickdraw`` or ``numpy_bitmap``, as an archive or
     extracted, from ``root``, or ``root`` itself: Google's bitmaps, one ``<class>.npy`` for each class. Nothing is
     downloaded: they are 40 GB.
 
     Args:
-        images_per_class: drawings that are taken of each class, evenly over its file; None for all 50 million.
+        images_per_class: drawings taken from each class, evenly spread over its file; None for all 50 million.
     """
 
     image_shape = (1, _SIDE, _SIDE)
@@ -66,7 +66,7 @@ def _class_name(path: str) -> str:
 
 
 def _bitmaps(tree: ImageTree, path: str) -> NDArray[np.uint8]:
-    """The bitmaps of a file, [n, 784]; those of a folder are only read where they are looked at."""
+    """The bitmaps of a file, [n, 784]; in a folder, only those that are used are read."""
     bitmaps: NDArray[np.uint8]
     try:
         if isinstance(tree, FolderTree):

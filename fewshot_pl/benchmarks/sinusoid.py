@@ -1,4 +1,4 @@
-"""Sinusoid: few-shot regression, each task a curve to be told from a few of its points (Finn et al. 2017, 2018)."""
+"""Sinusoid: few-shot regression, each task a curve to infer from a few of its points (Finn et al. 2017, 2018)."""
 
 import math
 from typing import Any, NamedTuple
@@ -26,15 +26,15 @@ class Sinusoid(EpisodicDataModule):
 
     Finn et al. 2017, section 5.1. With ``lines`` half of the tasks are straight lines, y = a x + b with a and b in
     -3 to 3, and the amplitudes start from 1, as in section 5 of Finn et al. 2018 (PLATIPUS), which adds ``noise`` of
-    0.3 to the observed points; the queries' targets are exact. All quantities are drawn uniformly.
+    0.3 to the observed points. In evaluation the queries' targets are exact. All quantities are drawn uniformly.
 
     Args:
         num_shots: K, support points of a task.
         num_queries: query points of a task.
         lines: mix in straight lines.
-        noise: standard deviation of what is added to the support's targets, and in training to the queries' too.
-        smallest_amplitude: of A; default 0.1, with ``lines`` 1.
-        largest_phase: of the phase; Reptile's case study of sine waves has 2 pi (Nichol et al. 2018).
+        noise: standard deviation of the noise added to the support's targets, and in training to the queries' too.
+        smallest_amplitude: lower bound of A; default 0.1, with ``lines`` 1.
+        largest_phase: upper bound of the phase; Reptile's case study of sine waves has 2 pi (Nichol et al. 2018).
         tasks_per_batch: training tasks per optimisation step on each device; 25 as in MAML's code.
     """
 
@@ -74,7 +74,7 @@ class Sinusoid(EpisodicDataModule):
         return _CurveDataset(self.curves, self.size(split), self.seed, split)
 
     def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
-        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory."""
+        """Episodes ``first`` to ``first + count - 1`` of the validation or test list, in main memory."""
         return self.episode_dataset(split)[EpisodeRange(0, first, count)]
 
 

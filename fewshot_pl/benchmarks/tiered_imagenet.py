@@ -7,12 +7,12 @@ class TieredImageNet(ImageNetSubset):
     """tieredImageNet: 351 classes to train on, 97 to validate on, 160 to test on (Ren et al. 2018, section 5.1).
 
     Reads ``tiered_imagenet``, as an archive or extracted, from ``root``, or ``root`` itself: a folder per class,
-    ``<wnid>/*.jpg``, also where they lie in ``train``, ``val`` and ``test``; the training images of ILSVRC 2012 do as
-    they are, and classes that are not of tieredImageNet are left out. A class goes to its published split.
+    ``<wnid>/*.jpg``, possibly inside ``train``, ``val`` and ``test``; the training images of ILSVRC 2012 can be used as
+    they are, as classes outside tieredImageNet are ignored. A class goes to its published split.
 
-    Images are brought to size as a whole, with their proportions changed and nothing cropped, as in the 84x84 images
-    of the authors. Their own files (``train_images_png.pkl`` and the like) are not read: to unpickle a file is to run
-    what code is in it. Nothing is downloaded: ImageNet's licence forbids passing its images on.
+    Images are resized to squares without cropping, so their aspect ratios change, as in the authors' 84x84 images.
+    The authors' own files (``train_images_png.pkl`` and the like) are not read, as unpickling a file runs the code in
+    it. Nothing is downloaded: ImageNet's licence forbids passing its images on.
     """
 
     split_name = "tiered_imagenet"

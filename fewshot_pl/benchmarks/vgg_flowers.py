@@ -15,10 +15,10 @@ class VGGFlowers(Photographs):
     """VGG Flowers: 71 classes to train on, 15 to validate on, 16 to test on (Triantafillou et al. 2020).
 
     Reads ``102flowers.tgz``, or the folder ``jpg`` in it, with ``imagelabels.mat`` beside it, from ``root`` or from
-    ``root/flowers-102``; where they are not there, they are downloaded (330 MB). Classes are called by their numbers,
+    ``root/flowers-102``; if these are missing, they are downloaded (330 MB). Classes are named by their numbers,
     ``001`` to ``102``.
 
-    Images are brought to size as a whole, with their proportions changed and nothing cropped, as in Meta-Dataset.
+    Images are resized to squares without cropping, so their aspect ratios change, as in Meta-Dataset.
     """
 
     split_name = "vgg_flowers"
@@ -45,7 +45,7 @@ class VGGFlowers(Photographs):
 
 def _names(content: bytes) -> dict[int, str]:
     """The class of each image by its number, from 1."""
-    from scipy.io import loadmat  # takes long to import
+    from scipy.io import loadmat  # slow to import
 
     labels = loadmat(io.BytesIO(content))["labels"].ravel()
     return {number: f"{label:03d}" for number, label in enumerate(labels.tolist(), 1)}

@@ -34,15 +34,15 @@ class _ValidationTasks(Protocol):
 
 
 class AdaptationCurve(FirstBatchObserver):
-    """Writes query accuracy (of regression the squared error) before and after each inner step to TensorBoard.
+    """Writes query accuracy (in regression, the squared error) before and after each inner step to TensorBoard.
 
-    The picture ``val/adaptation_curve`` has a line for each of the first validation tasks, whatever the batches they
-    come in, and their mean; the means are also scalars, ``adaptation/accuracy_after_00_steps`` and so on. Methods
-    without steps have neither. Of a data module without a fixed list, tasks are those of the first batch.
+    The picture ``val/adaptation_curve`` has a line for each of the first validation tasks, whatever the batch size, and
+    one for their mean; the means are also scalars, ``adaptation/accuracy_after_00_steps`` and so on. Methods without
+    steps have neither. If the data module has no fixed list, the tasks are those of the first batch.
 
     Args:
         every_n_epochs: epochs from one look to the next.
-        max_tasks: tasks adapted again for it.
+        max_tasks: tasks that are adapted again for the curve.
     """
 
     def __init__(self, every_n_epochs: int = 1, max_tasks: int = 8) -> None:
@@ -78,7 +78,7 @@ class AdaptationCurve(FirstBatchObserver):
 
 
 def adaptation_curves(model: FewShotAlgorithm, episode: Episode) -> Tensor:
-    """The query accuracy [T, S+1] of each task before and after each of S steps; of regression the squared error."""
+    """The query accuracy [T, S+1] of each task before and after each of S steps; in regression, the squared error."""
     outputs = adaptation_outputs(model, episode)
     measure = episode_mse if episode.is_regression else episode_accuracy
     return torch.stack([measure(after, episode.query_y) for after in outputs.unbind(1)], 1)
@@ -97,7 +97,7 @@ def adaptation_outputs(model: FewShotAlgorithm, episode: Episode) -> Tensor:
 
 
 def takes_steps(model: FewShotAlgorithm) -> bool:
-    """Whether the algorithm adapts to a task by steps."""
+    """Whether the algorithm adapts to a task in steps."""
     return type(model).adaptation_curve is not FewShotAlgorithm.adaptation_curve
 
 
@@ -106,7 +106,7 @@ def adaptation_figure(curves: Tensor, chance: float | None = None) -> Figure:
 
     Args:
         curves: accuracies [T, S+1], or squared errors.
-        chance: the accuracy of guessing; None: these are squared errors.
+        chance: the accuracy of guessing; None if these are squared errors.
     """
     figure = Figure(figsize=(5.6, 3.6), dpi=110, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
@@ -134,5 +134,5 @@ def adaptation_figure(curves: Tensor, chance: float | None = None) -> Figure:
 
 
 def shown_steps(last: int, most: int) -> list[int]:
-    """Some ``most`` of the steps 0 to ``last``, evenly spread, and the first step besides."""
+    """Up to ``most`` of the steps 0 to ``last``, evenly spread, and also the first step."""
     return sorted({round(last * index / (most - 1)) for index in range(most)} | {min(1, last)})

@@ -1,4 +1,4 @@
-"""CalibrationPicture: whether probabilities can be believed, as a picture in TensorBoard."""
+"""CalibrationPicture: whether predicted probabilities can be trusted, as a picture in TensorBoard."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _BAR, _GAP, _LINE = "#5b8bd0", "#d6212b", "#8a8f98"
 class CalibrationPicture(Observer):
     """Writes a reliability diagram of each validation to TensorBoard, under ``val/calibration``.
 
-    It shows the bins that ``val/ece`` was computed from, of all episodes and devices.
+    It shows the bins that ``val/ece`` was computed from, over all episodes and devices.
 
     Args:
         every_n_epochs: epochs from one picture to the next.
@@ -34,7 +34,7 @@ class CalibrationPicture(Observer):
 
 
 def calibration_figure(bins: ConfidenceBins) -> Figure:
-    """The accuracy of the queries of each bin of confidence, its gap to their mean confidence, and their number."""
+    """The accuracy of the queries in each confidence bin, its gap to their mean confidence, and their number."""
     figure = Figure(figsize=(4.6, 5.0), dpi=110, facecolor="white", layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     total = bins.num_queries.sum()

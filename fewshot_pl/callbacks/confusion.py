@@ -1,4 +1,4 @@
-"""ConfusionPicture: the classes that are taken for each other most often, as a picture in TensorBoard."""
+"""ConfusionPicture: the classes that are confused most often, as a picture in TensorBoard."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,8 +26,8 @@ _RIGHT, _WRONG = (LinearSegmentedColormap.from_list("shares", ["white", color]) 
 class ConfusionPicture(Observer):
     """Writes the most confused classes of each validation to TensorBoard, under ``val/confusion``.
 
-    Counts over all episodes and devices, by the names of the classes; nothing is read back from the device before the
-    validation is over. Works with every benchmark of images.
+    Counts over all episodes and devices, by class name; nothing is read back from the device before the validation is
+    over. Works with every image benchmark.
 
     Args:
         every_n_epochs: epochs from one picture to the next.
@@ -38,7 +38,7 @@ class ConfusionPicture(Observer):
         super().__init__(every_n_epochs)
         check_at_least(f"{type(self).__name__}: ", 2, max_classes=max_classes)
         self.max_classes = max_classes
-        self._confusion: ClassConfusion | None = None  # of the present validation
+        self._confusion: ClassConfusion | None = None  # of the current validation
         self._classes: list[Tensor] = []  # [T, N] of each batch
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,11 +81,11 @@ class ConfusionPicture(Observer):
 
 
 def most_confused(answered: NDArray[np.int64], max_classes: int) -> list[int]:
-    """The classes of the pairs with the most wrong answers, both ways; the two of a pair side by side where possible.
+    """The classes of the pairs that are confused most often, in either direction; a pair is adjacent where possible.
 
     Args:
         answered: counts [C, C] of answers by true class.
-        max_classes: at most so many; fewer where fewer are confused.
+        max_classes: maximum number of classes; fewer if fewer are confused.
     """
     wrong = np.triu(answered + answered.T, 1)
     chosen: list[int] = []
@@ -102,13 +102,13 @@ def most_confused(answered: NDArray[np.int64], max_classes: int) -> list[int]:
 def confusion_figure(
     answered: NDArray[np.int64], offered: NDArray[np.int64], names: Sequence[str], examples: Tensor
 ) -> Figure:
-    """The share of each class's queries that were taken for each class, of the queries whose task holds both.
+    """The share of each class's queries that were taken for each class, among queries whose task holds both.
 
     Args:
         answered: counts [k, k] of answers, by true class.
-        offered: counts [k, k] of queries whose task holds the second class; where there is none a cell is empty.
-        names: of the k classes.
-        examples: an image [k, C, H, W] of each.
+        offered: counts [k, k] of queries whose task holds the second class; cells without any are empty.
+        names: names of the k classes.
+        examples: an image [k, C, H, W] of each class.
     """
     count = len(names)
     shares = np.where(offered > 0, answered / np.maximum(offered, 1), np.nan)

@@ -1,4 +1,4 @@
-"""EmbeddingProjector: the features of a few test episodes, to be turned around in TensorBoard's projector."""
+"""EmbeddingProjector: the features of a few test episodes, to explore in TensorBoard's projector."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ _LARGEST_THUMBNAIL = 48
 
 @runtime_checkable
 class _Encodes(Protocol):
-    """A LightningModule that makes features of images."""
+    """A LightningModule that computes features of images."""
 
     trainer: Trainer
     device: torch.device
@@ -28,7 +28,7 @@ class _Encodes(Protocol):
 
 
 class Points(NamedTuple):
-    """What the projector shows of n images."""
+    """What the projector shows for n images."""
 
     features: Tensor  # [n, D]
     thumbnails: Tensor  # [n, 3, h, w], 0..1
@@ -38,13 +38,13 @@ class Points(NamedTuple):
 class EmbeddingProjector(Callback):
     """Writes the features of the first test episodes, with class names and thumbnails, to TensorBoard's projector.
 
-    Once, at the end of a test, under ``test_embedding``. Each episode passes in a batch of its own, before any
-    adaptation; what an algorithm generates for its support (``generated_images``) follows in another, of the class and
-    the set "generated". Works with every algorithm that has a method ``encode``, on every benchmark of images.
+    Done once, at the end of a test, under ``test_embedding``. Each episode passes in its own batch, before any
+    adaptation. Images that an algorithm generates for its support (``generated_images``) follow in another batch, with
+    class and set "generated". Works with every algorithm that has a method ``encode``, on every image benchmark.
 
     Args:
         max_points: images shown.
-        max_episodes: episodes they are from.
+        max_episodes: episodes that they come from.
     """
 
     def __init__(self, max_points: int = 500, max_episodes: int = 4) -> None:
@@ -66,13 +66,13 @@ class EmbeddingProjector(Callback):
 
 
 def _episode_points(model: _Encodes, data: KnowsClasses, number: int, max_points: int) -> Points:
-    """The images of a test episode, evenly chosen where there are more than ``max_points``, as points."""
+    """The images of a test episode as points, evenly chosen if there are more than ``max_points``."""
     episode = data.fixed_episodes("test", number, 1)
     convert = model.trainer.precision_plugin.convert_input
     support_x, query_x = (convert(images[0]).to(model.device) for images in (episode.support_x, episode.query_x))
     batches = [torch.cat([support_x, query_x])]
     if (generated_images := getattr(model, "generated_images", None)) is not None:
-        batches.append(generated_images(support_x))  # apart, as batch norm would tell them from real ones
+        batches.append(generated_images(support_x))  # apart: in one batch, batch norm would tell them from real ones
     images = torch.cat(batches)
     features = torch.cat([model.encode(batch) for batch in batches])
     chosen = torch.arange(0, len(images), -(-len(images) // max(max_points, 1)))
@@ -85,7 +85,7 @@ def _episode_points(model: _Encodes, data: KnowsClasses, number: int, max_points
 
 
 def _thumbnails(images: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen ones of images [m, C, H, W] as small pictures [n, 3, h, w] in 0..1."""
+    """The chosen images of [m, C, H, W] as thumbnails [n, 3, h, w] in 0..1."""
     thumbnails = torch.from_numpy(visible(images, chosen)).permute(0, 3, 1, 2)
     if thumbnails.shape[-1] > _LARGEST_THUMBNAIL:
         thumbnails = F.interpolate(thumbnails, (_LARGEST_THUMBNAIL, _LARGEST_THUMBNAIL), mode="area")

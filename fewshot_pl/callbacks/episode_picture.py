@@ -1,4 +1,4 @@
-"""EpisodePicture: what the model sees and answers, as a picture in TensorBoard."""
+"""EpisodePicture: what the model sees and predicts, as a picture in TensorBoard."""
 
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ def episode_figure(
 
 
 class _Answer(NamedTuple):
-    """One query: its class and the model's, with the model's probability for it."""
+    """One query: its true class, and the predicted class with the model's probability of it."""
 
     true: int  # -100 where unknown
     predicted: int
@@ -132,7 +132,7 @@ def _rows(episode: Episode, logits: Tensor, max_ways: int, max_shots: int, max_q
 def visible(images: Tensor, indices: Tensor) -> NDArray[np.float32]:
     """The chosen images as RGB in 0..1, [n, H, W, 3], each stretched from its darkest to its brightest value.
 
-    One channel is grey, three are colour; of any other number the mean is shown, in grey.
+    One channel is grey, three are colour; for any other number, the mean is shown in grey.
     """
     chosen = images[indices.to(images.device)].detach().cpu().float().numpy().transpose(0, 2, 3, 1)  # [n, H, W, C]
     if chosen.shape[-1] != 3:

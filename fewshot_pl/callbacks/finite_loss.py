@@ -1,4 +1,4 @@
-"""FiniteLoss: what is done about a training step whose loss or gradient is nan or infinite."""
+"""FiniteLoss: stops at, or skips, training steps whose loss or gradient is nan or infinite."""
 
 import math
 from typing import Literal
@@ -23,15 +23,15 @@ _NEVER = torch.iinfo(torch.int64).max
 class FiniteLoss(Callback):
     """Ends a training at a step whose loss or gradient is not finite, or leaves such steps out.
 
-    To ``stop`` raises InputError, which names the step, and the inner step where it began as far as it can be seen;
-    no checkpoint is written from the weights that such a step left. To ``skip`` leaves the weights, the optimiser's
-    state and buffers as they were, and waits for the device at every step. All processes do the same. With 16 bit
-    precision gradients are the loss scaler's matter, which skips steps by itself.
+    ``stop`` raises an InputError that names the step and, if it can be found, the inner step where this began; no
+    checkpoint is written of the weights that such a step left. ``skip`` leaves the weights, the optimiser's state and
+    buffers as they were, and waits for the device at every step. All processes do the same. With 16-bit precision,
+    gradients are left to the loss scaler, which skips steps by itself.
 
     Args:
         action: what to do.
-        every_n_steps: how often, to ``stop``, an accelerator is asked, which is to wait for it; it is asked also before
-            each validation and checkpoint.
+        every_n_steps: with ``stop``, how often to check on an accelerator, as each check waits for it; there is also a
+            check before each validation and checkpoint.
     """
 
     def __init__(self, action: Nonfinite = "stop", every_n_steps: int = 50) -> None:
@@ -42,13 +42,13 @@ class FiniteLoss(Callback):
     def _forget(self) -> None:
         self.num_skipped = 0
         self._batch: Episode | None = None
-        self._losses: list[Tensor] = []  # of the batches since the last step, as whether they are finite
+        self._losses: list[Tensor] = []  # whether each loss since the last step is finite
         self._first: Tensor | None = None  # the first step that was not finite
-        self._buffers: list[Tensor] = []  # as before the step at hand
+        self._buffers: list[Tensor] = []  # as they were before the current step
         self._last_step: Literal["none", "taken", "skipped"] = "none"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._forget()  # what came before: another training, stopped maybe
+        self._forget()  # what an earlier training left, which may have been stopped
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep_buffers(pl_module)
@@ -96,24 +96,24 @@ class FiniteLoss(Callback):
         self._check(trainer, pl_module)
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise InputError if a step was not finite; from then on, checkpoints are refused by it."""
+        """Raise InputError if a step was not finite; from then on, saving a checkpoint raises it too."""
         if self._first is None or (step := int(self._first)) == _NEVER:
             return
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
-                callback.save_on_exception = False  # what such a step left is not worth to keep
+                callback.save_on_exception = False  # what such a step left is not worth keeping
         raise InputError(
             f"{self._account(pl_module, step, trainer.global_step)}: {_cures(pl_module)}, or pass --nonfinite skip to "
             "leave such steps out; checkpoints are from before it"
         )
 
     def _skip(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave out the step at hand: optimisers pass over parameters without a gradient."""
+        """Leave out the current step: optimisers ignore parameters without a gradient."""
         for parameter in pl_module.parameters():
             parameter.grad = None
         self._last_step = "skipped"
         self.num_skipped += 1
-        if self.num_skipped.bit_count() == 1:  # 1, 2, 4, 8 ...: a training that always fails fills no log
+        if self.num_skipped.bit_count() == 1:  # 1, 2, 4, 8 ...: a training that always fails must not fill the log
             step = trainer.global_step
             rank_zero_warn(f"{self._account(pl_module, step, step)} and was skipped, {self.num_skipped} so far")
 
@@ -127,12 +127,12 @@ class FiniteLoss(Callback):
 
 
 def reads_freely(device: torch.device) -> bool:
-    """Whether to read a number from the device is to wait for nothing."""
+    """Whether a number can be read from the device without waiting."""
     return device.type == "cpu"
 
 
 def _finite_gradient(trainer: Trainer, pl_module: LightningModule) -> list[Tensor]:
-    """Whether the gradient [] is finite, where that says something."""
+    """Whether the gradient is finite, as a list of one []; empty without gradients or with a loss scaler."""
     gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
     if not gradients or getattr(trainer.precision_plugin, "scaler", None) is not None:
         return []
@@ -142,13 +142,13 @@ def _finite_gradient(trainer: Trainer, pl_module: LightningModule) -> list[Tenso
 def _in_any_process(flag: Tensor, trainer: Trainer) -> Tensor:
     if trainer.world_size > 1:
         flag = flag.to(torch.uint8)
-        # Not by the strategy's reduce: that has all processes wait for each other first.
+        # Not by the strategy's reduce, which first makes all processes wait for each other.
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
     return flag.bool()
 
 
 def _beginning(pl_module: LightningModule, batch: Episode | None) -> str:
-    """Where in the tasks' adaptation numbers stop being finite, as an end of a sentence; empty where nowhere."""
+    """Where in the tasks' adaptation numbers stop being finite, as the end of a sentence; empty if nowhere."""
     if not (isinstance(pl_module, FewShotAlgorithm) and isinstance(batch, Episode) and takes_steps(pl_module)):
         return ""
     outputs = adaptation_outputs(pl_module, batch)  # [T, S+1, N*Q, N]
@@ -159,7 +159,7 @@ def _beginning(pl_module: LightningModule, batch: Episode | None) -> str:
 
 
 def _cures(pl_module: LightningModule) -> str:
-    """What to change, by the flags that the algorithm has."""
+    """What to change, naming flags that the algorithm has."""
     rates = [f"--model.{name}" for name in ("inner_lr", "learning_rate") if name in pl_module.hparams]
     lower = f"lower {' or '.join(rates)}, " if rates else ""
     return f"{lower}clip the gradient by --trainer.gradient_clip_val 10"

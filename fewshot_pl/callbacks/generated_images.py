@@ -1,4 +1,4 @@
-"""GeneratedImages: what a generator draws for a task, beside the task's real images, as a picture in TensorBoard."""
+"""GeneratedImages: images generated for a task, beside the task's real images, as a picture in TensorBoard."""
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ _INCHES = 0.9  # of one image
 class GeneratedImages(ValidationPicture):
     """Writes images generated for the first task of each validation to TensorBoard, under ``val/generated_images``.
 
-    Works with every algorithm that has a method ``generated_images(support_x)``, [N*K, C, H, W] to images of the same
-    shape; others have no such picture.
+    Works with every algorithm that has a method ``generated_images(support_x)``, from [N*K, C, H, W] to images of the
+    same shape; others have no such picture.
 
     Args:
         every_n_epochs: epochs from one picture to the next.
-        max_images: support images shown, and generated ones.
+        max_images: support images shown, and as many generated ones.
     """
 
     tag = "val/generated_images"
@@ -48,7 +48,7 @@ def generated_images_figure(support_x: Tensor, generated: Tensor, max_images: in
     Args:
         support_x: [N*K, C, H, W].
         generated: [n, C, H, W].
-        max_images: shown of each.
+        max_images: images shown of each kind.
     """
     sheets = [image_sheet(images[:max_images]) for images in (support_x, generated)]
     width = max(sheet.shape[1] for sheet in sheets)

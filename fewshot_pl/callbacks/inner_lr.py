@@ -8,9 +8,9 @@ HISTOGRAMS, MEANS = "inner_lr", "inner_lr_mean"  # the groups of their tags
 
 
 class InnerLearningRates(Observer):
-    """Writes ``learned_step_sizes`` to TensorBoard at each validation: a histogram of each layer, and its mean.
+    """Writes ``learned_step_sizes`` to TensorBoard at each validation: a histogram for each layer, and its mean.
 
-    Under ``inner_lr/<name>`` and ``inner_lr_mean/<name>``; nothing of algorithms that learn none.
+    They go under ``inner_lr/<name>`` and ``inner_lr_mean/<name>``; algorithms that learn none have neither.
 
     Args:
         every_n_epochs: epochs from one look to the next.

@@ -1,4 +1,4 @@
-"""Observer: the base of what writes to TensorBoard about a training, and changes nothing of it."""
+"""Observer: the base of callbacks that write to TensorBoard about a training without changing it."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ from fewshot_pl.episode import Episode
 
 @runtime_checkable
 class KnowsClasses(Protocol):
-    """A data module with fixed lists of episodes of images, which tells the classes that they hold."""
+    """A data module with fixed lists of image episodes that knows which classes they hold."""
 
     num_episodes: dict[str, int]
 
@@ -29,17 +29,17 @@ class KnowsClasses(Protocol):
         """An image [n, C, H, W] of each of some classes [n]."""
 
     def fixed_batches(self, split: str) -> Iterable[tuple[int, int, int]]:
-        """Epoch, first episode and number of episodes of each of this process's batches."""
+        """The epoch, first episode and number of episodes of each of this process's batches."""
 
     def fixed_classes(self, split: str, first: int, count: int | None) -> Tensor:
-        """The classes [E, N] of ``count`` episodes of the list, or of all from the first on."""
+        """The classes [E, N] of ``count`` episodes of the list from ``first`` on, or of all from there."""
 
     def fixed_episodes(self, split: str, first: int, count: int) -> Episode:
-        """The tasks of ``count`` episodes of the list."""
+        """The tasks of ``count`` episodes of the list from ``first`` on."""
 
 
 class Observer(Callback):
-    """Looks at validations of every so many epochs; never draws a random number.
+    """Looks at the validation of every n-th epoch; never draws a random number.
 
     Args:
         every_n_epochs: epochs from one look to the next.
@@ -50,14 +50,14 @@ class Observer(Callback):
         self.every_n_epochs = every_n_epochs
 
     def is_due(self, trainer: Trainer) -> bool:
-        """Whether to look at the present validation; the same for every process."""
+        """Whether to look at the current validation; the same for every process."""
         # Counted as Lightning counts check_val_every_n_epoch, so that n = 5 meets the validations of every 5th epoch.
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not trainer.sanity_checking
         return due and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:
-    """What writes to TensorBoard; nothing but in the first process."""
+    """The writers to TensorBoard; none except in the first process."""
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -41,7 +41,7 @@ DEFAULT_PICTURES: list[PictureName] = ["episode", "regression", "generated"]
 
 
 def pictures(names: Iterable[PictureName] = DEFAULT_PICTURES) -> list[Callback]:
-    """The observers of these names, each of which shows what fits a training; ``all`` of them, or ``none``.
+    """The observers with these names, each of which shows what applies to a training; ``all`` of them, or ``none``.
 
     Raises:
         InputError: ``all`` or ``none`` is not the only name.

@@ -1,4 +1,4 @@
-"""What a person sees of a running training: a progress bar on a terminal, lines of text in a log file.
+"""The progress of a running training: a bar on a terminal, lines of text in a log file.
 
 Lightning reads every ``prog_bar=True`` value back from the device after every batch. The classes here instead take
 the tensors that Lightning keeps in ``callback_metrics``, and read them only when they show them, so an algorithm
@@ -57,8 +57,8 @@ def metric_lines(metrics: Mapping[str, float | str]) -> dict[str, str]:
 class EpisodeRate(Callback):
     """Logs training episodes per second, over all devices, as ``train/episodes_per_s``.
 
-    Wall-clock time from batch to batch, so waiting for data counts, and validation and checkpoints after it do not.
-    Never waits for the device: a single batch's time may only be that of its launch, the window's mean is right.
+    Measures wall-clock time from batch to batch: waiting for data counts; validation and checkpoints after it do not.
+    Never waits for the device: a single batch's time may only be that of its launch, but the window's mean is right.
 
     Args:
         window: batches to average over.
@@ -84,7 +84,7 @@ class EpisodeRate(Callback):
         if not self._step_log.is_due(trainer, trainer.global_step):
             return
         seconds, episodes = map(sum, zip(*self._batches, strict=True))
-        # A tensor of the host: Lightning would copy a number to the device, and wait for it.
+        # A tensor on the host: Lightning would copy a number to the device and wait for it.
         rate = torch.tensor(episodes / max(seconds, 1e-9))
         pl_module.log(RATE, rate, on_step=True, on_epoch=False, prog_bar=True)
 
@@ -122,9 +122,9 @@ class EpisodeBar(RichProgressBar):
 
 
 class EpisodeLines(ProgressBar):
-    """Prints one line per validation, or per epoch where nothing is validated: for logs and pipes.
+    """Prints one line per validation, or per epoch if nothing is validated: for logs and pipes.
 
-    Loss and training accuracy are means over the batches since the line before, of what ``training_step`` returned.
+    Loss and training accuracy are means of what ``training_step`` returned over the batches since the previous line.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class EpisodeLines(ProgressBar):
     ) -> None:
         if not self.is_enabled or not isinstance(outputs, Mapping):
             return
-        # Lightning has divided the loss by the number of batches to a step.
+        # Lightning has divided the loss by the number of batches per step.
         for name, weight in (("loss", trainer.accumulate_grad_batches), ("accuracy", 1)):
             if name in outputs:
                 self._sums[f"train/{name}"] = self._sums.get(f"train/{name}", 0) + weight * outputs[name]

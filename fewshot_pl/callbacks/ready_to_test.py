@@ -1,4 +1,4 @@
-"""ReadyToTest: what a test will lack is said before the training, not after it."""
+"""ReadyToTest: reports what a test will lack before the training, not after it."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class ReadyToTest(Callback):
-    """Opens the test split before training starts, in every process, as one alone that ends lets the others wait.
+    """Opens the test split before training starts, in every process: if only one failed, the others would wait for it.
 
     Args:
-        then: to call once nothing is lacking, in every process too.
+        then: called once nothing is missing, also in every process.
     """
 
     def __init__(self, then: Callable[[], None]) -> None:

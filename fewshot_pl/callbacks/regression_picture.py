@@ -22,14 +22,14 @@ _MAX_CURVES = 6  # of the predictions before and after each inner step
 
 @runtime_checkable
 class _Samples(Protocol):
-    """A model that answers a task with several functions."""
+    """A model that samples several functions for a task."""
 
     def sampled_outputs(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-        """[S, n, D]."""
+        """The outputs [S, n, D] of S sampled functions."""
 
 
 class RegressionPicture(ValidationPicture):
-    """Writes tasks of regression from one number to one to TensorBoard, under ``val/regression``, as curves.
+    """Writes tasks of regression from one number to one number to TensorBoard, under ``val/regression``, as curves.
 
     Args:
         every_n_epochs: epochs from one picture to the next.
@@ -53,11 +53,11 @@ class RegressionPicture(ValidationPicture):
 def regression_figure(model: FewShotAlgorithm, episode: Episode, max_tasks: int = 3) -> Figure:
     """The first tasks of an Episode: target and support points, and the model's curve before and after inner steps.
 
-    Of a model that samples functions (``sampled_outputs``), those of the last step are drawn instead, with their mean
-    and the band of two standard deviations.
+    For a model that samples functions (``sampled_outputs``), those of the last step are drawn instead, with their mean
+    and a band of two standard deviations.
 
     Args:
-        model: evaluated in its present mode.
+        model: evaluated in its current mode.
         episode: x [T, n, 1, 1, 1] and targets [T, n, 1].
         max_tasks: tasks shown.
     """
@@ -67,7 +67,7 @@ def regression_figure(model: FewShotAlgorithm, episode: Episode, max_tasks: int 
         task = episode.tasks(slice(index, index + 1))
         axes = figure.add_subplot(1, num_tasks, index + 1)
         low, high = (extreme(torch.cat([task.support_x, task.query_x], 1)) for extreme in (torch.min, torch.max))
-        # In the task's own precision: nothing converts here, where Lightning has left the model's.
+        # In the task's own precision: Lightning's precision context has ended, so nothing is converted here.
         x = torch.linspace(float(low), float(high), _NUM_X, dtype=task.query_x.dtype, device=task.query_x.device)
         with torch.no_grad():
             _draw_curves(axes, model, task, x)
@@ -108,5 +108,5 @@ def _steps(number: int) -> str:
 
 
 def _drawn(values: Tensor) -> Tensor:
-    """Values as matplotlib takes them, which knows no bfloat16."""
+    """Values as matplotlib takes them, which does not support bfloat16."""
     return values.float().cpu()

@@ -1,4 +1,4 @@
-"""The bases of what shows the first batch of each validation."""
+"""The bases of callbacks that show the first batch of each validation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from fewshot_pl.episode import Episode
 
 
 class FirstBatchObserver(Observer, ABC):
-    """Looks at the first batch of each validation, where that holds episodes of images and gave ``"logits"``."""
+    """Looks at the first batch of each validation, if it is an Episode and its step returned ``"logits"``."""
 
     @abstractmethod
     def look(self, trainer: Trainer, pl_module: LightningModule, episode: Episode, logits: Tensor) -> None:
-        """Write about an Episode whose queries were given these outputs [T, N*Q, N]; in the first process alone."""
+        """Write about an Episode and the outputs [T, N*Q, N] for its queries; called only in the first process."""
 
     def on_validation_batch_end(
         self,
@@ -34,7 +34,7 @@ class FirstBatchObserver(Observer, ABC):
             return
         if not isinstance(outputs, Mapping) or "logits" not in outputs:
             return
-        if batch.holds_features:  # the images behind them: the first validation batch holds the first of the list
+        if batch.holds_features:  # get their images: the first validation batch holds the first episodes of the list
             images = trainer.datamodule.fixed_episodes("val", 0, batch.num_tasks)  # type: ignore[attr-defined]
             batch = move_data_to_device(images, pl_module.device)
         self.look(trainer, pl_module, batch, outputs["logits"])
@@ -51,7 +51,7 @@ class ValidationPicture(FirstBatchObserver):
 
     @abstractmethod
     def figure(self, pl_module: LightningModule, episode: Episode, logits: Tensor) -> Figure | None:
-        """What to show of an Episode whose queries were given these outputs [T, N*Q, N]; None where nothing fits."""
+        """The figure of an Episode and the outputs [T, N*Q, N] for its queries; None if the picture does not apply."""
 
     def look(self, trainer: Trainer, pl_module: LightningModule, episode: Episode, logits: Tensor) -> None:
         figure = self.figure(pl_module, episode, logits)

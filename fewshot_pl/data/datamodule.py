@@ -26,9 +26,9 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     """Episodes of a benchmark: endless fresh ones to train on, fixed lists to validate and test on.
 
     ``Trainer.predict(model, datamodule=data)`` gives the query logits [T, N*Q, N] of each batch of the test episodes.
-    Without a Trainer, after ``prepare_data()`` and ``setup("fit")``, each iteration over one ``train_dataloader()`` is
-    of the next epoch, and a new loader begins with epoch 0; ``data.episode(batch)`` makes an Episode of its batches.
-    What needs images before these two were called raises InputError.
+    Without a Trainer, first call ``prepare_data()`` and ``setup("fit")``; until then, anything that needs images raises
+    InputError. Each iteration over one ``train_dataloader()`` is the next epoch, and a new loader starts with epoch 0;
+    ``data.episode(batch)`` turns its batches into Episodes.
 
     Args:
         num_ways: classes per task in validation and test, and in training unless ``train_num_ways`` says otherwise.
@@ -39,15 +39,15 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         train_num_queries: query images per class of a training task.
         tasks_per_batch: training tasks per optimisation step on each device.
         batches_per_epoch: optimisation steps between two validations.
-        eval_tasks_per_batch: tasks per validation or test batch; changes speed, never the figures.
+        eval_tasks_per_batch: tasks per validation or test batch; changes speed, never results.
         num_val_episodes: length of the fixed list of validation episodes.
         num_test_episodes: length of the fixed list of test episodes.
-        seed: of the episodes; the same seed gives the same episodes on any number of devices and workers.
-        num_workers: processes that make batches, where that is work.
+        seed: seed of the episodes; the same seed gives the same episodes on any number of devices and workers.
+        num_workers: processes that make batches, unless these are only indices.
     """
 
-    preset: tuple[str, ...] = ()  # arguments below that a benchmark decides for itself
-    monitor = "val/accuracy"  # the figure that chooses the best checkpoint
+    preset: tuple[str, ...] = ()  # arguments below that a benchmark sets itself
+    monitor = "val/accuracy"  # the metric that chooses the best checkpoint
     is_variable = False  # whether tasks differ in size, so that no two fit into one batch
 
     def __init__(
@@ -67,7 +67,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False, ignore=self.preset)  # of the benchmark too: a checkpoint knows its data
+        self.save_hyperparameters(logger=False, ignore=self.preset)  # the benchmark's too: a checkpoint knows its data
         check_types(type(self), self.given_arguments, "--data")
         self.eval_size = EpisodeSize(num_ways, num_shots, num_queries)
         own = {"num_ways": train_num_ways, "num_shots": train_num_shots, "num_queries": train_num_queries}
@@ -87,7 +87,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     def _check_sizes(self) -> None:
         for part, size in (("", self.eval_size), ("train_", self.train_size)):
             for name in ("num_ways", "num_shots", "num_queries"):
-                fewest = 2 if name == "num_ways" and name not in self.preset else 1  # one class is told from nothing
+                fewest = 2 if name == "num_ways" and name not in self.preset else 1  # one class: nothing to tell apart
                 check_at_least("--data.", fewest, **{f"{part}{name}": getattr(size, name)})
 
     # What a benchmark states -----------------------------------------------------------------------
@@ -95,11 +95,11 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     @property
     @abstractmethod
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images; (1, 1, 1) of a regression's x."""
+        """(C, H, W) of the images; (1, 1, 1) for a regression's x."""
 
     @property
     def pixel_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The lowest and the highest value that images can have, per channel or for all."""
+        """The lowest and highest values that images can have, per channel or for all channels."""
         return (0.0,), (1.0,)
 
     @abstractmethod
@@ -107,11 +107,11 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         """The dataset that maps an EpisodeRange to a batch."""
 
     def size(self, split: str) -> EpisodeSize:
-        """The size that training or evaluation asks for."""
+        """The task size for training or evaluation."""
         return self.train_size if split == "train" else self.eval_size
 
     def check_variable(self, stage: str) -> None:
-        """Raise InputError where tasks that differ in size meet what takes only tasks of one size."""
+        """Raise InputError if tasks differ in size, but the batches or the algorithm need tasks of one size."""
         if not self.is_variable:
             return
         if stage == "fit" and self.tasks_per_batch > 1:
@@ -127,7 +127,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
             )
 
     def check_devices(self, num_devices: int, split: str) -> None:
-        """Raise InputError where validation or test has no episode for some device."""
+        """Raise InputError if validation or test has no episode for some device."""
         if (count := self.num_episodes[split]) < num_devices:
             raise InputError(
                 f"{num_devices} devices cannot share {count} episodes of {split}: pass fewer --trainer.devices, or "
@@ -136,20 +136,20 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
 
     @property
     def store_cure(self) -> str:
-        """What leaves images out of a device's memory, as the end of a sentence; empty where they are not in it."""
+        """How to keep images out of a device's memory, as the end of a sentence; empty if they are not in it."""
         return "" if self.hparams.get("store", "host") == "host" else ", or on a GPU pass --data.store host"
 
-    # Classes that no publication divides ----------------------------------------------------------------
+    # Classes without a published split ------------------------------------------------------------------
 
     def divided_classes(self, split: Split) -> list[str]:
-        """The names of a split's classes, where folders of a user's or a seed divide them; else none."""
+        """The names of a split's classes if a user's folders or a seed define the split; else none."""
         return []
 
     def trained_classes(self, state: Mapping[str, Any], split: Split) -> list[str]:
-        """Those of a split's ``divided_classes`` that a model was trained on, by what its checkpoint keeps of its data.
+        """The ``divided_classes`` of a split that a model was trained on, according to its checkpoint.
 
         Args:
-            state: as ``state_dict`` gives it.
+            state: what ``state_dict`` gave, from the checkpoint.
             split: ``val`` or ``test``.
         """
         return sorted({*self.divided_classes(split)} & {*state.get(_TRAIN_CLASSES, ())})
@@ -159,8 +159,8 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         return {_TRAIN_CLASSES: names} if names else {}
 
     def check_resumable(self, state: Mapping[str, Any]) -> None:
-        """Raise InputError where a training is to go on whose classes are in val or test now, by the state as above."""
-        # What is in both was so when training began, and was warned of.
+        """Raise InputError if a training resumed from this ``state_dict`` had classes that are in val or test now."""
+        # A class that is in train too was so when training began, with a warning.
         seen = {name for split in ("val", "test") for name in self.trained_classes(state, split)}
         if moved := sorted(seen - {*self.divided_classes("train")}):
             raise InputError(
@@ -171,11 +171,11 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     # Fixed lists -------------------------------------------------------------------------------------
 
     def sized(self, **sizes: int) -> Self:
-        """The same benchmark with other numbers of ways, shots and so on, of those that are not ``preset``."""
+        """The same benchmark with other numbers of ways, shots and so on, except those in ``preset``."""
         return type(self)(**{**self.given_arguments, **sizes})
 
     def seen_order(self, split: Split) -> list[int]:
-        """The numbers of a split's fixed episodes as devices see them, all those of one device after another."""
+        """The numbers of a split's fixed episodes as devices see them, one device after another."""
         world_size, _ = self._world_size_and_rank()
         size = self.num_episodes[split], self.eval_tasks_per_batch
         return [number for rank in range(world_size) for number in FixedEpisodes(*size, world_size, rank).numbers]
@@ -199,12 +199,12 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         return self._loader(split, self.fixed_batches(split))
 
     def fixed_batches(self, split: Split) -> FixedEpisodes:
-        """The EpisodeRange of each of this process's batches of validation or test."""
+        """The EpisodeRange of each of this process's validation or test batches."""
         return FixedEpisodes(self.num_episodes[split], self.eval_tasks_per_batch, *self._world_size_and_rank())
 
     def _loader(self, split: Split, batches: TrainingEpisodes | FixedEpisodes) -> DataLoader[Any]:
         check_overfits_nothing(getattr(self.trainer, "overfit_batches", 0))
-        # Without a Trainer it could not say where training stands.
+        # Without a Trainer, TrainingLoader could not tell where training stands.
         loader = TrainingLoader if split == "train" and self.trainer else DataLoader
         return loader(
             self.episode_dataset(split),
@@ -215,15 +215,15 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         )
 
     def workers(self, split: Split) -> int:
-        """How many processes make a split's batches."""
+        """The number of processes that make a split's batches."""
         return self.num_workers
 
     def _num_batches_done(self) -> int:
-        """How many batches of the present epoch training has behind it; not 0 where it was resumed in mid-epoch."""
+        """The number of batches of this epoch that training has done; above 0 where it was resumed in mid-epoch."""
         return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
 
     def in_precision(self, episode: Episode) -> Episode:
-        """An Episode in the Trainer's precision; by itself Lightning converts only what comes out of a loader."""
+        """An Episode in the Trainer's precision; Lightning itself converts only what comes out of a loader."""
         return self.trainer.precision_plugin.convert_input(episode) if self.trainer else episode
 
     def _world_size_and_rank(self) -> tuple[int, int]:
@@ -231,7 +231,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
 
 
 def check_overfits_nothing(overfit_batches: float) -> None:
-    """Raise InputError where a Trainer is to overfit a part of the batches."""
+    """Raise InputError if a Trainer is told to overfit a part of the batches."""
     if overfit_batches:
         raise InputError(
             "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "

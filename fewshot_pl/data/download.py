@@ -1,4 +1,4 @@
-"""Downloads that are checked, that go on where they stopped, and whose failure says what to do by hand."""
+"""Downloads that are verified, resume where they stopped, and say what to do by hand if they fail."""
 
 import hashlib
 import socket
@@ -17,7 +17,7 @@ from fewshot_pl.data.one_process import one_process
 from fewshot_pl.errors import InputError
 
 _SILENCE_SECONDS = 30.0  # a server that says nothing for this long will not answer
-_ROUNDS = 3  # how often each mirror is asked, at each for what is still missing
+_ROUNDS = 3  # how often each mirror is asked, each time for what is still missing
 _CHUNK_BYTES = 1 << 20
 _Dataset = TypeVar("_Dataset")
 
@@ -31,12 +31,12 @@ class Remote(NamedTuple):
 
 
 def downloaded(dataset: Callable[[], _Dataset], place: Path, by_hand: str) -> _Dataset:
-    """What ``dataset()`` returns; it downloads what is not there yet, in one process at a time.
+    """What ``dataset()`` returns after downloading what is missing, in one process at a time.
 
     Args:
         dataset: makes a torchvision dataset with ``download=True``.
         place: the file or folder that it downloads.
-        by_hand: how to get the files without the download, as "get A from B and put it into C".
+        by_hand: how to get the files without the download, such as "get A from B and put it into C".
 
     Raises:
         InputError: no network, no space, no write permission, or a damaged file; with ``by_hand`` as the cure.
@@ -53,18 +53,18 @@ def downloaded(dataset: Callable[[], _Dataset], place: Path, by_hand: str) -> _D
 
 
 def verified_download(remote: Remote, folder: Path, by_hand: str) -> Path:
-    """The path of a published file in ``folder``, whose checksum was verified; it is downloaded where it is not there.
+    """The path of a published file in ``folder``, downloaded if missing, with its checksum verified.
 
-    What was downloaded of it before is kept beside it, as ``<name>.part``, and only the rest is asked for, where the
-    server can do so. (torchvision's own download starts anew, and takes a cut file without checksum for a whole one.)
+    An interrupted download is kept beside it as ``<name>.part``, and only the rest is requested if the server supports
+    that. (torchvision's own download starts over, and takes a truncated file without a checksum for a whole one.)
 
     Args:
         remote: the file.
         folder: where it is or goes.
-        by_hand: as of ``downloaded``.
+        by_hand: as in ``downloaded``.
 
     Raises:
-        InputError: as of ``downloaded``; or a file of this name is there and is not the published one.
+        InputError: as in ``downloaded``; or a file of this name exists and is not the published one.
     """
     path = folder / remote.name
     if not path.exists():
@@ -92,13 +92,13 @@ def _fetch(remote: Remote, path: Path) -> None:
         if _md5(part) == remote.md5:
             part.replace(path)
             return
-        part.unlink()  # of another file, or damaged: no use to go on from
+        part.unlink()  # of another file, or damaged: nothing to resume from
         failures.append(f"{url}: its MD5 is not {remote.md5}")
     raise OSError("; ".join(dict.fromkeys(failures)))
 
 
 def _reason(error: object) -> str:
-    """What went wrong, without the numbers that systems and libraries have for it."""
+    """What went wrong, without error numbers of systems and libraries."""
     if isinstance(error, URLError) and not isinstance(error, HTTPError):
         return _reason(error.reason)
     if isinstance(error, OSError) and error.strerror:
@@ -107,7 +107,7 @@ def _reason(error: object) -> str:
 
 
 def _fetch_rest(url: str, part: Path) -> None:
-    """Append to ``part`` what it lacks; all of the file where the server gives no parts of it."""
+    """Append to ``part`` what it lacks, or fetch the whole file if the server does not send parts of it."""
     there = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
     try:

@@ -1,4 +1,4 @@
-"""From episode numbers to batches: the dataset and the sampler that a DataLoader is made of."""
+"""From episode numbers to batches: the datasets and samplers of DataLoaders."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ Sampler = EpisodeSampler | VariableSampler
 
 
 class EpisodeRange(NamedTuple):
-    """The numbers of consecutive episodes of an epoch; one batch."""
+    """The numbers of consecutive episodes of an epoch, which form one batch."""
 
     epoch: int
     first_episode: int
@@ -41,7 +41,7 @@ class ImageBatch(NamedTuple):
 
 
 class VariableBatch(NamedTuple):
-    """A batch of one episode, whose classes differ in their numbers of images, read from the store."""
+    """A batch of one episode, read from the store, whose classes differ in their numbers of images."""
 
     split: str
     support: Tensor  # uint8 [1, n, 1, C, H, W]
@@ -82,15 +82,15 @@ class EpisodeDataset(Dataset[Batch]):
 class TrainingEpisodes(DistributedSampler[EpisodeRange]):
     """Endless fresh episodes: ``batches_per_epoch`` batches of ``tasks_per_batch`` for each device.
 
-    Devices take disjoint episode numbers. Each iteration is of the next epoch, or of the one that ``set_epoch`` names.
-    A DistributedSampler in type, so that Lightning sets the epoch and puts no sampler of its own around it.
+    Devices take disjoint episode numbers. Each iteration is the next epoch, or the one that ``set_epoch`` names.
+    It is a DistributedSampler so that Lightning sets the epoch and does not wrap it in a sampler of its own.
 
     Args:
-        batches_per_epoch: of each device.
-        tasks_per_batch: of each device.
-        num_replicas: how many devices.
-        rank: which of them.
-        num_done: says how many batches of the epoch training has behind it when an iteration starts.
+        batches_per_epoch: batches of each device.
+        tasks_per_batch: tasks per batch of each device.
+        num_replicas: number of devices.
+        rank: rank of this device.
+        num_done: returns how many batches of the epoch training has done when an iteration starts.
     """
 
     def __init__(

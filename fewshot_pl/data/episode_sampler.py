@@ -18,7 +18,7 @@ class EpisodeSize(NamedTuple):
     num_ways: int
     num_shots: int
     num_queries: int
-    num_unlabelled: int = 0  # images per class without labels, to adapt with, and as many to measure with
+    num_unlabelled: int = 0  # unlabelled images per class to adapt with, and as many to measure with
 
     @property
     def num_images(self) -> int:
@@ -32,7 +32,7 @@ class EpisodeIndices(NamedTuple):
     support: Tensor  # [T, N, K] image numbers
     query: Tensor  # [T, N, Q] image numbers
     quarter_turns: Tensor  # [T, N] rotation of each class, 0..3
-    support_u: Tensor  # [T, N, U] numbers of images that come without labels, to adapt with
+    support_u: Tensor  # [T, N, U] numbers of unlabelled images, to adapt with
     query_u: Tensor  # [T, N, U] to measure with
     is_labelled: Sequence[bool]  # [T] False: the other images come without labels too
 
@@ -41,17 +41,17 @@ class EpisodeSampler:
     """Draws episodes from classes of images, without replacement and without global random state.
 
     Episode ``e`` of epoch ``p`` is a function of (seed, p, e) alone: it does not depend on the number of
-    workers, devices or tasks per batch. Labels are dealt to classes at random in every episode.
+    workers, devices or tasks per batch. Labels are assigned to classes at random in every episode.
 
     Args:
         store: the images, sorted by class.
         size: ways, shots, queries and unlabelled images of an episode.
-        seed: any integer; every (seed, epoch, episode) has a random stream of its own.
-        num_rotations: 4 makes each quarter turn of a class a class of its own (class*4 + turns), 1 does not.
-        unlabelled_tasks: share of the episodes that come without any label.
+        seed: any integer; every (seed, epoch, episode) has its own random stream.
+        num_rotations: 4 makes each quarter turn of a class a separate class (class*4 + turns), 1 does not.
+        unlabelled_tasks: share of episodes without any label.
 
     Raises:
-        InputError: there are fewer classes than ways, or a class has fewer images than an episode takes of it.
+        InputError: there are fewer classes than ways, or a class has fewer images than an episode takes from it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EpisodeSampler:
         for task, generator in enumerate(_generators(self._seed, epoch, first_episode, num_episodes)):
             classes[task] = generator.choice(len(self._counts) * self.num_rotations, num_ways, replace=False)
             generator.random(out=keys[task])
-            # Last, so that the images stay as they are.
+            # Drawn last, so that it does not change the images.
             is_labelled.append(generator.random() >= self._unlabelled_tasks)
         sources, quarter_turns = np.divmod(classes, self.num_rotations)
         images = torch.from_numpy(self._starts[sources])[..., None] + self._picks(keys, sources, self.size.num_images)
@@ -90,11 +90,11 @@ class EpisodeSampler:
 
     @property
     def images_per_episode(self) -> float:
-        """Labelled images of an episode."""
+        """The number of labelled images in an episode."""
         return self.size.num_ways * (self.size.num_shots + self.size.num_queries)
 
     def classes(self, epoch: int, first_episode: int, num_episodes: int) -> Tensor:
-        """The classes [T, N] of those episodes: the store's class, times ``num_rotations``, plus the quarter turns."""
+        """The classes [T, N] of these episodes: the store's class times ``num_rotations``, plus the quarter turns."""
         indices = self(epoch, first_episode, num_episodes)
         sources = image_classes(self._starts, indices.query[..., 0])
         return sources * self.num_rotations + indices.quarter_turns
@@ -109,19 +109,19 @@ class EpisodeSampler:
 
 
 def image_classes(starts: NDArray[np.int64], images: Tensor) -> Tensor:
-    """The class of each image [...], where those of class c have the numbers from ``starts[c]`` on."""
+    """The class of each image [...], where the image numbers of class c start at ``starts[c]``."""
     return torch.from_numpy(np.searchsorted(starts, images.numpy(), side="right") - 1)
 
 
 def episode_generator(seed: int, epoch: int, episode: int, purpose: int = 0) -> np.random.Generator:
-    """The random numbers of an episode; those of another purpose are independent of them."""
+    """The random generator of an episode; those for different purposes are independent."""
     # Philox is counter-based: the counter's upper words name the stream, so no two episodes share numbers.
     key = seed % 2**64 + purpose * 2**64
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, episode, epoch]))
 
 
 def _generators(seed: int, epoch: int, first: int, count: int) -> Iterator[np.random.Generator]:
-    """Those of consecutive episodes, each until the next is asked for: one, put at their counters, which is faster."""
+    """The generators of consecutive episodes, each valid until the next: one generator is reused, which is faster."""
     generator = episode_generator(seed, epoch, first)
     fresh: Any = generator.bit_generator.state
     for episode in range(first, first + count):

@@ -1,4 +1,4 @@
-"""ImageDataModule: the base of the benchmarks of images."""
+"""ImageDataModule: the base of image benchmarks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,29 +35,29 @@ _AUGMENTED: dict[Augment, set[str]] = {
 class ImageDataModule(StoredDataModule):
     """Episodes of images, drawn from packed stores and assembled on the device.
 
-    A benchmark says what it is through ``image_shape``, ``mean``, ``std``, ``num_rotations``, and hands over its
-    images in ``class_images``; everything else is written here once.
+    A benchmark states ``image_shape``, ``mean``, ``std`` and ``num_rotations``, and provides its images in
+    ``class_images``; everything else is implemented here once.
 
     Args:
-        augment: random changes of training images, where the benchmark has any: of ``both`` the support and the query
-            (or true), of one of them, or of ``none`` (or false).
-        num_unlabelled: images per class that come without labels, to adapt with, and as many to measure with
-            (Episode's ``support_u`` and ``query_u``): semi-supervised tasks.
-        unlabelled_tasks: share of the training tasks that have no label at all.
+        augment: augment training images, if the benchmark has an augmentation: ``both`` support and query (or true),
+            one of them, or ``none`` (or false).
+        num_unlabelled: unlabelled images per class to adapt with, and as many to measure with (Episode's
+            ``support_u`` and ``query_u``), for semi-supervised tasks.
+        unlabelled_tasks: share of the training tasks that have no labels at all.
         sampling: ``fixed``: every task has the ways, shots and queries above; ``variable``: tasks differ in ways, and
-            their classes in shots, as Meta-Dataset draws them (see ``VariableSampler``), in training and evaluation,
-            and the numbers above do not count.
-        min_ways: classes of a variable task, at least.
-        max_ways: classes of a variable task, at most.
-        max_queries: query images per class of a variable task, at most.
-        max_support: support images of a variable task, at most.
+            their classes in shots, as in Meta-Dataset (see ``VariableSampler``), in training and evaluation; the
+            numbers above are then ignored.
+        min_ways: minimum number of classes of a variable task.
+        max_ways: maximum number of classes of a variable task.
+        max_queries: maximum number of query images per class of a variable task.
+        max_support: maximum number of support images of a variable task.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     augmentation: Augmentation | None = None
-    light_on_dark = False  # whether images are of ink, which is stored light on dark
-    whole_images = False  # whether an image becomes a square as a whole, in place of its largest centred square
+    light_on_dark = False  # whether images show ink, which is stored light on dark
+    whole_images = False  # whether an image is resized to a square as a whole, not cropped to its centre
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class ImageDataModule(StoredDataModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.forget_features()  # of an evaluation that was interrupted, maybe of another model
+        self.forget_features()  # left by an interrupted evaluation, maybe of another model
 
     def on_after_batch_transfer(self, batch: Batch | Episode, dataloader_idx: int) -> Episode:
         if isinstance(batch, Episode):
@@ -128,7 +128,7 @@ class ImageDataModule(StoredDataModule):
     # From indices to an Episode ------------------------------------------------------------------------
 
     def sampler(self, split: str) -> Sampler:
-        """The sampler of a split's episodes, of the size that training or evaluation asks for."""
+        """The sampler of a split's episodes, of the size for training or evaluation."""
         store, num_rotations = self.stores[split], self.num_rotations(split)
         if self.is_variable:
             return VariableSampler(store, self.variable_size, self.seed, num_rotations)
@@ -136,7 +136,7 @@ class ImageDataModule(StoredDataModule):
         return EpisodeSampler(store, self.size(split), self.seed, num_rotations, unlabelled_tasks)
 
     def fewest_ways(self, split: str) -> int:
-        """How many classes a split needs."""
+        """The smallest number of classes that a split needs."""
         return self.variable_size.min_ways if self.is_variable else self.size(split).num_ways
 
     def episode(self, batch: Batch) -> Episode:
@@ -163,9 +163,9 @@ class ImageDataModule(StoredDataModule):
         return episode._replace(support_u=support_u, query_u=query_u)
 
     def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
-        """Episodes ``first`` to ``first + count - 1`` of the list of validation or test, in main memory.
+        """Episodes ``first`` to ``first + count - 1`` of the validation or test list, in main memory.
 
-        Of tasks that differ in size only one at a time.
+        Tasks that differ in size come only one at a time.
 
         Raises:
             InputError: neither ``prepare_data()`` nor ``setup(stage)`` has been called.
@@ -182,14 +182,14 @@ class ImageDataModule(StoredDataModule):
     # Episodes of features ------------------------------------------------------------------------------
 
     def embed_split(self, split: str, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """Embed every image of a split once, and from then on give its episodes as features in place of images.
+        """Embed every image of a split once, and from then on give its episodes as features instead of images.
 
-        Only where that is less work than to embed the images of each episode.
+        Done only if that is less work than embedding the images of each episode.
 
         Args:
             split: ``val`` or ``test``.
             encode: images [n, C, H, W] to features [n, D].
-            device: where to embed.
+            device: the device to embed on.
         """
         if not self.embedding_pays(split):
             return
@@ -199,7 +199,7 @@ class ImageDataModule(StoredDataModule):
         self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
 
     def forget_features(self) -> None:
-        """Give episodes as images again."""
+        """Go back to episodes of images."""
         self._features.clear()
 
     def embedding_pays(self, split: str) -> bool:
@@ -226,7 +226,7 @@ class ImageDataModule(StoredDataModule):
         return 0 if self._indices_do(split) else self.num_workers
 
     def _indices_do(self, split: Split) -> bool:
-        """Whether a loader need not read a split's images."""
+        """Whether a loader can leave a split's images unread and give indices."""
         algorithm = self.trainer.lightning_module if self.trainer else None
         will_embed = split != "train" and getattr(algorithm, "embeds_alone", False) and self.embedding_pays(split)
         return will_embed or self._store_on_device(split)

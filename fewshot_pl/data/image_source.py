@@ -1,4 +1,4 @@
-"""What a benchmark gives of its images: the classes, checked, and the name of the cache that holds them."""
+"""What a benchmark provides: its classes, checked, and the name of the cache that holds their images."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ def checked_classes(
     """The classes of a benchmark with their images.
 
     Raises:
-        InputError: images of a class are no uint8 array [n, C, H, W] of the shape that is stated.
+        InputError: the images of a class are not a uint8 array [n, C, H, W] of the stated shape.
     """
     for name, images in classes:
         kind, shape = getattr(images, "dtype", ""), list(getattr(images, "shape", ()))
@@ -39,11 +39,11 @@ def checked_classes(
 def cache_name(benchmark: type, fingerprint: Any, image_shape: Sequence[int]) -> str:
     """The name of the folder of a benchmark's packed images.
 
-    That of a class outside of fewshot_pl depends on its module, the file of that and ``image_shape`` too, as another
-    project may have one of its name.
+    For a class outside fewshot_pl it also depends on the module, the module's file and ``image_shape``, as another
+    project may have a class of the same name.
 
     Raises:
-        InputError: the fingerprint does not hold plain values alone.
+        InputError: the fingerprint holds other than plain values.
     """
     name = benchmark.__name__
     try:
@@ -58,5 +58,5 @@ def cache_name(benchmark: type, fingerprint: Any, image_shape: Sequence[int]) ->
 
 
 def _place_of(owner: type) -> str:
-    """The file of a class; of a notebook, which has none, the folder."""
+    """The file of a class, or the current folder in a notebook, which has no file."""
     return getattr(sys.modules.get(owner.__module__), "__file__", None) or str(Path.cwd())

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fewshot_pl.errors import InputError
 
-_FORMAT = 1  # raised whenever the layout changes, so that older caches are rebuilt
+_FORMAT = 1  # increased whenever the layout changes, so that older caches are rebuilt
 _CHUNK_BYTES = 1 << 24
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -37,7 +37,7 @@ class ImageStore:
     """All images of a split, sorted by class.
 
     Attributes:
-        images: uint8 ``[num_images, C, H, W]``, to read.
+        images: uint8 ``[num_images, C, H, W]``, read-only.
         class_names: name of each class.
         class_starts: int64 ``[num_classes + 1]``; class c owns images ``class_starts[c]:class_starts[c + 1]``.
     """
@@ -55,7 +55,7 @@ class ImageStore:
         return self.images[self.class_starts[index] : self.class_starts[index + 1]]
 
     def tensor(self) -> Tensor:
-        """All images, uint8 [num_images, C, H, W], over the map: nothing may write to them."""
+        """All images, uint8 [num_images, C, H, W], in the memory map: nothing may write to them."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.from_numpy(self.images)
@@ -70,7 +70,7 @@ def open_store(path: Path) -> ImageStore:
 
     Raises:
         BrokenStoreError: the files are not exactly what ``write_store`` wrote.
-        InputError: they are there and cannot be read: no permission, no memory for the map, a disk that fails.
+        InputError: they exist but cannot be read: no permission, no memory for the map, or a failing disk.
     """
     try:
         index = json.loads((path / "index.json").read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def open_store(path: Path) -> ImageStore:
         shape = tuple(index["shape"])
         if (path / "images.u8").stat().st_size != math.prod(shape):
             raise BrokenStoreError(f"{path} has the wrong size")
-        # Read-only: memory need not suffice for what may be written to, and so stores may be larger than it.
+        # Read-only: a writable map would count against memory, so stores could not be larger than it.
         images = np.memmap(path / "images.u8", dtype=np.uint8, mode="r", shape=shape)
         if zlib.crc32(_index_bytes(index), _checksum(images)) != index["crc32"]:
             raise BrokenStoreError(f"{path} fails its checksum")
@@ -92,7 +92,7 @@ def open_store(path: Path) -> ImageStore:
         return ImageStore(images, names, starts)
     except (*_MISSING, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise BrokenStoreError(f"{path} cannot be read: {error}") from error
-    except OSError as error:  # of the place: the store may be as good as new
+    except OSError as error:  # an error of the disk or folder: the store itself may be intact
         raise InputError(
             f"the packed images in {path} cannot be read ({error.strerror}): make them readable, or pass "
             "--data.cache_dir another folder"
@@ -103,7 +103,7 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
     """Write a store from (class name, images ``[n, C, H, W]``) pairs; all of it or nothing.
 
     The files are written under a temporary name beside ``path`` and renamed at the end, so a reader
-    never sees a half-written store. Whole stores that another process wrote meanwhile are kept.
+    never sees a half-written store. A whole store that another process wrote meanwhile is kept.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written to.
@@ -125,12 +125,12 @@ def write_store(path: Path, classes: Iterable[tuple[str, NDArray[np.uint8]]]) ->
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         if is_new:
-            with suppress(OSError):  # it is empty only where nothing could be written
+            with suppress(OSError):  # it is empty only if nothing could be written
                 path.parent.rmdir()
 
 
 def remove_parts(path: Path) -> None:
-    """Remove what writers of the store at ``path`` that were killed have left; only while there are no others."""
+    """Remove what killed writers of the store at ``path`` left behind; only while no other process writes it."""
     for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         shutil.rmtree(part, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The image files below a folder or inside an archive, read one way."""
+"""The image files below a folder or inside an archive, read in one way."""
 
 import hashlib
 import io
@@ -20,9 +20,9 @@ from fewshot_pl.errors import InputError
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
 _LEFT_BEHIND = {"__MACOSX", "__pycache__"}
 _UNPACK = "unpack it, and leave the folder in its place"
-_MAX_BYTES = 1 << 30  # of one file; more is no image, and would fill the memory
+_MAX_BYTES = 1 << 30  # of one file; a larger one is no image, and would fill the memory
 Image.init()
-# Not those that another program or nothing at all decodes; EPS is itself a program, for Ghostscript to run.
+# Without formats that need another program or have no decoder; EPS is itself a program, run by Ghostscript.
 _FORMATS = [kind for kind in Image.ID if kind not in {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC"}]
 _EXTENSIONS = {end for end, kind in Image.registered_extensions().items() if kind in _FORMATS}
 _SEEN = {*_EXTENSIONS, *_ANNOTATIONS}
@@ -31,7 +31,7 @@ _SEEN = {*_EXTENSIONS, *_ANNOTATIONS}
 class ImageTree(ABC):
     """Image files, and the files that annotate them, with their paths relative to a folder or archive.
 
-    Hidden files, and files whose extension belongs to no format of images or annotations, are not seen.
+    Hidden files, and files whose extension belongs to no image or annotation format, are ignored.
 
     Attributes:
         path: the folder or archive.
@@ -47,12 +47,12 @@ class ImageTree(ABC):
 
     @cached_property
     def files(self) -> list[str]:
-        """Those that are images and annotations."""
+        """The paths of images and annotations."""
         return [name for name in self.everything if _extension(name) in _SEEN]
 
     @cached_property
     def names(self) -> list[str]:
-        """Those that are images."""
+        """The paths of images."""
         return [name for name in self.everything if _extension(name) in _EXTENSIONS]
 
     @abstractmethod
@@ -68,11 +68,11 @@ class ImageTree(ABC):
         """Plain values that change when a file is added, removed or replaced."""
 
     def close(self) -> None:  # noqa: B027 - a folder holds nothing open
-        """Let go of what is held open; a later read opens it again."""
+        """Close what is open; a later read opens it again."""
 
 
 class FolderTree(ImageTree):
-    """The images below a folder, at any depth, links followed; or ``only`` one file in it.
+    """The images below a folder, at any depth, following links; or ``only`` one file in it.
 
     Raises:
         InputError: a folder or file cannot be read, or is a pipe or a device.
@@ -99,7 +99,7 @@ class FolderTree(ImageTree):
         return self._fingerprint_of(self.files)
 
     def image_fingerprint(self) -> dict[str, Any]:
-        """The same, of the images alone."""
+        """The fingerprint of the images alone."""
         return self._fingerprint_of(self.names)
 
     def _fingerprint_of(self, names: list[str]) -> dict[str, Any]:
@@ -112,12 +112,12 @@ class FolderTree(ImageTree):
 
 
 class Archive(ImageTree):
-    """The images in an archive, told from its size and its time of change."""
+    """The images in an archive, whose fingerprint is its path, size and modification time."""
 
     kind: ClassVar[str]
 
     def damaged(self, error: Exception) -> InputError:
-        """What to tell of an archive whose bytes a reader stumbled over."""
+        """The error for an archive whose bytes a reader cannot make sense of."""
         reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
         return InputError(f"{self.path} is not a whole {self.kind} archive ({reason}): download or copy it again")
 
@@ -130,7 +130,7 @@ class ZipTree(Archive):
     """The images in a zip archive, read without extracting it.
 
     Raises:
-        InputError: the archive is cut short or is none, wants a password, or holds a file that is too large.
+        InputError: the archive is truncated or not a zip, needs a password, or holds a file that is too large.
     """
 
     kind = "zip"
@@ -147,10 +147,10 @@ class ZipTree(Archive):
         with self._whole():
             member = self._archive.getinfo(name)
             check_size(f"{self.path}/{name}", member.file_size)
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # whose unpacking has no bounds
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bounds
                 raise InputError(f"{self.path} is compressed in a rare way: {_UNPACK}")
             with self._archive.open(member) as content:
-                return content.read(member.file_size)  # without a number it unpacks more than was declared
+                return content.read(member.file_size)  # without a size it may unpack more than was declared
 
     def close(self) -> None:
         if archive := vars(self).pop("_archive", None):
@@ -162,7 +162,7 @@ class ZipTree(Archive):
             yield
         except InputError:
             raise
-        except Exception as error:  # zipfile raises whatever damaged bytes lead it to
+        except Exception as error:  # zipfile can raise anything on damaged bytes
             if "password required" in str(error):
                 raise InputError(f"{self.path} wants a password: {_UNPACK}") from error
             raise self.damaged(error) from error
@@ -178,10 +178,10 @@ class ImageFile(NamedTuple):
         return f"{self.tree.path}/{self.name}"
 
     def decoded(self, at_least: int | None = None) -> Image.Image:
-        """The image with its pixels loaded; a JPEG may come smaller, with no side below ``at_least``.
+        """The image with its pixels loaded; a JPEG may come out smaller, with no side below ``at_least``.
 
         Raises:
-            InputError: naming the file, when it does not decode.
+            InputError: the file, which is named, cannot be decoded.
         """
         try:
             image = Image.open(io.BytesIO(self.tree.read(self.name)), formats=_FORMATS)
@@ -195,12 +195,12 @@ class ImageFile(NamedTuple):
             raise InputError(
                 f"image {self} has {_pixels(error)} pixels, too many to decode: make it smaller"
             ) from error
-        except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
+        except Exception as error:  # decoders can raise anything on a damaged file
             raise InputError(f"image {self} cannot be decoded ({_reason(error)}): replace it or remove it") from error
 
 
 def check_size(name: object, size: int) -> None:
-    """Raise InputError if a file of so many bytes is too large to be read."""
+    """Raise InputError if a file of ``size`` bytes is too large to be read."""
     if size > _MAX_BYTES:
         raise InputError(f"{name} has {size / 2**30:.1f} GiB, more than an image or a list of them: remove it")
 
@@ -226,7 +226,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _below(folder: str, start: int | None = None, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """The paths of the files below a folder, without its own; a link back to a folder above is not followed."""
+    """The paths of the files below a folder, relative to it; a link back to a folder above is not followed."""
     start = len(folder) if start is None else start
     real = os.path.realpath(folder)
     if real in above:
@@ -241,7 +241,7 @@ def _below(folder: str, start: int | None = None, above: tuple[str, ...] = ()) -
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a relative path is hidden, or of what programs leave beside a user's files."""
+    """Whether a relative path is hidden, or one that programs leave among a user's files."""
     return any(part.startswith(".") or part in _LEFT_BEHIND for part in PurePosixPath(name).parts)
 
 

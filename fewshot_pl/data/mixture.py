@@ -1,4 +1,4 @@
-"""Batches of episodes from several sources: which source an episode is of, as a pure function of its number."""
+"""Batches of episodes from several sources; an episode's source is a pure function of its number."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -14,19 +14,19 @@ from fewshot_pl.data.episode_dataset import Batch, EpisodeRange, ImageBatch, Ind
 from fewshot_pl.data.episode_sampler import EpisodeIndices, episode_generator
 from fewshot_pl.episode import Episode
 
-_SOURCE = 1  # purpose of the random numbers: 0 draws the images of an episode
+_SOURCE = 1  # purpose of the random numbers; 0 draws the images of an episode
 
 
 class MixedBatch(NamedTuple):
-    """A batch with the episodes of each source together."""
+    """A batch whose episodes are grouped by source."""
 
     sources: Sequence[int]  # those that were drawn
     parts: Sequence[Batch]  # the episodes of each
-    places: Sequence[int]  # [T] where each episode of the batch lies among those of all parts
+    places: Sequence[int]  # [T] position of each episode of the batch among those of all parts
 
 
 class MixedDataset(Dataset[MixedBatch]):
-    """Maps an EpisodeRange to a batch whose episodes are each of a source drawn at random.
+    """Maps an EpisodeRange to a batch whose episodes each come from a source drawn at random.
 
     Episode ``e`` is episode ``e`` of its source.
 
@@ -66,7 +66,7 @@ def mixed_episode(batch: MixedBatch, episode_of: Callable[[int, Batch], Episode]
 
     Args:
         batch: of tasks of one size.
-        episode_of: a source and a batch of its own to their Episode.
+        episode_of: maps a source and a batch from it to an Episode.
     """
     episodes = [episode_of(source, part) for source, part in zip(batch.sources, batch.parts, strict=True)]
     if len(episodes) == 1:
@@ -81,7 +81,7 @@ def mixed_episode(batch: MixedBatch, episode_of: Callable[[int, Batch], Episode]
 
 
 def joined_batch(batches: Sequence[Batch]) -> Batch:
-    """Batches of one source as one; those of tasks that differ in size come alone."""
+    """Batches of one source as one batch; tasks that differ in size always come as a single batch."""
     first = batches[0]
     if len(batches) == 1:
         return first

@@ -1,4 +1,4 @@
-"""Work on a file or folder that only one process at a time does."""
+"""Work on a file or folder by one process at a time."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,10 +10,10 @@ from pytorch_lightning.utilities import rank_zero_info
 
 @contextmanager
 def one_process(path: Path) -> Iterator[bool]:
-    """Waits until no other process is in here for the same path; whether it is sure that none is.
+    """A context that waits until no other process is in it for the same path, and yields whether that is sure.
 
-    The operating system holds the lock, on ``.<name>.lock`` beside the path, and lets go of it when its process ends,
-    however it ends. Where that file cannot be written nobody waits: what is done in here must be right without, too.
+    The operating system holds the lock, on ``.<name>.lock`` beside the path, and releases it when the process ends,
+    however it ends. If that file cannot be written, nobody waits, so the work must be correct without the lock too.
     """
     with ExitStack() as held:
         yield _waited(held, path)
@@ -29,5 +29,5 @@ def _waited(held: ExitStack, path: Path) -> bool:
             rank_zero_info(f"Waiting for another process, which makes {path}")
             held.enter_context(lock.acquire())
     except (OSError, NotImplementedError):
-        return False  # what writes the path says why it cannot
+        return False  # writing the path itself will say why it fails
     return True

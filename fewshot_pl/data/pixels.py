@@ -28,7 +28,7 @@ def normalised(
     std: tuple[float, ...],
     augmentation: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """uint8 images [n, C, H, W] as float: scaled to [0, 1], augmented, less the mean, over the deviation."""
+    """uint8 images [n, C, H, W] as float: scaled to [0, 1], augmented, minus the mean, divided by the deviation."""
     if augmentation is not None:
         pixels = augmentation(images.float().div_(255))
         return (pixels - _by_channel(mean, pixels.device)) / _by_channel(std, pixels.device)
@@ -43,14 +43,14 @@ def normalised(
 
 
 def _blocks(images: Tensor) -> tuple[Tensor, ...]:
-    """Images [n, C, H, W] in parts: on a CPU such as stay in its cache from one operation to the next."""
+    """Images [n, C, H, W] in parts, which on a CPU stay in its cache from one operation to the next."""
     num_values = images[0].numel() if len(images) and images.device.type == "cpu" else 0
     return torch.split(images, max(_BLOCK_VALUES // num_values, 1)) if num_values else (images,)
 
 
 @lru_cache
 def _turned_pixels(side: int, device: torch.device) -> Tensor:
-    """For each of four quarter turns the pixel that comes to each place, [4, H*W]; kept, as many calls make it."""
+    """The source pixel of each place in each of 4 quarter turns, [4, H*W]; cached, as making it takes many calls."""
     with torch.inference_mode(False):  # a validation may be the first to ask, a training the next
         grid = torch.arange(side * side, device=device).view(side, side)
         return torch.stack([torch.rot90(grid, turn).flatten() for turn in range(4)])
@@ -58,7 +58,7 @@ def _turned_pixels(side: int, device: torch.device) -> Tensor:
 
 @lru_cache
 def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Values for each channel, [C, 1, 1]; kept, as to send them to a GPU makes it wait."""
+    """Values for each channel, [C, 1, 1]; cached, as sending them to a GPU makes it wait."""
     with torch.inference_mode(False):  # a validation may be the first to ask, a training the next
         return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
 

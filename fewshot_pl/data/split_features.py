@@ -1,4 +1,4 @@
-"""SplitFeatures: every image of a split embedded once, so that episodes can hold features in place of images."""
+"""SplitFeatures: every image of a split embedded once, so that episodes can hold features instead of images."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ class SplitFeatures:
         num_rotations: R.
         pixels: stored images [1, R, n, C, H, W] and turns [1, R] to images as the network sees them, [1, R*n, C, H, W].
         encode: images [n, C, H, W] to features [n, D].
-        device: where to embed them and to keep their features.
+        device: where to embed them and keep their features.
     """
 
     def __init__(

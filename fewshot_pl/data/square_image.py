@@ -17,7 +17,7 @@ _TURNS: dict[object, Image.Transpose] = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # what makes an image of each EXIF orientation upright
+}  # the transpose that makes an image of each EXIF orientation upright
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of photographs, by channel
 
 
@@ -25,7 +25,7 @@ def read_square(file: ImageFile, size: int, channels: Channels) -> NDArray[np.ui
     """An image file as uint8 [channels, size, size]; see ``square_image``.
 
     Raises:
-        InputError: naming the file, when it does not decode.
+        InputError: the file, which is named, cannot be decoded.
     """
     return square_image(file.decoded(at_least=2 * size), size, channels)
 
@@ -34,7 +34,7 @@ def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[n
     """The largest centred square of an image as uint8 [channels, size, size], upright and on white.
 
     The shorter side is brought to ``size`` and the longer one cropped at both ends. EXIF orientation is applied,
-    transparent parts become white, deeper than 8 bits is scaled to 8, and colour becomes grey for one channel.
+    transparent parts become white, depths above 8 bits are scaled to 8, and colour becomes grey for one channel.
     """
     square = ImageOps.fit(plain_colour(image), (size, size), Image.Resampling.LANCZOS)
     return np.asarray(square).transpose(2, 0, 1) if channels == 3 else np.asarray(square.convert("L"))[None]
@@ -48,19 +48,19 @@ def whole_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def plain_colour(image: Image.Image) -> Image.Image:
-    """An image in RGB of 8 bits: upright by its EXIF orientation, on white where it is transparent.
+    """An image in 8-bit RGB, upright by its EXIF orientation, and on white where it is transparent.
 
-    EXIF data that cannot be read counts as none.
+    Unreadable EXIF data is ignored.
     """
     return _on_white(_eight_bit(_upright(image))).convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As ``ImageOps.exif_transpose``, which also rewrites all EXIF data and stumbles over what is damaged of it."""
-    image.load()  # only then are PNG's EXIF data known, and TIFF turned by itself
+    """As ``ImageOps.exif_transpose``, which also rewrites all EXIF data and fails if it is damaged."""
+    image.load()  # only then is a PNG's EXIF data known, and a TIFF turned by Pillow itself
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # Pillow raises whatever damaged EXIF data lead it to
+    except Exception:  # Pillow can raise anything on damaged EXIF data
         turn = None
     return image if turn is None else image.transpose(turn)
 

@@ -1,4 +1,4 @@
-"""StoredDataModule: the base of the benchmarks whose images are packed into stores, and where the stores are kept."""
+"""StoredDataModule: the base of benchmarks whose images are packed into stores, and where the stores are kept."""
 
 import os
 from abc import abstractmethod
@@ -21,20 +21,20 @@ from fewshot_pl.data.one_process import one_process
 from fewshot_pl.data.pixels import images_at
 from fewshot_pl.errors import InputError
 
-_NEEDED: dict[str, tuple[Split, ...]] = {  # of the splits, in a stage of a Trainer's
+_NEEDED: dict[str, tuple[Split, ...]] = {  # splits, by stage of a Trainer
     "fit": ("train", "val"),
     "validate": ("val",),
     "test": ("test",),
     "predict": ("test",),
 }
-_DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take under store="auto"
+_DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take with store="auto"
 
 
 class StoredDataModule(EpisodicDataModule):
     """Reads a benchmark's images once, keeps them packed, and looks them up on the device or in main memory.
 
     Args:
-        root: folder with the images as downloaded or as placed by hand.
+        root: folder with the images as downloaded or placed by hand.
         cache_dir: where packed images are kept; default ``$FEWSHOT_PL_CACHE`` or ``~/.cache/fewshot_pl``.
         store: keep the images on the ``device``, on the ``host``, or (``auto``) on the device when they fit.
         num_workers: processes that read images when the store is on the host.
@@ -53,7 +53,7 @@ class StoredDataModule(EpisodicDataModule):
         self.cache_dir = _cache_folder(cache_dir)
         self.store_place = store
         self.stores: dict[str, ImageStore] = _Stores()
-        self._opened: dict[str, ImageStore] = {}  # also those that only prepare_data has looked at
+        self._opened: dict[str, ImageStore] = {}  # also those that only prepare_data has opened
         self._on_device: dict[str, bool] = {}
         self._device_images: dict[tuple[str, torch.device], Tensor] = {}
 
@@ -63,7 +63,7 @@ class StoredDataModule(EpisodicDataModule):
     def class_images(self, split: Split) -> ClassImages:
         """The classes of a split with their images, read from the source; called once, then cached.
 
-        Images of a class are a uint8 array [n, C, H, W], as ``image_shape`` states.
+        The images of a class are a uint8 array [n, C, H, W], as ``image_shape`` states.
 
         Raises:
             InputError: a folder, class or image is missing or broken.
@@ -73,21 +73,21 @@ class StoredDataModule(EpisodicDataModule):
     def source_fingerprint(self) -> dict[str, Any]:
         """Plain values that change whenever ``class_images`` would give other images; names the cache.
 
-        Of a class outside of fewshot_pl also its module, the file of that and ``image_shape`` name it.
+        For a class outside fewshot_pl, its module, the module's file and ``image_shape`` name it too.
         """
 
     @abstractmethod
     def sampler(self, split: str) -> Sampler:
-        """The sampler of a split's episodes, of the size that training or evaluation asks for."""
+        """The sampler of a split's episodes, of the size for training or evaluation."""
 
     def num_rotations(self, split: str) -> int:
-        """4 where each quarter turn of a class counts as a class of its own."""
+        """4 if each quarter turn of a class counts as a separate class, else 1."""
         return 1
 
-    # Classes, each quarter turn that counts as one among them ----------------------------------------------
+    # Classes, including quarter turns that count as classes ------------------------------------------------
 
     def class_names(self, split: str) -> list[str]:
-        """The names of a split's classes; InputError before ``prepare_data()`` and ``setup(stage)`` of the data."""
+        """The names of a split's classes; raises InputError before ``prepare_data()`` and ``setup(stage)``."""
         turns = [f", turned by {90 * turn}°" if turn else "" for turn in range(self.num_rotations(split))]
         return [name + turn for name in self.stores[split].class_names for turn in turns]
 
@@ -100,16 +100,16 @@ class StoredDataModule(EpisodicDataModule):
         return torch.from_numpy(np.concatenate(examples))
 
     def fixed_classes(self, split: Split, first: int = 0, count: int | None = None) -> Tensor:
-        """The classes [T, N] of validation or test episodes from ``first`` on, by default of all that follow.
+        """The classes [T, N] of ``count`` validation or test episodes from ``first`` on, by default of all that follow.
 
-        Of tasks that differ in size only one at a time.
+        Tasks that differ in size come only one at a time.
         """
         return self.sampler(split).classes(0, first, self.num_episodes[split] - first if count is None else count)
 
     # Sizes --------------------------------------------------------------------------------------------
 
     def sized(self, **sizes: int) -> Self:
-        """The same, over the same images in memory."""
+        """The same benchmark with other sizes, sharing the images in memory."""
         other = super().sized(**sizes)
         other.stores, other._opened = self.stores, self._opened
         other._on_device, other._device_images = self._on_device, self._device_images
@@ -126,7 +126,7 @@ class StoredDataModule(EpisodicDataModule):
         for split in _NEEDED.get(stage, SPLITS):
             if split not in self.stores:
                 self.stores[split] = self._stored(split)
-            self.sampler(split)  # says now, not in a worker, when the classes are too few or too small
+            self.sampler(split)  # raises here, not in a worker, if classes are too few or too small
 
     # Where images are --------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class StoredDataModule(EpisodicDataModule):
         if key not in self._device_images:
             try:
                 self._device_images[key] = self.stores[split].tensor().to(device)
-            except RuntimeError as error:  # only CUDA has a class of its own for it
+            except RuntimeError as error:  # only CUDA has a specific exception for it
                 if "out of memory" not in str(error):
                     raise
                 raise InputError(
@@ -152,7 +152,7 @@ class StoredDataModule(EpisodicDataModule):
         return self._device_images[key]
 
     def _store_on_device(self, split: str) -> bool:
-        if split not in self._on_device:  # asked once: later there is less memory
+        if split not in self._on_device:  # decided once: later there is less memory
             self._on_device[split] = self._fits_on_device(split)
         return self._on_device[split]
 
@@ -208,9 +208,9 @@ def _cache_folder(cache_dir: str | None) -> Path:
 
 
 def _free_memory(device: torch.device) -> int:
-    """The bytes that an accelerator has left."""
+    """The free memory of an accelerator, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return 0  # of other kinds torch does not say: images stay on the host unless asked
+    return 0  # of other kinds torch does not say: images stay on the host by default

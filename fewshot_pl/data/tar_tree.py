@@ -17,7 +17,7 @@ from fewshot_pl.errors import InputError
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _CHUNK_BYTES = 1 << 24
-# How much an archive may unpack to: images hardly compress, and drawings some ten times.
+# How much an archive may unpack to: images hardly compress, drawings some ten times.
 _MAX_RATIO = 100  # of its own size
 _ALWAYS_ALLOWED_BYTES = 1 << 28  # small archives are mostly padding
 
@@ -25,12 +25,12 @@ _ALWAYS_ALLOWED_BYTES = 1 << 28  # small archives are mostly padding
 class TarTree(Archive):
     """The images in a tar archive.
 
-    No member is ever written under its own name, wherever that points to; links and devices are not seen. What is
-    compressed is unpacked once, in one pass, into an unnamed file that vanishes with ``close``: to read a compressed
-    archive member by member would unpack it from its start for each.
+    No member is ever written under its own name, wherever that points; links and devices are ignored. A compressed
+    archive is unpacked once, in one pass, into an unnamed file that vanishes with ``close``: reading it member by
+    member would unpack it from its start each time.
 
     Raises:
-        InputError: the archive is cut short or is none, unpacks to far more than it is, or there is no room for that.
+        InputError: the archive is truncated or not a tar, unpacks to far more than its size, or there is no room.
     """
 
     kind = "tar"
@@ -51,7 +51,7 @@ class TarTree(Archive):
             archive.fileobj.close()
 
     @cached_property
-    def _members(self) -> dict[str, tarfile.TarInfo]:  # TarFile's own look-up goes through its list each time
+    def _members(self) -> dict[str, tarfile.TarInfo]:  # TarFile's own look-up scans its list each time
         with self._whole():
             return {member.name.removeprefix("./"): member for member in self._archive if member.isfile()}
 
@@ -60,7 +60,7 @@ class TarTree(Archive):
         file = self.path.open("rb")
         try:
             return tarfile.open(fileobj=file, mode="r:")
-        except tarfile.ReadError:  # compressed, or none
+        except tarfile.ReadError:  # compressed, or not a tar
             file.close()
         unpacked = tempfile.TemporaryFile(dir=self._roomy_folder())  # noqa: SIM115 - open until close()
         with self._unpacking() as content:
@@ -87,7 +87,7 @@ class TarTree(Archive):
             unpacked.write(chunk)
 
     def _roomy_folder(self) -> str | None:
-        """The archive's own folder, which had room for the archive, where it can be written to."""
+        """The archive's own folder, which had room for the archive, if it can be written to; else None."""
         folder = self.path.parent
         return str(folder) if os.access(folder, os.W_OK) else None
 
@@ -98,11 +98,11 @@ class TarTree(Archive):
         except InputError:
             raise
         except OSError as error:
-            if isinstance(error, gzip.BadGzipFile) or error.errno is None:  # of damaged bytes, as bz2 has it
+            if isinstance(error, gzip.BadGzipFile) or error.errno is None:  # damaged bytes, as bz2 reports them
                 raise self.damaged(error) from error
             raise InputError(
                 f"{self.path} cannot be unpacked ({error}): make room for it, or extract it yourself and leave the "
                 "folder in its place"
             ) from error
-        except Exception as error:  # tarfile raises whatever damaged bytes lead it to
+        except Exception as error:  # tarfile can raise anything on damaged bytes
             raise self.damaged(error) from error

@@ -7,15 +7,15 @@ from torch.utils.data import DataLoader
 
 
 class TrainingLoader(DataLoader[Any]):
-    """A DataLoader of ``TrainingEpisodes`` that goes on in mid-epoch where training was resumed.
+    """A DataLoader of ``TrainingEpisodes`` that continues in mid-epoch where training was resumed.
 
-    Where that is, the Trainer knows: there is no state to save. ``state_dict`` and ``load_state_dict`` are there to
-    tell Lightning that it can resume.
+    The Trainer knows where that is, so there is no state to save. ``state_dict`` and ``load_state_dict`` only tell
+    Lightning that the loader can resume.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator: neither sampler nor workers start before the first batch is asked for, and only then a resumed
-        # Trainer has set the epoch and the number of the batch.
+        # A generator, so neither sampler nor workers start before the first batch is requested: only then has a resumed
+        # Trainer set the epoch and the number of the batch.
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from fewshot_pl.data.tar_tree import TAR_ENDINGS, TarTree
 
 
 def find_tree(root: Path, name: str) -> ImageTree | None:
-    """``root/name`` as a zip or tar archive, or else as a folder, where any is there."""
+    """``root/name`` as a zip or tar archive, or else as a folder; None if there is neither."""
     if (archive := root / f"{name}.zip").is_file():
         return ZipTree(archive)
     for ending in TAR_ENDINGS:

@@ -13,9 +13,9 @@ from fewshot_pl.data.episode_sampler import episode_generator, image_classes
 from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.errors import InputError
 
-_MAX_CONTRIBUTION = 100  # section 3.2: images of one class that count towards the size of the support
-_LOG_WEIGHTS = math.log(0.5), math.log(2)  # the same: the range of alpha
-_FEW = 16  # episodes, to tell their average size
+_MAX_CONTRIBUTION = 100  # section 3.2: most images of a class that count towards the size of the support
+_LOG_WEIGHTS = math.log(0.5), math.log(2)  # section 3.2: the range of alpha
+_FEW = 16  # episodes, to estimate their average size
 
 
 class VariableSize(NamedTuple):
@@ -28,7 +28,7 @@ class VariableSize(NamedTuple):
 
 
 def check_bounds(size: VariableSize) -> None:
-    """Raise InputError if no task can be within these bounds, whatever the images."""
+    """Raise InputError if no task can meet these bounds, whatever the images."""
     if not 1 <= size.min_ways <= size.max_ways:
         raise InputError(
             f"ways cannot lie between {size.min_ways} and {size.max_ways}: pass --data.min_ways at least 1 and "
@@ -55,18 +55,18 @@ class VariableIndices(NamedTuple):
 
 
 class VariableSampler:
-    """Draws episodes of different ways, and of different shots for each class, without global random state.
+    """Draws episodes that differ in ways, and whose classes differ in shots, without global random state.
 
-    As ``EpisodeSampler``, a function of (seed, epoch, episode) alone. Ways are uniform between the bounds; queries are
-    as many for each class, at most half of the smallest; the number of support images and how classes share them are
-    random, with more for classes that have more images. Differs from the paper: classes are drawn uniformly from every
-    benchmark, those of Omniglot and ImageNet too, and not along a hierarchy.
+    As in ``EpisodeSampler``, an episode is a function of (seed, epoch, episode) alone. Ways are uniform between the
+    bounds; all classes have the same number of queries, at most half the images of the smallest class; the number of
+    support images and their division among classes are random, with more for larger classes. Differs from the paper:
+    classes of every benchmark, Omniglot and ImageNet too, are drawn uniformly, not along a hierarchy.
 
     Args:
         store: the images, sorted by class.
         size: the bounds.
-        seed: any integer; every (seed, epoch, episode) has a random stream of its own.
-        num_rotations: 4 makes each quarter turn of a class a class of its own, 1 does not.
+        seed: any integer; every (seed, epoch, episode) has its own random stream.
+        num_rotations: 4 makes each quarter turn of a class a separate class, 1 does not.
 
     Raises:
         InputError: the bounds contradict each other, or there are too few classes, or a class has a single image.
@@ -109,7 +109,7 @@ class VariableSampler:
         )
 
     def classes(self, epoch: int, first_episode: int, num_episodes: int = 1) -> Tensor:
-        """The classes [1, N] of that episode, as of ``EpisodeSampler``."""
+        """The classes [1, N] of that episode, numbered as in ``EpisodeSampler``."""
         indices = self(epoch, first_episode, num_episodes)
         step = indices.query.shape[1] // indices.num_ways  # all classes have as many queries
         sources = image_classes(self._starts, indices.query[:, ::step, 0])
@@ -117,7 +117,7 @@ class VariableSampler:
 
     @property
     def images_per_episode(self) -> float:
-        """Images of an episode, about."""
+        """The approximate number of images in an episode."""
         first = [self(0, episode) for episode in range(_FEW)]
         return sum(indices.support.numel() + indices.query.numel() for indices in first) / _FEW
 
@@ -129,8 +129,8 @@ def class_shots(
 
     Args:
         counts: [N], images of each class.
-        num_queries: of them, for each class.
-        max_support: support images of the task, at most.
+        num_queries: query images of each class.
+        max_support: maximum number of support images of the task.
         share: beta, in (0, 1].
         weights: exp(alpha) [N].
     """
@@ -147,7 +147,7 @@ def _one(values: NDArray[np.int64]) -> Tensor:
 
 
 def _random_orders(generator: np.random.Generator, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The positions [N, largest class] of each class's images in random order, then of what the class does not have."""
+    """The positions [N, largest class] of each class's images in random order, then those that the class lacks."""
     keys = generator.random((len(counts), counts.max()))
     keys[np.arange(keys.shape[1]) >= counts[:, None]] = np.inf
     return keys.argsort(-1)
