@@ -80,7 +80,7 @@ def check_episode(batch: object) -> None:
     """Raise InputError if a batch is not an Episode, as when a loader is used without its data module."""
     if not isinstance(batch, Episode):
         raise InputError(
-            f"{type(batch).__name__} is no Episode: hand over the data module in place of its loader, as in "
+            f"{type(batch).__name__} is not an Episode: pass the data module in place of its loader, as in "
             "trainer.fit(model, datamodule=data)"
         )
 

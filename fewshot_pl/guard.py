@@ -87,7 +87,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _lack_of_memory(error: BaseException) -> str:
     amount = re.search(r"allocate ([\d.]+ \w+)", str(error))
-    return f"there is no memory for {amount[1]} more" if amount else "the memory does not suffice"
+    return f"out of memory: {amount[1]} more did not fit" if amount else "out of memory"
 
 
 def _sentence(error: BaseException | None, places: str) -> str | None:

@@ -15,7 +15,7 @@ def check_processes(trainer: Trainer) -> None:
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _MultiProcessingLauncher):
         raise InputError(
-            f"--trainer.strategy makes processes by {launcher._start_method}, and what they find stays in them: "
+            f"--trainer.strategy starts processes by {launcher._start_method}, whose results do not come back: "
             "pass --trainer.strategy ddp"
         )
 

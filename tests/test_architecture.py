@@ -32,7 +32,7 @@ ARROWS = {
         *("argument_types", "episode", "functional", "backbones", "metrics", "plain_arguments", "registries"),
         "step_log",
     },
-    "data": {"argument_types", "episode", "plain_arguments", "registries"},
+    "data": {"argument_types", "episode", "plain_arguments", "printable", "registries"},
     "benchmarks": {"data", "episode", "printable"},
     "callbacks": {"argument_types", "episode", "algorithms", "metrics", "step_log"},
     "checkpoints": {"algorithms", "registries", "whole_files"},
@@ -55,7 +55,7 @@ ARROWS = {
     "whole_files": set(),
     "evaluation": {
         *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
-        *("pages", "process_group", "registries", "results", "resuming", "tf32", "whole_files"),
+        *("pages", "printable", "process_group", "registries", "results", "resuming", "tf32", "whole_files"),
     },
     "training": {
         *("algorithms", "benchmarks", "callbacks", "data", "flags", "freed_memory", "guard", "prediction"),

@@ -52,7 +52,7 @@ def test_too_little_memory_is_one_sentence(shortage, has_cure, capsys):
         run()
 
     assert command([]) == 2
-    lack = f"there is no memory for {amount} more" if amount else "the memory does not suffice"
+    lack = f"out of memory: {amount} more did not fit" if amount else "out of memory"
     cure = "lower --this" if has_cure else "ask for less at once, as by --data.eval_tasks_per_batch or --batch_size"
     assert capsys.readouterr().err == f"error: {lack}: {cure}\n"
 

@@ -68,7 +68,7 @@ class EpisodicBatchNorm2d(nn.Module):
         sources = self.sources(maps)
         if sources.numel() == sources.shape[1]:
             raise InputError(
-                "batch norm has no variance to divide by, of one image or point whose maps are of one position: pass "
+                "batch norm has no variance over one value per channel (one image or point, maps of 1x1): pass "
                 "--model.norm none, or more --data.num_shots and --data.num_queries"
             )
         # F.batch_norm is twice as fast, but its second derivatives under vmap are wrong (pytorch/functorch#534).

@@ -60,5 +60,6 @@ def by_first_word(content: bytes) -> dict[str, str]:
 
 def _box_of(file: ImageFile, boxes: dict[str, Box]) -> Box:
     if (box := boxes.get(PurePosixPath(file.name).name)) is None:
-        raise InputError(f"image {file} has no bounding box: get the annotations again, or --data.bounding_box false")
+        cure = "get the annotations again, or pass --data.bounding_box false"
+        raise InputError(f"image {file} has no bounding box: {cure}")
     return box

@@ -12,7 +12,7 @@ from fewshot_pl import benchmarks
 from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.image_tree import FolderTree, is_hidden
 from fewshot_pl.errors import InputError
-from fewshot_pl.printable import printable
+from fewshot_pl.printable import first_of
 
 SplitRatio = tuple[float, float, float]
 ClassFolders = dict[Split, list[Path]]
@@ -91,7 +91,7 @@ def _warn_of_shared_classes(folders: ClassFolders, root: Path) -> None:
     names = {split: {folder.name for folder in folders[split]} for split in SPLITS}
     if shared := sorted(names["train"] & (names["val"] | names["test"])):
         rank_zero_warn(
-            f"class '{printable(shared[0])}' (and {len(shared) - 1} more) is in train/ and in val/ or test/ of {root}: "
+            f"class {first_of(shared)} is in train/ and in val/ or test/ of {root}: "
             "few-shot figures are about classes that training never saw"
         )
 
@@ -100,6 +100,5 @@ def _warn_of_others(folders: list[Path], root: Path) -> None:
     known = {name for names in _NAMES.values() for name in names}
     if others := [folder.name for folder in folders if folder.name not in known]:
         rank_zero_warn(
-            f"folder '{printable(others[0])}' (and {len(others) - 1} more) of {root} is left out: classes are read "
-            "from train/, val/ and test/ beside it"
+            f"folder {first_of(others)} of {root} is left out: classes are read from train/, val/ and test/ beside it"
         )

@@ -48,7 +48,7 @@ def pictures(names: Iterable[PictureName] = DEFAULT_PICTURES) -> list[Callback]:
     """
     chosen = list(dict.fromkeys(names))
     if len(chosen) > 1 and (alone := {"all", "none"} & set(chosen)):
-        raise InputError(f"--pictures {min(alone)} stands for itself: leave the other names out")
+        raise InputError(f"--pictures {min(alone)} takes no other names: leave them out")
     if chosen == ["none"]:
         return []
     return [_OBSERVERS[name]() for name in (_OBSERVERS if chosen == ["all"] else chosen)]

@@ -16,6 +16,7 @@ from fewshot_pl.data.training_loader import TrainingLoader
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.plain_arguments import PlainArguments
+from fewshot_pl.printable import first_of
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -164,7 +165,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         seen = {name for split in ("val", "test") for name in self.trained_classes(state, split)}
         if moved := sorted(seen - {*self.divided_classes("train")}):
             raise InputError(
-                f"class '{moved[0]}' (and {len(moved) - 1} more) was trained on before and is in val or test now: put "
+                f"class {first_of(moved)} was trained on before and is in val or test now: put "
                 "the class folders back as they were, or start a training without --ckpt_path"
             )
 
@@ -234,6 +235,6 @@ def check_overfits_nothing(overfit_batches: float) -> None:
     """Raise InputError if a Trainer is told to overfit a part of the batches."""
     if overfit_batches:
         raise InputError(
-            "episodes have no order to overfit a part of: leave out --trainer.overfit_batches, and pass "
-            "--trainer.limit_train_batches for a short training"
+            "training draws new episodes in every epoch, so no part of them can be overfitted: leave out "
+            "--trainer.overfit_batches, and pass --trainer.limit_train_batches for a short training"
         )

@@ -10,6 +10,7 @@ from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.checkpoints import algorithm_of, data_state
 from fewshot_pl.data.datamodule import EpisodicDataModule, Split
 from fewshot_pl.errors import InputError
+from fewshot_pl.printable import first_of
 from fewshot_pl.registries import stored_name
 
 _STEPS, _PER_QUERY = "num_inner_steps_test", "per_query"
@@ -79,13 +80,13 @@ def warn_of_trained_classes(models: Iterable[Contestant], data: EpisodicDataModu
     for contestant in models:
         if seen := data.trained_classes(contestant.data_state, split):
             rank_zero_warn(
-                f"class '{seen[0]}' (and {len(seen) - 1} more) of {split} was trained on by {contestant.path}: "
+                f"class {first_of(seen)} of {split} was trained on by {contestant.path}: "
                 "few-shot figures are about classes that training never saw"
             )
         elif not contestant.data_state and contestant.trained_on == name and data.divided_classes(split):
             rank_zero_warn(
-                f"{contestant.path} does not say which classes it was trained on, and versions before divided a folder "
-                f"otherwise: {split} may hold some of them, unless folders of their own divide them"
+                f"{contestant.path} does not say which classes it was trained on, and earlier versions divided folders "
+                f"differently: {split} may hold some of them, unless train/, val/ and test/ folders divide them"
             )
 
 

@@ -18,7 +18,8 @@ class PrimitiveNorms(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return _WRITTEN_OUT.get(func, func)(*args, **(kwargs or {}))
+        call: Callable[..., Any] = _WRITTEN_OUT.get(func, func)
+        return call(*args, **(kwargs or {}))
 
 
 def layer_norm(

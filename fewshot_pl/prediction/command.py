@@ -87,8 +87,8 @@ def _remarks(predictor: FewShotPredictor, examples: list[Path], others: list[Pat
         )
     if predictor.model.is_transductive and predictor.rejection_ is not None:
         yield (
-            "When to call an image unknown was found out in batches that were half of unknown images: as this model's "
-            "norm is transductive, in other batches other shares will be called so"
+            "The threshold for unknown images was found on batches half of which were unknown; as this model's norm is "
+            "transductive, it will be off for batches with other shares of them"
         )
     if predictor.rejection_ is None:
         yield "This checkpoint was not calibrated to call images unknown, so none is"

@@ -158,7 +158,7 @@ def num_passed_before(algorithm: FewShotAlgorithm, num_support: int) -> int:
 def check_classes(algorithm: FewShotAlgorithm, num_classes: int) -> None:
     """Raise InputError if an algorithm cannot tell ``num_classes`` classes apart."""
     if num_classes < 2:
-        raise InputError("there is only one class and nothing to tell it from: give images of at least two classes")
+        raise InputError("there is only one class, or none: give images of at least two classes")
     if algorithm.num_ways is not None and num_classes > algorithm.num_ways:
         raise InputError(
             f"this {type(algorithm).__name__} has a head of {algorithm.num_ways} outputs and you gave {num_classes} "

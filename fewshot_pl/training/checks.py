@@ -17,12 +17,10 @@ def check_training(config: Any, words: Sequence[str]) -> None:
     """
     check_optimizer(config, words)
     if config.get("lr_scheduler") and not config.get("optimizer"):
-        raise InputError(
-            "--lr_scheduler is of the optimizer that --optimizer names: pass one, as --optimizer Adam, or leave it out"
-        )
+        raise InputError("--lr_scheduler needs --optimizer: pass one, such as --optimizer Adam, or leave it out")
     if config.trainer.barebones or config.trainer.enable_checkpointing is False:
         flag = "barebones" if config.trainer.barebones else "enable_checkpointing"
         raise InputError(
-            f"a training keeps the checkpoint that it tests and those that it goes on from: leave out --trainer.{flag}"
+            f"train.py needs checkpoints, to test the best one and to resume from: leave out --trainer.{flag}"
         )
     check_overfits_nothing(config.trainer.overfit_batches)

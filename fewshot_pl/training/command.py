@@ -48,7 +48,7 @@ def train(args: Sequence[str] | None) -> None:
         result |= _repetition(cli, model)
         print_result(result)
     if cli.is_trial:
-        print("Nothing is saved of a fast development run")
+        print("A fast development run saves nothing")
     else:
         _save(cli, result, best)
 
@@ -76,7 +76,7 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
         save_result(result | {"unknown": rates}, file)
     print(f"Saved in {cli.run_folder}")
     if not result and file.is_file():
-        print(f"{file} is of before: nothing was tested now")
+        print(f"{file} is from an earlier test: nothing was tested this time")
     if result and isinstance(trainer.logger, TensorBoardLogger):
         parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
         trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})

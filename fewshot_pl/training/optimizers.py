@@ -27,8 +27,8 @@ def check_optimizer(config: Any, words: Sequence[str]) -> None:
     for name in _OWN:
         if f"--model.{name}" in given:
             raise InputError(
-                f"--model.{name} is of the optimizer that --optimizer replaces, and would do nothing: leave it out, "
-                "and pass --optimizer.lr, and --lr_scheduler for a rate that falls"
+                f"--model.{name} would do nothing, as --optimizer replaces the optimizer that it is for: leave it out, "
+                "and pass --optimizer.lr, and --lr_scheduler for a falling learning rate"
             )
 
 

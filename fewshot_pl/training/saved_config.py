@@ -52,7 +52,7 @@ def _items(items: Iterable[tuple[Any, Any]], name: str) -> Iterator[tuple[Any, A
         if _is_written(part) and not is_object:
             yield key, part
         else:
-            rank_zero_warn(f"{whole} cannot be written: config.yaml leaves it out, and its default holds there")
+            rank_zero_warn(f"{whole} cannot be written: config.yaml leaves it out, so its default will apply there")
 
 
 def _is_written(value: Any) -> bool:

@@ -70,9 +70,11 @@ FLAGS = {
         "train --optimizer Adam --model.init_args.learning_rate=1", "pass --optimizer.lr"
     ),
     "a schedule of an optimiser that is replaced": Bad(
-        "train --model.lr_halve_every 5 --optimizer Adam", "--lr_scheduler for a rate that falls"
+        "train --model.lr_halve_every 5 --optimizer Adam", "--lr_scheduler for a falling learning rate"
     ),
-    "a schedule of no optimiser": Bad("train --lr_scheduler StepLR --lr_scheduler.step_size 1", "pass one, as --opt"),
+    "a schedule of no optimiser": Bad(
+        "train --lr_scheduler StepLR --lr_scheduler.step_size 1", "such as --optimizer Adam"
+    ),
     "a part of the episodes to overfit": Bad("train --trainer.overfit_batches 1", "--trainer.limit_train_batches"),
     "tasks side by side of another": Bad(
         "train --model.task_parallel side_by_side", "ProtoNet takes no tasks side by side"
@@ -88,7 +90,7 @@ FLAGS = {
     "more devices than there are": Bad("train --trainer.accelerator cuda --trainer.devices 99", "not available"),
     "fewer episodes than devices": Bad(f"train {TWO} --data.num_val_episodes 1", "more --data.num_val_episodes"),
     "no devices": Bad("train --trainer.devices 0", "devices"),
-    "spawned processes": Bad(f"train --trainer.strategy ddp_spawn {TWO}", "by spawn, and what they find stays in them"),
+    "spawned processes": Bad(f"train --trainer.strategy ddp_spawn {TWO}", "by spawn, whose results do not come back"),
     "forked processes": Bad(f"train --trainer.strategy ddp_fork {TWO}", "pass --trainer.strategy ddp"),
     "an unknown precision": Bad("train --trainer.precision 12", "--trainer.precision takes"),
     "weights in half precision": Bad(
@@ -96,7 +98,7 @@ FLAGS = {
     ),
     "negative epochs": Bad("train --trainer.max_epochs -5", "max_epochs"),
     "an unknown picture": Bad("train --pictures confuson", "--pictures takes"),
-    "all pictures and one": Bad("train --pictures all episode", "--pictures all stands for itself"),
+    "all pictures and one": Bad("train --pictures all episode", "--pictures all takes no other names"),
     "an unknown optimiser": Bad("train --optimizer Adamm", "--optimizer"),
     "a figure of no known direction": Bad("train --checkpoint.monitor val/own", "pass --checkpoint.mode max or"),
     "an unknown direction": Bad("train --checkpoint.mode up", "mode"),

@@ -61,5 +61,5 @@ def test_they_are_chosen_by_name():
 
 @pytest.mark.parametrize("names", [["all", "episode"], ["none", "all"]])
 def test_all_and_none_stand_for_themselves(names):
-    with pytest.raises(InputError, match="stands for itself"):
+    with pytest.raises(InputError, match="takes no other names"):
         pictures(names)

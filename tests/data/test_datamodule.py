@@ -439,7 +439,7 @@ def test_a_trainer_gets_the_same_episodes(made, tmp_path, store):
 def test_a_loader_without_its_data_module_is_refused_with_the_cure(made, run):
     data = made()
     loader = {"fit": data.train_dataloader, "validate": data.val_dataloader}.get(run, data.test_dataloader)
-    with pytest.raises(InputError, match=r"IndexBatch is no Episode: hand over the data module .*datamodule=data"):
+    with pytest.raises(InputError, match=r"IndexBatch is not an Episode: pass the data module .*datamodule=data"):
         getattr(quiet_trainer(max_epochs=1), run)(
             ProtoNet(image_shape=data.image_shape, backbone="mlp-4", norm="none"), loader()
         )
