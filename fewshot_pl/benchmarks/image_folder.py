@@ -32,8 +32,8 @@ class ImageFolder(ImageDataModule):
         image_size: height and width of the images after resizing.
         channels: 3 for colour, 1 for grey.
         split_ratio: shares of the classes for train, val and test.
-        split_seed: seed of the split of the classes; separate from ``seed``, so that a trained model meets the
-            same test classes under every seed.
+        split_seed: seed of the class split; separate from ``seed``, so that a trained model meets the same test
+            classes under every seed.
     """
 
     augmentation = staticmethod(standard_augmentation)

@@ -33,7 +33,7 @@ class Sinusoid(EpisodicDataModule):
         num_queries: query points of a task.
         lines: mix in straight lines.
         noise: standard deviation of the noise added to the support's targets, and in training to the queries' too.
-        smallest_amplitude: lower bound of A; default 0.1, with ``lines`` 1.
+        smallest_amplitude: lower bound of A; default 0.1, or 1 with ``lines``.
         largest_phase: upper bound of the phase; Reptile's case study of sine waves has 2 pi (Nichol et al. 2018).
         tasks_per_batch: training tasks per optimisation step on each device; 25 as in MAML's code.
     """

@@ -44,9 +44,9 @@ class ImageDataModule(StoredDataModule):
         num_unlabelled: unlabelled images per class to adapt with, and as many to measure with (Episode's
             ``support_u`` and ``query_u``), for semi-supervised tasks.
         unlabelled_tasks: share of the training tasks that have no labels at all.
-        sampling: ``fixed``: every task has the ways, shots and queries above; ``variable``: tasks differ in ways, and
+        sampling: ``fixed``: every task has the given ways, shots and queries; ``variable``: tasks differ in ways, and
             their classes in shots, as in Meta-Dataset (see ``VariableSampler``), in training and evaluation; the
-            numbers above are then ignored.
+            given numbers are then ignored.
         min_ways: minimum number of classes of a variable task.
         max_ways: maximum number of classes of a variable task.
         max_queries: maximum number of query images per class of a variable task.
