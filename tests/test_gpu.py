@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
@@ -11,8 +12,10 @@ from lightning_fabric.utilities import move_data_to_device
 from own_images import ALGORITHMS
 from quiet_trainer import quiet_trainer
 
+from fewshot_pl import FewShotPredictor
 from fewshot_pl.benchmarks import Glyphs
 from fewshot_pl.cli import train
+from fewshot_pl.data.augment import standard_augmentation
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use"),
@@ -105,6 +108,25 @@ def test_an_evaluation_gives_the_figures_of_a_cpu(kind, num_episodes, store, pac
         return trainer.test(model, datamodule=data, verbose=False)[0]
 
     assert evaluated("gpu") == pytest.approx(evaluated("cpu"), abs=1e-6)
+
+
+def test_images_are_augmented_on_the_gpu():
+    images = torch.rand(16, 3, 32, 32, device=GPU)
+    augmented = standard_augmentation(images)
+    assert augmented.device == images.device and augmented.shape == images.shape
+    assert 0 <= augmented.min() < augmented.max() <= 1
+    assert (augmented != images).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("kind", ["ProtoNet", "MAML", "Reptile"])
+def test_a_predictor_gives_the_logits_of_a_cpu(kind, checkpoint, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    path, images = checkpoint(kind), np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+    def logits(device):
+        return FewShotPredictor(path, device=device).fit(images, [0, 0, 1, 1, 2, 2]).decision_function(images)
+
+    np.testing.assert_allclose(logits("cuda"), logits("cpu"), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])

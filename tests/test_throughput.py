@@ -85,6 +85,13 @@ def test_the_report_holds_every_comparison(tmp_path):
     assert json.loads((tmp_path / "out" / "circumstances.json").read_text()) == about
 
 
+def test_of_a_gpu_is_told_whether_its_convolutions_round(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    about = circumstances(torch.device("cuda"))
+    assert about["device"] == "NVIDIA H200"
+    assert about["TF32 in convolutions"] == torch.backends.cudnn.allow_tf32
+
+
 def test_their_tasks_are_split_as_ours():
     labels = torch.tensor([2, 0, 1, 0, 2, 1, 1, 0, 2])
     (support, support_y), (query, query_y) = _halves(torch.arange(9), labels, Task("Omniglot", 3, 1, 2))

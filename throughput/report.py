@@ -19,9 +19,12 @@ _PACKAGES = ("torch", "pytorch-lightning", "learn2learn", "numpy")
 
 def circumstances(device: torch.device) -> dict[str, Any]:
     """What the figures depend on, other than the code."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     versions = {package: version(package) for package in _PACKAGES}
-    return {"date": date.today().isoformat(), "device": name, "threads": torch.get_num_threads(), **versions}
+    about = {"date": date.today().isoformat(), "device": _processor(), "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        about["device"] = torch.cuda.get_device_name(device)
+        about["TF32 in convolutions"] = torch.backends.cudnn.allow_tf32
+    return about | versions
 
 
 def write(folder: Path, comparisons: Sequence[Comparison], about: dict[str, Any]) -> None:

@@ -52,26 +52,22 @@ def mapped(
         run = torch.func.vmap(with_statistics, in_dims, randomness="different", chunk_size=at_once)
     if compiled:
         run = torch.compile(run, dynamic=False)
-    if vmap:
-        with vectorised_pass(network):
-            stacked = _chunked_losses(network, run, inputs, at_once) if loss_first else tuple(run(network, *inputs))
-    else:
-        loop = _looped_losses if loss_first else _looped
-        differentiated = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first would enable gradients
-            stacked = loop(network, run, _tasks(inputs), 1 if compiled else at_once or 1)
+    differentiated = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first would enable gradients
+        # Autograd refuses tensors of inference mode, in which, before torch 2.12, torch.func.grad is 0.
+        inputs = tuple(values.clone() if values.is_inference() else values for values in inputs)
+        if vmap:
+            with vectorised_pass(network):
+                stacked = _chunked_losses(network, run, inputs, at_once) if loss_first else tuple(run(network, *inputs))
+        else:
+            loop = _looped_losses if loss_first else _looped
+            stacked = loop(network, run, list(zip(*inputs, strict=True)), 1 if compiled else at_once or 1)
     norms = episodic_norms(network, "running") if network.training else []
     num_outputs = len(stacked) - 2 * len(norms)
     for index, layer in enumerate(norms):
         mean, variance = stacked[num_outputs + 2 * index : num_outputs + 2 * index + 2]
         layer.update_running(mean.mean(0), variance.mean(0))
     return stacked[:num_outputs]
-
-
-def _tasks(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """The inputs of each task, as tensors that autograd may keep: it refuses those of inference mode."""
-    ordinary = (values.clone() if values.is_inference() else values for values in inputs)
-    return list(zip(*ordinary, strict=True))
 
 
 def _looped(

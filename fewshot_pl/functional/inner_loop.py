@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fewshot_pl.errors import InputError
 from fewshot_pl.functional.recomputed import recomputed
 
 Parameters = dict[str, Tensor]
+_KNOWS_INFERENCE_MODE = torch.__version__ >= "2.12"  # before, torch.func.grad is 0 there
 
 
 def adapted_parameters(
@@ -69,6 +71,9 @@ def inner_gradients(
         constant: return the gradients as constants, not as functions of the point and of what else the loss depends on.
         plain: take the gradients by autograd instead, which is faster, but works only outside torch.func transforms and
             without tensors of inference mode.
+
+    Raises:
+        InputError: in inference mode before torch 2.12, unless ``plain``.
     """
     start = tuple(value.detach() for value in point) if constant else tuple(point)
 
@@ -84,5 +89,9 @@ def inner_gradients(
             found, more = loss_and_more(start)
             gradients = torch.autograd.grad(found, start, create_graph=not constant, materialize_grads=True)
     else:
+        if torch.is_inference_mode_enabled() and not _KNOWS_INFERENCE_MODE:
+            raise InputError(
+                "before torch 2.12 there are no gradients in inference mode: adapt within torch.no_grad() in its place"
+            )
         gradients, more = torch.func.grad(loss_and_more, has_aux=True)(start)
     return gradients, tuple(values.detach() for values in more)

@@ -83,12 +83,22 @@ def test_so_does_an_evaluation(name, mode, task_parallel, episode, monkeypatch):
     torch.testing.assert_close(outputs, expected, **TOLERANCE)
 
 
-def test_tasks_of_inference_mode_are_evaluated_outside_of_it(episode):
-    model = build("MAML").eval()
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+def test_tasks_of_inference_mode_are_evaluated_outside_of_it(task_parallel, episode, monkeypatch):
+    model = build("MAML", task_parallel=task_parallel).eval()
+    with torch.no_grad():
+        expected = model(episode)
+    modes, logits = [], model.query_logits
+    monkeypatch.setattr(
+        model, "query_logits", lambda *task: modes.append(torch.is_inference_mode_enabled()) or logits(*task)
+    )
     with torch.inference_mode():
         made_here = random_episode(dtype=torch.float64)
+        within = model(made_here)
     with torch.no_grad():
-        torch.testing.assert_close(model(made_here), model(episode), rtol=0, atol=0)
+        torch.testing.assert_close(model(made_here), expected, rtol=0, atol=0)
+    torch.testing.assert_close(within, expected, rtol=0, atol=0)
+    assert not any(modes)
 
 
 @pytest.mark.parametrize("norm", ["transductive", "running", "support", "group"])

@@ -5,10 +5,13 @@ import torch
 from episodes import relative_error
 from torch.nn import functional as F
 
+from fewshot_pl.errors import InputError
+from fewshot_pl.functional import inner_loop
 from fewshot_pl.functional.inner_loop import adapted_parameters
 
 NUM_WAYS = 3
 INNER_LR = 0.3
+KNOWN_FROM_2_12 = pytest.mark.skipif(torch.__version__ < "2.12", reason="torch.func.grad is 0 in inference mode")
 
 
 @pytest.fixture
@@ -108,13 +111,20 @@ def test_labels_permuted_with_the_head_leave_the_loss(theta, task):
     assert not torch.allclose(meta_loss(theta, renamed, 3), meta_loss(theta, task, 3))
 
 
-@pytest.mark.parametrize("autograd_off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("autograd_off", [torch.no_grad, pytest.param(torch.inference_mode, marks=KNOWN_FROM_2_12)])
 def test_adapts_where_autograd_is_off(theta, task, autograd_off):
     with_autograd = meta_loss(theta, task, 3)
     with autograd_off():
         without = meta_loss(theta, task, 3)
     assert not without.requires_grad
     torch.testing.assert_close(without, with_autograd.detach(), rtol=0, atol=0)
+
+
+def test_inference_mode_is_refused_where_torch_has_no_gradients_in_it(theta, task, monkeypatch):
+    monkeypatch.setattr(inner_loop, "_KNOWS_INFERENCE_MODE", False)
+    meta_loss(theta, task, 3)
+    with torch.inference_mode(), pytest.raises(InputError, match="no gradients in inference mode"):
+        meta_loss(theta, task, 3)
 
 
 def test_the_starting_point_is_not_touched(theta, task):
