@@ -125,6 +125,8 @@ def test_full_context_without_recurrent_weights_is_the_plain_model():
     episode = random_episode(dtype=FLOAT64)
     plain, contextual = build(), build(full_context=True)
     assert not torch.allclose(contextual(episode), plain(episode))
+    for context in (contextual.support_context, contextual.query_context):  # start near zero
+        assert all(0.005 < -weight.min() < 0.01 and 0.005 < weight.max() < 0.01 for weight in context.parameters())
     in_class_order = episode.support_y.argsort(stable=True)
     support_x = torch.stack([x[order] for x, order in zip(episode.support_x, in_class_order, strict=True)])
     episode = episode._replace(support_x=support_x, support_y=episode.support_y.sort().values)

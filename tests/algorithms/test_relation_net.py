@@ -199,6 +199,14 @@ def test_evaluation_reports_the_loss_of_training():
     assert measured["val/loss"] == pytest.approx(model.training_losses(episode)["loss"].item(), rel=1e-5)
 
 
+def test_the_probabilities_of_calibration_are_scores_divided_by_their_sum():
+    logits = 3 * torch.randn(2, 4, NUM_WAYS, dtype=FLOAT64)
+    scores = logits.sigmoid()
+    torch.testing.assert_close(
+        build().class_log_probabilities(logits).exp(), scores / scores.sum(-1, keepdim=True), rtol=1e-12, atol=0
+    )
+
+
 def test_queries_of_unknown_class_count_for_nothing():
     model = build()
     logits = torch.randn(2, 4, NUM_WAYS, dtype=FLOAT64)
@@ -228,7 +236,8 @@ def test_gradients_of_the_two_networks_are_clipped_apart(max_gradient_norm):
         assert after == pytest.approx(min(norm, max_gradient_norm or norm), rel=1e-4)
 
 
-def test_default_schedule_is_the_authors():
+def test_default_schedule_and_clipping_are_the_authors():
+    assert build().max_gradient_norm == 0.5
     configured = build().configure_optimizers()
     schedule = configured["lr_scheduler"]
     assert configured["optimizer"].param_groups[0]["lr"] == 1e-3

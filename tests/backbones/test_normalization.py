@@ -146,7 +146,7 @@ def test_group_and_layer_norm_see_one_image_at_a_time(maps, mode, num_groups):
     assert_equal(layer(maps[:1]), layer(maps)[:1])
 
 
-@pytest.mark.parametrize(("num_channels", "num_groups"), [(64, 8), (32, 8), (12, 6), (7, 7), (11, 1)])
+@pytest.mark.parametrize(("num_channels", "num_groups"), [(64, 8), (32, 8), (12, 6), (7, 7), (27, 3), (11, 1)])
 def test_group_norm_has_the_most_groups_up_to_eight_that_divide_the_channels(num_channels, num_groups):
     assert norm_layer("group", num_channels).num_groups == num_groups
 

@@ -31,9 +31,14 @@ class Answers(Callback):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The arguments of each confusion_figure from now on."""
+    """The arguments of each confusion_figure from now on, and the figure."""
     calls, draw = [], confusion.confusion_figure
-    monkeypatch.setattr(confusion, "confusion_figure", lambda *args: calls.append(args) or draw(*args))
+
+    def noted(*args):
+        calls.append((*args, draw(*args)))
+        return calls[-1][-1]
+
+    monkeypatch.setattr(confusion, "confusion_figure", noted)
     return calls
 
 
@@ -45,7 +50,8 @@ def test_counts_are_those_of_scikit_learn_by_class_name(algorithm, patterns, tra
     assert [image.step for image in events().Images(TAG)] == [3, 6]
     names = data.class_names("val")
     assert names[:3] == ["val0", "val0, turned by 90°", "val0, turned by 180°"] and len(names) == 20
-    for collected, (answered, _, shown, examples) in zip(answers.collected[1:], drawn, strict=True):  # 0: the check
+    for collected, drawing in zip(answers.collected[1:], drawn, strict=True):  # 0: the check
+        answered, _, shown, examples, figure = drawing
         true, taken_for = [], []
         for number, (predictions, labels) in enumerate(collected):
             classes = data.fixed_classes("val", number)[0]
@@ -56,6 +62,9 @@ def test_counts_are_those_of_scikit_learn_by_class_name(algorithm, patterns, tra
         assert examples.shape == (len(shown), 1, 16, 16)
         wrong = {name for pair in zip(true, taken_for, strict=True) if pair[0] != pair[1] for name in pair}
         assert set(shown) == wrong
+        share = np.mean([one == other for one, other in zip(true, taken_for, strict=True)])
+        told = f"{len(wrong)} most confused of 20 classes; {share:.1%} of {len(true)} queries right"
+        assert figure.get_suptitle() == told
 
 
 def test_nothing_where_a_validation_step_of_ones_own_gives_no_logits(patterns, trainer, events):
@@ -83,6 +92,7 @@ def test_cells_hold_shares_of_the_queries_that_could_be_confused():
     cells = {text.get_position(): text.get_text() for text in axes.texts}  # by (column, row)
     expected = {(0, 0): "75", (1, 0): "50", (0, 1): "0", (1, 1): "80", (2, 1): "0", (1, 2): "0", (2, 2): "100"}
     assert cells == expected  # (2, 0) and (0, 2) never met
+    assert {text.get_text() for text in axes.texts if text.get_color() != "black"} == {"0"}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "…" + "b" * 31, "c"]
     assert len(axes.images) == 3 + 2 * 3
     assert figure_pixels(figure).shape[2] == 3

@@ -77,6 +77,17 @@ def test_training_stops_and_the_last_checkpoint_is_from_before(algorithm, device
     assert not (tmp_path / "more.ckpt").exists()
 
 
+def test_an_accelerator_is_asked_every_so_many_steps_and_before_a_validation(monkeypatch):
+    monkeypatch.setattr(finite_loss, "reads_freely", lambda device: False)
+    for kinds, num_steps in (("axbcdef", 3), ("ax", 2)):
+        model, validated = made(ProtoNet), []
+        monkeypatch.setattr(model, "validation_step", lambda *_, seen=validated: seen.append(1))
+        fitting = trainer(FiniteLoss(every_n_steps=3), num_sanity_val_steps=0)
+        with pytest.raises(InputError, match="step 1 of ProtoNet"):
+            fitting.fit(model, loader(*kinds), loader("a"))
+        assert fitting.global_step == num_steps and not validated
+
+
 def test_a_training_that_was_stopped_does_not_stop_the_next():
     guard = FiniteLoss()
     with pytest.raises(InputError, match="step 1"):

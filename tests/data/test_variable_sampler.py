@@ -8,7 +8,7 @@ import torch
 from random_images import a_store
 
 from fewshot_pl.data.episode_dataset import EpisodeDataset, EpisodeRange, FixedEpisodes, TrainingEpisodes
-from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize, class_shots
+from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize, check_bounds, class_shots
 from fewshot_pl.errors import InputError
 
 COUNTS = (6, 90, 7, 40, 12, 250, 2, 20, 31, 16, 600, 14)
@@ -43,6 +43,8 @@ def test_images_are_of_their_classes_and_no_image_is_drawn_twice(num_rotations):
         assert len(set(class_of.values())) == len(class_of) == indices.num_ways
         assert [class_of[label] for label in labels.tolist()] == [*zip(sources.tolist(), turns.tolist(), strict=True)]
         assert turns.max() < num_rotations
+        classes = [sources * num_rotations + turns for _, (sources, turns) in sorted(class_of.items())]
+        assert sampler.classes(0, episode).tolist() == [classes]
 
 
 def test_sizes_lie_within_the_published_bounds():
@@ -60,6 +62,7 @@ def test_sizes_lie_within_the_published_bounds():
         assert indices.support_y[0].tolist() == sorted(indices.support_y[0].tolist())
         seen |= {indices.num_ways, shots.sum() > 50}
     assert seen >= {3, 8, True}
+    check_bounds(VariableSize(max_ways=8, max_support=8))  # an image of each is enough
 
 
 def test_ways_are_uniform_as_far_as_there_are_classes():
@@ -117,6 +120,13 @@ def test_shots_follow_class_sizes_and_are_imbalanced_between_equal_classes():
     assert (shots[:, 0] != shots[:, 1]).mean() > 0.5
     assert shots[:, 0].mean() == pytest.approx(shots[:, 1].mean(), rel=0.1)
     assert shots[:, 2].mean() > 5 * shots[:, 0].mean()
+
+
+def test_of_equal_classes_one_has_up_to_four_times_the_shots_of_another():
+    sampler = a_sampler(a_store((300, 300)), min_ways=2, max_ways=2)
+    shots = torch.stack([shots_of(sampler(0, episode)).sort().values for episode in range(400)])
+    ratios = (shots[:, 1] - 1) / shots[:, 0]  # alpha is uniform from log 1/2 to log 2
+    assert 3 < ratios.max() < 4
 
 
 def test_an_episode_is_a_function_of_seed_epoch_and_number_alone():

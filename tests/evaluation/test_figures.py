@@ -20,10 +20,18 @@ def outcome(label="ProtoNet", ways=5, shots=1, seed=0):
     return Outcome(label, result, Sinusoid(), records)
 
 
+def regression(shots=5):
+    """Made up likewise, of errors."""
+    errors = 3 * torch.rand(30, generator=torch.Generator().manual_seed(shots))
+    result = {"num_ways": 1, "num_shots": shots, "mse": errors.double().mean().item(), "ci95": 0.25}
+    return Outcome("MAML $x$", result, Sinusoid(), EpisodeRecords(errors))
+
+
 def test_the_grid_has_a_line_for_every_size_of_the_other_kind():
     cells = [outcome(ways=ways, shots=shots, seed=ways + shots) for ways in (5, 20) for shots in (10, 1, 5)]
     against_shots, against_ways = grid_figure(cells).axes
     assert (against_shots.get_xlabel(), against_ways.get_xlabel()) == ("shots", "ways")
+    assert against_shots.get_ylabel() == against_ways.get_ylabel() == "accuracy, %"
     assert len(against_shots.containers) == 2 and len(against_ways.containers) == 3
     for container, ways in zip(against_shots.containers, (5, 20), strict=True):
         line, _, (bars,) = container
@@ -53,7 +61,22 @@ def test_bars_count_episodes():
         assert sum(bar.get_height() for bar in axes.patches) == 30
         (line,) = axes.lines
         assert line.get_xdata()[0] == pytest.approx(mean, abs=1e-4)
-        figure.canvas.draw()  # a dollar in a name starts no formula
+    assert axes.get_title() == "5-way 1-shot\nMAML \\$x\\$ less ProtoNet"  # a dollar in a name starts no formula
+    figure.canvas.draw()
+
+
+def test_errors_are_no_percentages():
+    cells = [regression(shots) for shots in (5, 10)]
+    (axes,) = grid_figure(cells).axes
+    ((line, _, (bars,)),) = axes.containers
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [cell.result["mse"] for cell in cells])
+    np.testing.assert_allclose([float(np.ptp(segment[:, 1])) for segment in bars.get_segments()], 2 * 0.25)
+    assert (axes.get_ylabel(), axes.get_legend().get_texts()[0].get_text()) == ("squared error", r"MAML \$x\$")
+    (axes,) = episodes_figure(cells[0]).axes
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(cells[0].result["mse"])
+    assert axes.patches[-1].get_corners()[1, 0] == pytest.approx(cells[0].records.figures.max().item())
+    assert axes.get_xlabel() == "squared error of an episode"
+    assert reliability_figure(cells[0]) is None
 
 
 def test_there_is_no_difference_of_what_was_not_recorded():
@@ -65,8 +88,10 @@ def test_there_is_no_difference_of_what_was_not_recorded():
 
 def test_the_reliability_diagram_has_the_accuracy_of_each_bin():
     one = outcome()
+    for part in one.records[1:]:
+        part[3, 6:] = torch.nan  # an episode of fewer queries
     figure = reliability_figure(one)
-    confidence, correct = one.records.confidence.flatten(), one.records.correct.flatten()
+    confidence, correct = (torch.cat([part[:3].flatten(), part[3, :6], part[4:].flatten()]) for part in one.records[1:])
     bins = [(confidence >= number / 15) & (confidence < (number + 1) / 15) for number in range(15)]
     expected = [correct[inside].mean().item() for inside in bins if inside.any()]
     accuracies = [bar.get_height() for bar in figure.axes[0].containers[0]]

@@ -20,10 +20,9 @@ from fewshot_pl.prediction.calibration import (
     calibrate,
     calibrated_rejections,
     known_and_unknown,
-    measured_rejection,
     rejection_sentence,
 )
-from fewshot_pl.prediction.rejection import rejections_in
+from fewshot_pl.prediction.rejection import nearest_rejection, rejections_in
 from fewshot_pl.prediction.trained_model import TrainedModel
 
 
@@ -134,9 +133,16 @@ def test_a_checkpoint_keeps_its_contents_and_the_calibration(module, checkpoint)
     for name, value in before["state_dict"].items():
         assert torch.equal(value, after["state_dict"][name])
     assert [file.name for file in path.parent.glob("*.ckpt*")] == [path.name]
-    assert rates == measured_rejection(nearest(), data, rejections_in(after), "test")
-    assert all(0 <= rates[name] <= 1 for name in ("false_reject", "false_accept", "auroc"))
-    assert "in 3-way 2-shot tasks of test classes" in rejection_sentence(rates)
+    rejection = nearest_rejection(rejections_in(after), 2)
+    known, unknown = (part[rejection.score] for part in known_and_unknown(nearest(), data, "test", 2))
+    below = [np.mean([score < rejection.threshold(0.05) for score in part]) for part in (known, unknown)]
+    auroc = np.mean([(np.sign(score - other) + 1) / 2 for score in known for other in unknown])
+    expected = {"num_ways": 3, "num_shots": 2, "false_reject": below[0], "false_accept": 1 - below[1], "auroc": auroc}
+    assert rates == pytest.approx(expected, abs=1e-12) and below[0] != 1 - below[1]
+    assert rejection_sentence({**rates, "false_accept": 0.25, "false_reject": 0.0625}) == (
+        "Unknown images, in 3-way 2-shot tasks of test classes: 25.0 % of the images of other classes are taken for "
+        "one of the task's, 6.2 % of those of the task's classes are called unknown"
+    )
 
 
 def test_a_model_that_comes_from_training_is_calibrated_as_it_will_be_used(module, checkpoint):
