@@ -35,8 +35,8 @@ def adapted_learner(
     constant = first_order or not torch.is_grad_enabled()
     if recompute := recompute and torch.is_grad_enabled():
         check_recomputable(learner, "the backbone")
-    plain = _takes_autograd(learner) and not recompute
-    pass_of_now = partial(second_order_pass, learner) if plain and not constant else same_pass(learner)
+    by_autograd = _takes_autograd(learner) and not recompute
+    pass_of_now = partial(second_order_pass, learner) if by_autograd and not constant else same_pass(learner)
 
     def loss_in_pass(parameters: Parameters, *data: Tensor) -> Tensor:
         with pass_of_now(), _right_second_derivatives(learner, constant):
@@ -46,7 +46,14 @@ def adapted_learner(
         parameters = channels_last(parameters)
     with without_autocast(learner.head.weight):
         return adapted_parameters(
-            loss_in_pass, parameters, inner_lr, num_steps, first_order, data=data, recompute=recompute, plain=plain
+            loss_in_pass,
+            parameters,
+            inner_lr,
+            num_steps,
+            first_order,
+            data=data,
+            recompute=recompute,
+            by_autograd=by_autograd,
         )
 
 
@@ -80,10 +87,10 @@ def learner_gradient(
         return loss(learner.parameters_at(*values))
 
     constant = first_order or not torch.is_grad_enabled()
-    plain = _takes_autograd(learner)
-    pass_of_now = second_order_pass(learner) if plain and not constant else nullcontext()
+    by_autograd = _takes_autograd(learner)
+    pass_of_now = second_order_pass(learner) if by_autograd and not constant else nullcontext()
     with without_autocast(point), pass_of_now, _right_second_derivatives(learner, constant):
-        gradients, more = inner_gradients(loss_at, [point], constant=constant, plain=plain)
+        gradients, more = inner_gradients(loss_at, [point], constant=constant, by_autograd=by_autograd)
     return *gradients, *more
 
 

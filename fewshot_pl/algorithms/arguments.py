@@ -31,18 +31,21 @@ def check_precision(algorithm: str, precision: str) -> None:
         )
 
 
-def check_arguments(algorithm: type, given: Mapping[str, Any], carries_statistics: bool) -> None:
+def check_arguments(
+    algorithm: type, given: Mapping[str, Any], carries_statistics: bool, takes_side_by_side: bool
+) -> None:
     """Raise InputError if an argument of an algorithm has the wrong type or is out of its range.
 
     Args:
         algorithm: its class.
         given: the arguments by name.
         carries_statistics: whether the algorithm supports norm ``episode``.
+        takes_side_by_side: whether it supports ``task_parallel`` ``side_by_side``.
     """
     check_types(algorithm, given, "--model")
     if given.get("norm") == "episode" and not carries_statistics:
         raise InputError("norm 'episode' is of LSTMMetaLearner alone: pass --model.norm support, or another")
-    if given["task_parallel"] == "side_by_side" and algorithm.__name__ not in ("MAML", "Reptile"):
+    if given["task_parallel"] == "side_by_side" and not takes_side_by_side:
         raise InputError(
             f"{algorithm.__name__} takes no tasks side by side: leave out --model.task_parallel side_by_side"
         )

@@ -45,6 +45,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     num_ways: int | None = None  # set by algorithms whose head has a fixed number of outputs
     max_gradient_norm = 0.0  # set by algorithms whose paper clips; applied before --trainer.gradient_clip_val
     regresses = False  # whether targets may be real numbers
+    takes_side_by_side = False  # whether task_parallel side_by_side is supported
     carries_statistics = False  # whether norm episode is supported: the algorithm must hold a task's statistics
 
     def __init__(
@@ -57,7 +58,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     ) -> None:
         super().__init__(task_parallel, task_chunk, compile)
         self.save_hyperparameters()  # the subclass's too, so a checkpoint is self-contained
-        check_arguments(type(self), self.given_arguments, self.carries_statistics)
+        check_arguments(type(self), self.given_arguments, self.carries_statistics, self.takes_side_by_side)
         self.learning_rate = learning_rate
         self.lr_halve_every = lr_halve_every
         self._step_log = StepLog()
@@ -97,7 +98,9 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
 
     def training_losses(self, batch: Episode) -> dict[str, Tensor]:
         """The scalars to log, by name; ``loss`` is the one that is minimised."""
-        loss, outputs = self._losses_in_parts(batch) if self.takes_parts(batch) else self._losses_at_once(batch)
+        loss, outputs = (
+            self._accumulated_losses(batch) if self.accumulates_task_gradients(batch) else self._joint_losses(batch)
+        )
         return {"loss": loss, **training_accuracy(outputs, batch.query_y)}
 
     def query_loss(self, logits: Tensor, query_y: Tensor) -> Tensor:
@@ -176,12 +179,12 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         """Further tensors [T, ...] of an Episode that ``query_logits`` takes after the number of ways."""
         return ()
 
-    def _losses_at_once(self, batch: Episode) -> tuple[Tensor, Tensor]:
+    def _joint_losses(self, batch: Episode) -> tuple[Tensor, Tensor]:
         """The mean loss [] and the outputs [T, N*Q, N] of T tasks."""
         outputs = self(batch)
         return self.query_loss(outputs, batch.query_y), outputs
 
-    def _losses_in_parts(self, batch: Episode) -> tuple[Tensor, Tensor]:
+    def _accumulated_losses(self, batch: Episode) -> tuple[Tensor, Tensor]:
         """The same, taking the gradients of some tasks before the next ones, so memory holds one part at a time."""
         num_ways = self.checked_ways(batch)
 

@@ -108,7 +108,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         most = min(self.task_chunk or num_tasks, num_tasks)
         if self.task_parallel == "side_by_side":
             return most
-        if not (self.chooses and self.adapts_side_by_side):
+        if not (self.is_auto and self.adapts_side_by_side):
             return 1
         if images.is_cpu:
             return min(most, self.learner.num_side_by_side(images))
@@ -135,7 +135,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         return self.map_tasks(logits_of_each, *groups)[0].flatten(0, 1)[: episode.num_tasks]
 
     def _evaluates_side_by_side(self, episode: Episode) -> bool:
-        may = self.chooses and self.adapts_side_by_side and episode.support_x.is_cpu
+        may = self.is_auto and self.adapts_side_by_side and episode.support_x.is_cpu
         if not (may and self.evaluates_a_list) or (self.task_chunk or _EVALUATED_TOGETHER) < _EVALUATED_TOGETHER:
             return False
         # For one thread, as figures must not depend on the number of threads.

@@ -46,6 +46,8 @@ class MAML(GradientAlgorithm):
             results; memory no longer grows by a network's activations with each step, but steps take longer.
     """
 
+    takes_side_by_side = True
+
     def __init__(
         self,
         inner_lr: float = 0.4,
@@ -100,14 +102,16 @@ class MAML(GradientAlgorithm):
 
     # Tasks whose inner steps are taken side by side ----------------------------------------------------
 
-    def takes_parts(self, batch: Episode) -> bool:
-        if super().takes_parts(batch):
+    def accumulates_task_gradients(self, batch: Episode) -> bool:
+        if super().accumulates_task_gradients(batch):
             return True
-        return self.num_side_by_side(batch.support_x[0], batch.num_tasks) > 1 and self.may_take_parts(batch)
+        return self.num_side_by_side(batch.support_x[0], batch.num_tasks) > 1 and self.can_accumulate_task_gradients(
+            batch
+        )
 
-    def _losses_in_parts(self, batch: Episode) -> tuple[Tensor, Tensor]:
+    def _accumulated_losses(self, batch: Episode) -> tuple[Tensor, Tensor]:
         if (num_together := self.num_side_by_side(batch.support_x[0], batch.num_tasks)) == 1:
-            return super()._losses_in_parts(batch)
+            return super()._accumulated_losses(batch)
         self.checked_ways(batch)
 
         def query_loss(

@@ -148,8 +148,8 @@ class MetaGAN(FewShotAlgorithm):
         noise = self.task_noise(batch.num_tasks, batch.support_x.shape[1] + batch.query_x.shape[1], _NUM_NOISE)
         noise = noise.to(batch.support_x)
         parts = by_labels(batch, noise)
-        in_parts = self.takes_parts(batch)
-        rounds = [self._round(part, in_parts) for part in parts]
+        accumulates = self.accumulates_task_gradients(batch)
+        rounds = [self._round(part, accumulates) for part in parts]
         names = "loss", "discriminator_loss", "generator_loss", "real_loss", "fake_loss"
         figures = {name: mean_over_tasks(name, parts, rounds) for name in names}
         if parts[0].has_labels:
@@ -157,7 +157,7 @@ class MetaGAN(FewShotAlgorithm):
             figures |= training_accuracy(rounds[0].on_queries, parts[0].tasks.query_y)
         return figures
 
-    def _round(self, part: Part, in_parts: bool) -> Round:
+    def _round(self, part: Part, accumulates: bool) -> Round:
         """The results of tasks that all have labels, or all have none."""
         tasks, noise, has_labels, _ = part
         num_ways = self.checked_ways(tasks) if has_labels else 0
@@ -174,7 +174,7 @@ class MetaGAN(FewShotAlgorithm):
             queries = QuerySet(query_x, query_y if has_labels else None, query_u, model.generator(z_query, code))
             return model._played(support, queries)
 
-        return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=in_parts))
+        return Round(*self.map_tasks(played, *tasks[:4], noise, *unlabelled, loss_first=accumulates))
 
     def _played(self, support: SupportSet, queries: QuerySet) -> Round:
         """The results of one task."""

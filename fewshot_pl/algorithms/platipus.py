@@ -53,6 +53,8 @@ class PLATIPUS(MAML):
     log_variance_range = (-10.0, 2.0)  # deviations of 0.007 to 2.7
     sample_noise: Tensor  # [S, P]
 
+    takes_side_by_side = False
+
     def __init__(
         self,
         kl_weight: float = 0.1,
@@ -92,7 +94,7 @@ class PLATIPUS(MAML):
         self.checked_ways(batch)
         noise = self.task_noise(batch.num_tasks, self.num_training_samples, len(self.log_variance_q))
         inputs = *batch[:4], noise
-        if self.takes_parts(batch):
+        if self.accumulates_task_gradients(batch):
             loss, query_loss, kl, outputs = self.map_tasks(PLATIPUS._task_losses, *inputs, loss_first=True)
         else:
             outputs, kl = self.map_tasks(PLATIPUS._sampled_from_q, *inputs)  # [T, S, N*Q, N], [T]

@@ -61,6 +61,8 @@ class Reptile(GradientAlgorithm):
     inner_num_steps: Tensor  # []
     inner_second_moment: Tensor  # [P]
 
+    takes_side_by_side = True
+
     def __init__(
         self,
         backbone: str = "conv4-strided-flat",

@@ -41,10 +41,10 @@ class TaskMapping(LightningModule):
         """Whether tasks are mapped by vmap."""
         if self.task_parallel == "vmap":
             return True
-        return self.chooses and self.device.type == "cuda" and not (self.training and counting_batch_norms(self))
+        return self.is_auto and self.device.type == "cuda" and not (self.training and counting_batch_norms(self))
 
     @property
-    def chooses(self) -> bool:
+    def is_auto(self) -> bool:
         """Whether no flag decides how tasks are mapped in the current mode."""
         return self.task_parallel == "auto" or (self.task_parallel == "side_by_side" and not self.training)
 
@@ -61,8 +61,8 @@ class TaskMapping(LightningModule):
         """
         # Features take so little work that calls would cost more if tasks came one by one.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
-        alone = self.chooses and self.training and len(inputs[0]) == 1  # its batch norm is one operation without vmap
-        vmap = not alone and (self.vectorises or (self.chooses and of_features))
+        alone = self.is_auto and self.training and len(inputs[0]) == 1  # its batch norm is one operation without vmap
+        vmap = not alone and (self.vectorises or (self.is_auto and of_features))
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:
@@ -74,12 +74,12 @@ class TaskMapping(LightningModule):
                 rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
         return map_with()
 
-    def takes_parts(self, batch: Episode) -> bool:
+    def accumulates_task_gradients(self, batch: Episode) -> bool:
         """Whether a training step takes the gradients of some tasks before the next tasks pass."""
         num_together = (self.task_chunk or batch.num_tasks) if self.vectorises else 1
-        return batch.num_tasks > num_together and self.may_take_parts(batch)
+        return batch.num_tasks > num_together and self.can_accumulate_task_gradients(batch)
 
-    def may_take_parts(self, batch: Episode) -> bool:
+    def can_accumulate_task_gradients(self, batch: Episode) -> bool:
         """Whether a training step could do so: its loss is the mean of the tasks' losses, and not scaled."""
         known = batch.is_regression or batch.known_ways is not None  # else tasks may have different numbers of labels
         return known and torch.is_grad_enabled() and not loss_is_scaled(self.device)
@@ -89,7 +89,7 @@ class TaskMapping(LightningModule):
         of_pixels = inputs[0].ndim >= _NDIM_OF_IMAGES and inputs[0][0, 0, 0].numel() > 1
         # In training, threads wait for each other: most operations with two derivatives are called from Python.
         pays = of_pixels and not torch.is_grad_enabled()
-        wanted = self.task_parallel == "threads" or (self.chooses and pays)
+        wanted = self.task_parallel == "threads" or (self.is_auto and pays)
         # In a graph built by several threads, sums of gradients have no fixed order; neither have random draws.
         repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":

@@ -21,7 +21,7 @@ def adapted_parameters(
     *,
     data: tuple[Tensor, ...] = (),
     recompute: bool = False,
-    plain: bool = False,
+    by_autograd: bool = False,
 ) -> Parameters:
     """The parameters after ``num_steps`` steps of gradient descent on ``loss`` (Finn et al. 2017, equation 1).
 
@@ -36,7 +36,7 @@ def adapted_parameters(
         first_order: see above.
         data: what ``loss`` takes after the parameters; with ``recompute`` it must include all tensors it depends on.
         recompute: keep only the parameters of each step for the backward pass, and recompute the step there.
-        plain: see ``inner_gradients``.
+        by_autograd: see ``inner_gradients``.
     """
     names = list(parameters)
     constant = first_order or not torch.is_grad_enabled()
@@ -47,8 +47,8 @@ def adapted_parameters(
         def loss_at(point: Sequence[Tensor]) -> tuple[Tensor]:
             return (loss(dict(zip(names, point, strict=True)), *data),)
 
-        gradients, _ = inner_gradients(loss_at, values, constant=constant, plain=plain)
-        if plain:  # one call for all tensors, which vmap does not support
+        gradients, _ = inner_gradients(loss_at, values, constant=constant, by_autograd=by_autograd)
+        if by_autograd:  # one call for all tensors, which vmap does not support
             return tuple(torch._foreach_add(values, torch._foreach_mul(gradients, -inner_lr)))
         return tuple(value - inner_lr * gradient for value, gradient in zip(values, gradients, strict=True))
 
@@ -59,7 +59,11 @@ def adapted_parameters(
 
 
 def inner_gradients(
-    loss: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], point: Sequence[Tensor], *, constant: bool, plain: bool
+    loss: Callable[[Sequence[Tensor]], tuple[Tensor, ...]],
+    point: Sequence[Tensor],
+    *,
+    constant: bool,
+    by_autograd: bool,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The gradients of a loss at a point, and the other outputs of ``loss`` as constants.
 
@@ -69,11 +73,11 @@ def inner_gradients(
         loss: a function from the tensors of a point to a scalar and any other tensors.
         point: the tensors at which to take the gradients.
         constant: return the gradients as constants, not as functions of the point and of what else the loss depends on.
-        plain: take the gradients by autograd instead, which is faster, but works only outside torch.func transforms and
-            without tensors of inference mode.
+        by_autograd: take the gradients by autograd instead, which is faster, but works only outside torch.func
+            transforms and without tensors of inference mode.
 
     Raises:
-        InputError: in inference mode before torch 2.12, unless ``plain``.
+        InputError: in inference mode before torch 2.12, unless ``by_autograd``.
     """
     start = tuple(value.detach() for value in point) if constant else tuple(point)
 
@@ -81,7 +85,7 @@ def inner_gradients(
         value, *more = loss(point)
         return value, tuple(more)
 
-    if plain:
+    if by_autograd:
         with torch.enable_grad():
             # Frozen parameters take steps too, as with torch.func.
             leaves = (value if constant or value.requires_grad else value.detach() for value in start)

@@ -333,7 +333,7 @@ def test_tasks_one_by_one_are_those_at_once(without, classifier, norm):
     episode = without_labels(with_unlabelled(random_episode(dtype=FLOAT64, num_tasks=3)), without)
     known = episode._replace(known_ways=NUM_WAYS, labelled_tasks=episode.is_labelled)
     models = [build(classifier, norm=norm) for _ in range(2)]
-    assert models[0].takes_parts(known) and not models[1].takes_parts(episode)
+    assert models[0].accumulates_task_gradients(known) and not models[1].accumulates_task_gradients(episode)
     one_by_one, at_once = losses_of(models[0], known), losses_of(models[1], episode)
     assert one_by_one.keys() == at_once.keys()
     for name, value in one_by_one.items():

@@ -157,6 +157,14 @@ def test_what_cannot_be_taken_side_by_side_is_refused(arguments):
         build(task_parallel="side_by_side", **arguments)
 
 
+@pytest.mark.parametrize("algorithm", [MAML, Reptile])
+def test_a_subclass_takes_tasks_side_by_side_too(algorithm):
+    class Own(algorithm):
+        pass
+
+    assert build(Own, task_parallel="side_by_side").adapts_side_by_side
+
+
 def test_other_algorithms_refuse_tasks_side_by_side():
     with pytest.raises(InputError, match="PLATIPUS takes no tasks side by side"):
         build(PLATIPUS, task_parallel="side_by_side")

@@ -133,15 +133,17 @@ def test_the_starting_point_is_not_touched(theta, task):
     assert all(torch.equal(theta[name], before[name]) for name in theta)
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("by_autograd", [False, True])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("first_order", [False, True])
-def test_every_way_of_taking_gradients_gives_the_same(theta, task, plain, recompute, first_order):
-    if plain and recompute:
+def test_every_way_of_taking_gradients_gives_the_same(theta, task, by_autograd, recompute, first_order):
+    if by_autograd and recompute:
         pytest.skip("what is recomputed is transformed, and autograd itself cannot be")
     theta["unused"] = torch.ones(2, dtype=torch.float64, requires_grad=True)
     support, query = task
-    phi = adapted_parameters(loss_of, theta, INNER_LR, 3, first_order, data=support, recompute=recompute, plain=plain)
+    phi = adapted_parameters(
+        loss_of, theta, INNER_LR, 3, first_order, data=support, recompute=recompute, by_autograd=by_autograd
+    )
     expected = meta_loss(theta, task, 3, first_order)
     torch.testing.assert_close(loss_of(phi, *query), expected, rtol=0, atol=1e-14)
     del theta["unused"]
