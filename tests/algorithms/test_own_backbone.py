@@ -165,5 +165,5 @@ def test_other_batch_norms_are_named_with_results():
     model = ProtoNet(image_shape=(1, 16, 16))
     model.backbone = Convolution()
     assert model.norm_mode == "the network's own" and model.embeds_alone
-    model.backbone = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten())
+    model.backbone = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten())
     assert not model.embeds_alone

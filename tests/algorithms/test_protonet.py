@@ -84,6 +84,7 @@ def test_learning_rate_halves_every_so_many_steps():
         schedule["scheduler"].step()
     assert rates == [0.5] * 3 + [0.25] * 3 + [0.125]
     assert schedule["interval"] == "step"
+    assert build().lr_halve_every == 2000  # of the authors' code
     assert isinstance(build(lr_halve_every=0).configure_optimizers(), torch.optim.Adam)
 
 

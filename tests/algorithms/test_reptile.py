@@ -249,6 +249,15 @@ def test_accumulating_batches_is_one_batch_of_all_their_tasks(norm):
     torch.testing.assert_close(state_of(accumulated), state_of(whole), rtol=0, atol=1e-12)
 
 
+def test_what_tasks_before_an_interruption_left_is_no_part_of_the_next_training(episode):
+    model, interrupted = build(), build()
+    interrupted.training_losses(episode)  # and no outer step
+    for one in (model, interrupted):
+        torch.manual_seed(5)
+        fit(one, [episode])
+    torch.testing.assert_close(state_of(interrupted), state_of(model), rtol=0, atol=0)
+
+
 def test_training_shuffles_are_a_function_of_the_task():
     model = build()
     fit(model, [random_episode(num_tasks=4, dtype=torch.float64)])

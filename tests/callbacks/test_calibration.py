@@ -33,6 +33,8 @@ def test_bars_are_accuracies_and_gaps_reach_to_the_confidence():
     assert (
         lower.get_title(loc="left") == "mean accuracy 71.4%" and lower.get_title(loc="right") == "mean confidence 74.3%"
     )
+    doubting = calibration_figure(confidence_bins(confidence / 2, correct)).axes[0]
+    assert doubting.get_title(loc="left") == "ECE 34.3%, under-confident"
 
 
 def test_it_shows_the_bins_of_each_validations_ece(patterns, trainer, events, monkeypatch):

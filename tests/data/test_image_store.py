@@ -117,6 +117,25 @@ def test_damage_is_noticed_and_overwritten(stored, damage):
     assert open_store(stored).class_names == ("a", "b", "ü")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": [10, 12, 5]}, "of other images"),
+        ({"class_names": ["a", "b"]}, "of other images"),
+        ({"class_starts": [1, 2, 9, 10]}, "of other images"),
+        ({"class_starts": [0, 2, 9, 11]}, "of other images"),
+        ({"class_starts": [0, 9, 2, 10]}, "out of order"),
+    ],
+)
+def test_an_index_that_cannot_be_is_noticed_under_its_own_checksum_too(stored, change, message):
+    images = open_store(stored).images
+    index = json.loads((stored / "index.json").read_text()) | change
+    index["crc32"] = zlib.crc32(image_store._index_bytes(index), image_store._checksum(images))
+    (stored / "index.json").write_text(json.dumps(index))
+    with pytest.raises(BrokenStoreError, match=message):
+        open_store(stored)
+
+
 def test_no_flipped_bit_of_the_index_goes_unnoticed(stored):
     whole = (stored / "index.json").read_bytes()
     for byte in range(len(whole)):
@@ -180,7 +199,7 @@ def test_a_full_disk_is_said_with_its_cure_and_leaves_nothing(tmp_path, monkeypa
 
     monkeypatch.setattr(image_store, "_flush_to_disk", full)
     with pytest.raises(InputError, match=r"cannot write .*train.*No space left.*--data\.cache_dir"):
-        write_store(tmp_path / "train", some_classes())
+        write_store(tmp_path / "cache" / "train", some_classes())
     assert list(tmp_path.iterdir()) == []
 
 

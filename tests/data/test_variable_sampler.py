@@ -126,7 +126,7 @@ def test_of_equal_classes_one_has_up_to_four_times_the_shots_of_another():
     sampler = a_sampler(a_store((300, 300)), min_ways=2, max_ways=2)
     shots = torch.stack([shots_of(sampler(0, episode)).sort().values for episode in range(400)])
     ratios = (shots[:, 1] - 1) / shots[:, 0]  # alpha is uniform from log 1/2 to log 2
-    assert 3 < ratios.max() < 4
+    assert 3.5 < ratios.max() < 4
 
 
 def test_an_episode_is_a_function_of_seed_epoch_and_number_alone():

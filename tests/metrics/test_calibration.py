@@ -101,6 +101,7 @@ def test_measures_of_a_classification(log_probabilities, labels):
 def test_measures_of_a_regression_after_a_classification(log_probabilities, labels):
     measures = EpisodeMeasures()
     measures.classified(log_probabilities, labels)
+    measures.loss.update(torch.ones(NUM_EPISODES))
     measures.compute()
     measures.reset()
     predictions, targets = torch.randn(2, 4, 7, 1).unbind()

@@ -11,7 +11,7 @@ from random_images import give_random_images, write_image_folder
 
 from fewshot_pl import algorithms
 from fewshot_pl.algorithms import ProtoNet
-from fewshot_pl.benchmarks import CIFARFS, ImageFolder, MultiSource, Sinusoid
+from fewshot_pl.benchmarks import CIFARFS, ImageFolder, MultiSource, Omniglot, Sinusoid
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.episode_dataset import EpisodeRange, IndexBatch
 from fewshot_pl.data.episode_sampler import EpisodeSampler, EpisodeSize
@@ -49,14 +49,15 @@ def nearest():
     return Nearest(image_shape=(3, 32, 32)).eval()
 
 
-def test_known_images_are_queries_of_the_tasks_classes_and_unknown_ones_of_others(module):
+@pytest.mark.parametrize(("num_classes", "num_others"), [(8, 3), (4, 1)])
+def test_known_images_are_queries_of_the_tasks_classes_and_unknown_ones_of_others(module, num_classes, num_others):
     """All pixels of an image are its class's number, so a query is at a prototype if and only if it is known."""
-    data = module()
+    data = module(num_classes=num_classes)
     store = data.stores["val"] = replace(data.stores["val"], images=np.array(data.stores["val"].images))  # in memory
     for number in range(store.num_classes):
         store.class_images(number)[:] = 10 * number
     known, unknown = known_and_unknown(nearest(), data, "val", num_shots=2)
-    assert len(known["logit"]) == 5 * 3 * 4 and len(unknown["logit"]) == 5 * 3 * 4
+    assert len(known["logit"]) == 5 * 3 * 4 and len(unknown["logit"]) == 5 * num_others * 4
     np.testing.assert_allclose(known["logit"], 0, atol=0.1)  # float32 rounds squares of 3,072 numbers
     assert (unknown["logit"] < -10).all()
     assert calibrated_rejections(nearest(), data, "val")[0].false_accept(0.05) == 0
@@ -90,9 +91,17 @@ def test_there_is_a_calibration_for_1_shot_for_5_and_for_those_of_the_evaluation
     assert [(one.num_ways, one.num_shots) for one in rejections] == [(3, 1), (3, 2), (3, 5)]
 
 
-def test_shots_that_a_class_has_no_images_for_are_left_out(module):
-    rejections = calibrated_rejections(nearest(), module(num_images=5, num_queries=3), "val")
-    assert [one.num_shots for one in rejections] == [1, 2]
+@pytest.mark.parametrize(("num_images", "num_shots"), [(5, [1, 2]), (6, [1, 2, 5])])
+def test_shots_that_a_class_has_no_images_for_are_left_out(module, num_images, num_shots):
+    rejections = calibrated_rejections(nearest(), module(num_images=num_images, num_queries=3), "val")
+    assert [one.num_shots for one in rejections] == num_shots
+
+
+def test_quarter_turns_count_as_classes_as_in_a_validation(module):
+    data = module(Omniglot, num_classes=2)  # of which a task of 3 ways takes turns, and others are unknown
+    model = Nearest(image_shape=data.image_shape).eval()
+    known, unknown = known_and_unknown(model, data, "val", num_shots=2)
+    assert len(known["logit"]) == len(unknown["logit"]) == 5 * 3 * 4
 
 
 @pytest.mark.parametrize("own_classes", [8, 3])

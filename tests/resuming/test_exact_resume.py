@@ -1,5 +1,6 @@
 """Training that is stopped and resumed ends with the weights of one that never stopped, bit for bit."""
 
+import random
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
+    LambdaCallback,
     StochasticWeightAveraging,
 )
 from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
@@ -78,6 +80,18 @@ def test_every_algorithm_goes_on_exactly_and_repeats_itself(algorithm, images, t
     settings = {"algorithm": algorithm, "max_epochs": 1, "data": {"batches_per_epoch": 2, "num_val_episodes": 1}}
     stopped_and_resumed(images, tmp_path, (told(signal.SIGTERM), "on_train_batch_start", 1, 1), **settings)
     assert_same(state(tmp_path), state(uninterrupted(**settings)))
+
+
+def test_pythons_random_numbers_too_are_a_function_of_the_step(images, tmp_path):
+    """As a user's augmentation may draw them."""
+    drawn = []
+    for seed in (1, 2):
+        random.seed(seed)
+        drawn.append(numbers := [])
+        drawing = LambdaCallback(on_train_batch_start=lambda *_, numbers=numbers: numbers.append(random.random()))
+        trained(images, tmp_path / str(seed), callbacks=[drawing], max_epochs=1)
+        assert torch.initial_seed() == 0  # as before, for the next training
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == 4
 
 
 SETTINGS = {
