@@ -11,6 +11,7 @@ from kinds_of_steps import KINDS, build
 from lightning_fabric.utilities import move_data_to_device
 from own_images import ALGORITHMS
 from quiet_trainer import quiet_trainer
+from random_images import give_random_images
 
 from fewshot_pl import FewShotPredictor
 from fewshot_pl.benchmarks import Glyphs
@@ -28,6 +29,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
 ]
 GPU = torch.device("cuda")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def random_images():
+    """In place of glyphs, which are drawn for long: no step can tell."""
+    with pytest.MonkeyPatch.context() as patch:
+        give_random_images(patch)
+        yield
 
 
 def seeded(kind, image_shape=IMAGE_SHAPE, **arguments):

@@ -54,7 +54,7 @@ def mapped(
         run = torch.compile(run, dynamic=False)
     differentiated = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first would enable gradients
-        # Autograd refuses tensors of inference mode, in which, before torch 2.12, torch.func.grad is 0.
+        # Autograd refuses tensors of inference mode; before torch 2.12 torch.func.grad is 0 in it.
         inputs = tuple(values.clone() if values.is_inference() else values for values in inputs)
         if vmap:
             with vectorised_pass(network):
