@@ -2,7 +2,7 @@
 
 import sys
 
-from fewshot_pl.exporting.command import export
+from fewshot_pl.cli import export
 
 if __name__ == "__main__":
     sys.exit(export())

@@ -2,7 +2,7 @@
 
 import sys
 
-from fewshot_pl.prediction.command import predict
+from fewshot_pl.cli import predict
 
 if __name__ == "__main__":
     sys.exit(predict())

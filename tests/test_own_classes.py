@@ -9,9 +9,7 @@ from quiet_trainer import quiet_trainer
 from random_images import write_image_folder
 
 import fewshot_pl
-from fewshot_pl.cli import evaluate, train
-from fewshot_pl.exporting.command import export
-from fewshot_pl.prediction.command import predict
+from fewshot_pl.cli import evaluate, export, predict, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 

@@ -18,9 +18,7 @@ from torch.distributed.run import get_args_parser
 from fewshot_pl import FewShotPredictor, algorithms, benchmarks
 from fewshot_pl.backbones import Norm
 from fewshot_pl.backbones.build import _BUILDERS
-from fewshot_pl.cli import TrainCLI, evaluate, train
-from fewshot_pl.exporting.command import export
-from fewshot_pl.prediction.command import predict
+from fewshot_pl.cli import TrainCLI, evaluate, export, predict, train
 from fewshot_pl.registries import concrete_classes
 
 ROOT = Path(__file__).parents[1]

@@ -15,10 +15,8 @@ from random_images import write_image_folder
 
 from fewshot_pl import algorithms
 from fewshot_pl.benchmarks import ImageFolder
-from fewshot_pl.cli import evaluate, train
+from fewshot_pl.cli import evaluate, export, predict, train
 from fewshot_pl.data.image_store import open_store
-from fewshot_pl.exporting.command import export
-from fewshot_pl.prediction.command import predict
 
 _COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "export": export}
 _DATA = {"root": "images", "image_size": 16, "num_ways": 3, "num_queries": 1, "num_test_episodes": 4}

@@ -12,7 +12,7 @@ from own_images import write_classes
 from PIL import ExifTags, Image
 
 from fewshot_pl import FewShotPredictor
-from fewshot_pl.exporting.command import export
+from fewshot_pl.cli import export
 
 RELATION = {"norm": "running"}
 

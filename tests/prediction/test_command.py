@@ -10,8 +10,8 @@ from own_images import write_classes
 from PIL import Image
 
 from fewshot_pl import FewShotPredictor
+from fewshot_pl.cli import predict
 from fewshot_pl.data.image_datamodule import ImageDataModule
-from fewshot_pl.prediction.command import predict
 from fewshot_pl.prediction.rejection import REJECTIONS_KEY, Rejection
 
 
@@ -95,10 +95,10 @@ def test_a_transductive_model_is_remarked(checkpoint, folders, tmp_path, capsys,
         calibrated(path)
     assert predict(flags(path, folders, tmp_path / "out")) == 0
     told = capsys.readouterr().out
-    assert "influence each other" in told and ("in batches that were half of unknown images" in told) == calibrates
+    assert "influence each other" in told and ("found on batches half of which were unknown" in told) == calibrates
     assert predict(flags(path, folders, tmp_path / "out", per_query="true")) == 0
     told = capsys.readouterr().out
-    assert "influence each other" not in told and ("in batches that were half of unknown images" in told) == calibrates
+    assert "influence each other" not in told and ("found on batches half of which were unknown" in told) == calibrates
 
 
 def test_of_a_reptile_that_passes_each_query_by_itself_nothing_is_remarked(checkpoint, folders, tmp_path, capsys):
