@@ -37,7 +37,7 @@ from fewshot_pl.resuming import (
     check_same_training,
     slurm,
 )
-from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, new_run_folder, run_of_checkpoint
+from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 from fewshot_pl.training.checks import check_finetuning, check_training
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
@@ -120,6 +120,7 @@ class TrainCLI(LightningCLI):
         self.is_trial = bool(self.config.trainer.fast_dev_run)  # which leaves everything on the disk as it is
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         self.runs = Path(self.config.runs).expanduser()
+        self.kept_folder = nearest_folder(self.runs)
         self.resume_from = checkpoint_to_resume(
             self.config.ckpt_path, self.runs / data / model, slurm.is_run_of_requeued_job
         )

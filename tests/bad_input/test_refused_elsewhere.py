@@ -99,3 +99,10 @@ def test_a_bug_of_an_algorithm_keeps_its_traceback(
     monkeypatch.setattr(ProtoNet, method, lambda self, *_: bug(self))
     with pytest.raises((ArithmeticError, AttributeError, TypeError, ValueError, ImportError), match=told):
         answered("train")
+
+
+def test_an_empty_folder_of_runs_stays_where_it_was_there_before(place: Path, answered: Any) -> None:
+    Path("runs").mkdir()
+    for folder in ("runs", "new/runs"):
+        assert answered(f"train --runs {folder} --data.num_ways 9") == 2
+    assert not list(Path("runs").iterdir()) and not Path("new").exists()
