@@ -90,6 +90,10 @@ def _explained(message: str, known_flags: Iterable[str], owner: _Owner) -> str:
     if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         return _unknown_flag(f"{match[1]}.{match[2]}", known_flags, owner)
     flag = owner.prefix + (match[1] if (match := re.search(r'Parser key "([\w.]+)"', message)) else "")
+    if match := re.search(r"NestedArg\(key='([\w.]+)'", message):
+        if not re.search("dot import path|instantiatable class", message):
+            return f"there is no flag {flag}.{match[1]}: did you mean {flag}?"
+        return f"{flag}.{match[1]} is for a class, and none that has it is named: name one by {flag} before it"
     is_number = re.search(r"Expected a <class '(?:int|float)'>", message)
     match = re.search(r"Expected a dot import path string: (\w+)|Expected a path but (\S+) either", message)
     if match and not is_number:

@@ -151,6 +151,13 @@ OF_CLASSES = {
     "a flag before its class": Bad(
         "train --lr_scheduler.gamma 1", "--lr_scheduler.gamma is no flag of LRScheduler: see --lr_scheduler.help"
     ),
+    "a flag of a class where a short name stands for it": Bad(
+        "train --trainer.strategy ddp --trainer.strategy.find_unused_parameters true",
+        "--trainer.strategy.find_unused_parameters is for a class, and none that has it is named: name one by",
+    ),
+    "a flag of a number": Bad(
+        "train --trainer.max_epochs.x 1", "no flag --trainer.max_epochs.x: did you mean --trainer.max"
+    ),
     "a flag without the class before it": Bad("train --monitor x", "did you mean --checkpoint.monitor?"),
 }
 CONFIGS = {
