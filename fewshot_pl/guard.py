@@ -152,7 +152,7 @@ def _frames(error: BaseException) -> list[FrameType]:
 
 
 def _is_of(frame: FrameType, *packages: str) -> bool:
-    return f"{frame.f_globals['__name__']}.".startswith(tuple(f"{package}." for package in packages))
+    return f"{frame.f_globals.get('__name__')}.".startswith(tuple(f"{package}." for package in packages))
 
 
 def _silence_advertisements() -> None:

@@ -38,9 +38,10 @@ def check_optimizer(config: Any, words: Sequence[str]) -> None:
 def _check_schedule(config: Any) -> None:
     """Raise InputError if a schedule of a given length would end before the training does, which torch forbids."""
     schedule, trainer = config.get("lr_scheduler"), config.trainer
-    ends_sooner = trainer.max_steps != -1 or trainer.max_time is not None
-    if not schedule or _name(schedule) != "OneCycleLR" or trainer.max_epochs is None or ends_sooner:
+    if not schedule or schedule.class_path != "torch.optim.lr_scheduler.OneCycleLR":
         return
+    if trainer.max_epochs is None or trainer.max_steps != -1 or trainer.max_time is not None:
+        return  # when it ends is not known yet
     given = schedule.init_args
     num_steps = given.total_steps or (given.epochs or 0) * (given.steps_per_epoch or 0)
     if 0 < num_steps < trainer.max_epochs:
