@@ -6,12 +6,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from jsonargparse import set_parsing_settings
+from jsonargparse._typehints import ActionTypeHint
 from pytorch_lightning.cli import LightningArgumentParser
 
 from fewshot_pl import algorithms, benchmarks
@@ -36,8 +38,9 @@ class FewShotArgumentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the mistake in one sentence and exit with 2."""
-        known = [option for action in self._actions for option in action.option_strings]
-        print(f"error: {printable(explained(message, known))}", file=sys.stderr)
+        owner = _owner(next(iter(self.groups or {}), ""))
+        known = [re.sub("^--", owner.prefix, option) for action in self._actions for option in action.option_strings]
+        print(f"error: {printable(_explained(message, known, owner))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -51,25 +54,56 @@ def make_folder(folder: Path, flag: str) -> None:
         raise InputError(f"cannot write into {folder}: give --{flag} another place")
 
 
-def explained(message: str, known_flags: Iterable[str] = ()) -> str:
+class _Owner(NamedTuple):
+    """The class whose arguments are parsed, such as EarlyStopping; empty for the flags of a command."""
+
+    flag: str  # that names it, without dashes: trainer.callbacks
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        return f"--{self.flag}." if self.flag else "--"
+
+    @property
+    def help(self) -> str:
+        return f"--{self.flag}.help {self.name}" if self.flag else "--help"
+
+
+def _owner(name: str) -> _Owner:
+    """The class whose parser reports a mistake now.
+
+    jsonargparse gives a class a parser of its own, which does not know the flag that names the class: only the actions
+    that are being called do.
+
+    Args:
+        name: what the class would be called.
+    """
+    actions = [frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None)]  # the innermost first
+    flags = dict.fromkeys(action.dest for action in reversed(actions) if isinstance(action, ActionTypeHint))
+    return _Owner(".".join(flags), name) if flags else _Owner("", "")
+
+
+def _explained(message: str, known_flags: Iterable[str], owner: _Owner) -> str:
     """jsonargparse's message about a mistake on the command line or in a config file, as one sentence with the cure."""
     if match := re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message):
-        return _unknown_flag(match.group(1) or match.group(2), known_flags)
-    key = match.group(1) if (match := re.search(r'Parser key "([\w.]+)"', message)) else ""
-    if match := re.search(r"Expected a dot import path string: (\w+)|Expected a path but (\S+) either", message):
-        names = concrete_classes(_REGISTRIES[key]) if key in _REGISTRIES else []
-        name = match.group(1) or match.group(2)
-        if name in names:
-            full = f"{_REGISTRIES[key].__name__}.{name}"
-            return f"--{key} {name} may be several classes, as one of your own has this name: pass --{key} {full}"
-        choices = f" (there are {', '.join(names)})" if names else ""
-        return f"--{key} cannot be {name}{_nearest(name, names)}{choices}"
+        return _unknown_flag(match[1] or match[2], known_flags, owner)
+    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        return _unknown_flag(f"{match[1]}.{match[2]}", known_flags, owner)
+    flag = owner.prefix + (match[1] if (match := re.search(r'Parser key "([\w.]+)"', message)) else "")
+    if match := re.search(r"NestedArg\(key='([\w.]+)'", message):
+        if not re.search("dot import path|instantiatable class", message):
+            return f"there is no flag {flag}.{match[1]}: did you mean {flag}?"
+        return f"{flag}.{match[1]} is for a class, and none that has it is named: name one by {flag} before it"
+    is_number = re.search(r"Expected a <class '(?:int|float)'>", message)
+    match = re.search(r"Expected a dot import path string: (\w+)|Expected a path but (\S+) either", message)
+    if match and not is_number:
+        return _unknown_class(flag, match[1] or match[2])
     if match := re.search(r"(?:Got value|Given value): (.*)", message):
-        wanted = " or ".join(dict.fromkeys(_plain_type(kind) for kind in re.findall(r"Expected an? ([^\n]*)", message)))
-        return f"{_full_name(key, set(known_flags))} takes {wanted}, not {match.group(1)}"
+        kinds = re.findall(r"Expected an? (?!path|dot)([^\n]*)", message)
+        return f"{flag} takes {' or '.join(dict.fromkeys(map(_plain_type, kinds)))}, not {match[1]}"
     if match := re.search(r"the following arguments are required: (.*)", message):
-        *others, last = (f"--{name}" for name in match.group(1).split(", "))
-        return f"{', '.join(others)}{' and ' * bool(others)}{last} must be given: see --help"
+        *others, last = (owner.prefix + name for name in match[1].split(", "))
+        return f"{', '.join(others)}{' and ' * bool(others)}{last} must be given: see {owner.help}"
     return " ".join(message.split())
 
 
@@ -144,17 +178,31 @@ def init_parameters(owner: type) -> list[str]:
     return list(names)
 
 
-def _unknown_flag(name: str, known_flags: Iterable[str]) -> str:
-    owners = _class_flags()
-    same = [flag for flag in owners if flag == f"--{name}" or ("." not in name and flag.endswith(f".{name}"))]
-    if same:
-        return f"{same[0]} is not a flag of the chosen class: it belongs to {', '.join(owners[same[0]])}"
-    flags = [*known_flags, *owners]
-    if "." in name:
-        return f"there is no flag --{name}{_nearest(f'--{name}', flags)}"
-    ends = {flag.split(".")[-1].lstrip("-"): flag for flag in flags}
-    found = difflib.get_close_matches(name, ends, n=1, cutoff=0.5)
-    return f"there is no flag {name}" + (f": did you mean {ends[found[0]]}?" if found else "")
+def _unknown_class(flag: str, name: str) -> str:
+    key = flag.lstrip("-")
+    names = concrete_classes(_REGISTRIES[key]) if key in _REGISTRIES else []
+    if name in names:
+        full = f"{_REGISTRIES[key].__name__}.{name}"
+        return f"{flag} {name} may be several classes, as one of your own has this name: pass {flag} {full}"
+    choices = f" (there are {', '.join(names)})" if names else ": --help lists what it can be"
+    return f"{flag} cannot be {name}{_nearest(name, dict(zip(names, names, strict=True)))}{choices}"
+
+
+def _unknown_flag(name: str, known_flags: Iterable[str], owner: _Owner) -> str:
+    flag = owner.prefix + name
+    classes = _class_flags()
+    if flag in classes:
+        return f"{flag} is not a flag of the chosen class: it belongs to {', '.join(classes[flag])}"
+    flags = [*known_flags, *classes]
+    group, _, end = flag.rpartition(".")
+    beside = [one for one in flags if not group or one.rpartition(".")[0] == group]
+    if beside:
+        nearest = _nearest(end.lstrip("-"), {one.rpartition(".")[2].lstrip("-"): one for one in beside})
+    else:
+        nearest = _nearest(flag, {one: one for one in flags})
+    if owner.flag and not nearest:
+        return f"{flag} is no flag of {owner.name}: see {owner.help}, or name another class by --{owner.flag} before it"
+    return f"there is no flag {flag}{nearest or ': see --help'}"
 
 
 def _class_flags() -> dict[str, list[str]]:
@@ -167,13 +215,6 @@ def _class_flags() -> dict[str, list[str]]:
     return flags
 
 
-def _full_name(key: str, known_flags: set[str]) -> str:
-    if f"--{key}" in known_flags and any("." in flag for flag in known_flags):
-        return f"--{key}"  # a command's parser; a class's parser knows its arguments without the prefix
-    full = [flag for flag in _class_flags() if flag.endswith(f".{key}")]
-    return full[0] if full and "." not in key else f"--{key}"
-
-
 def _plain_type(kind: str) -> str:
     kind = kind.split(". Got value")[0]
     kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
@@ -181,6 +222,12 @@ def _plain_type(kind: str) -> str:
     return {"NoneType": "null", "int": "a whole number", "float": "a number"}.get(kind, kind)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f": did you mean {found[0]}?" if found else ""
+def _nearest(word: str, known: Mapping[str, str]) -> str:
+    """A question after what is nearest to a word, if anything is.
+
+    Args:
+        word: the word.
+        known: what each known word stands for.
+    """
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f": did you mean {known[found[0]]}?" if found else ""

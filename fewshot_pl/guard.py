@@ -10,9 +10,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Trainer
+from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.utilities import rank_zero_only
 
 from fewshot_pl.errors import InputError, Stopped
@@ -23,8 +26,11 @@ from fewshot_pl.signals import ended_by_signals
 # Errors of the user's path, not of ours: no permission, a name too long, a file in place of a folder ...
 _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 _PLACE |= {errno.EEXIST, errno.ENXIO, errno.ENOTEMPTY}
+_LIGHTNING = "pytorch_lightning", "lightning_fabric"
+_ALGORITHMS = "fewshot_pl.algorithms"
 _Command = Callable[[Sequence[str] | None], None]
 _OUT_OF_MEMORY = re.compile(r"out of memory|(can't|not enough|unable to) \w* ?memory|ALLOC_FAILED", re.IGNORECASE)
+_NOT_INSTALLED = re.compile(r"Requirement '([^']+)' not met")  # as Lightning says it, also where the parser quotes it
 _NO_FIGURE = "Early stopping conditioned on metric"  # a RuntimeError, like many that the user cannot cure
 
 
@@ -103,6 +109,8 @@ def _sentence(error: BaseException | None, places: str) -> str | None:
             return f"no space left on disk to write {file}: free some, or pass {places} a place on another disk"
         if isinstance(error, RuntimeError) and "home directory" in str(error):
             return "there is no home folder that ~ would stand for: write the whole path"
+        if missing := _NOT_INSTALLED.search(str(error)):
+            return f"this needs {missing[1]}, which is not installed: pip install '{missing[1]}', or pass another value"
         if _is_lightnings(error):
             return f"{'; '.join(str(error).split('. ')).rstrip('.')}: pass another value"
         if isinstance(error, OSError) and error.errno in _PLACE and error.filename is not None:
@@ -113,12 +121,38 @@ def _sentence(error: BaseException | None, places: str) -> str | None:
     return None
 
 
+def raised_in(error: BaseException, *packages: str) -> bool:
+    """Whether an exception comes from a line of one of these packages, rather than from one that they call."""
+    frames = _frames(error)
+    return bool(frames) and _is_of(frames[-1], *packages)
+
+
 def _is_lightnings(error: BaseException) -> bool:
     """Whether Lightning itself raised an exception, of a kind that it raises at flags it rejects."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not frames or not frames[-1].f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
+    frames = _frames(error)
+    if _refused_by_torch(error, frames):
+        return True
+    if not frames or not _is_of(frames[-1], *_LIGHTNING):
         return False
+    if isinstance(error, TypeError):  # anywhere else it may be a mistake in the code
+        return any(_is_of(frame, Trainer.__module__) and frame.f_code.co_name == "__init__" for frame in frames)
     return isinstance(error, ValueError | MisconfigurationException) or str(error).startswith(_NO_FIGURE)
+
+
+def _refused_by_torch(error: BaseException, frames: list[FrameType]) -> bool:
+    """Whether an optimiser or a schedule refuses what Lightning, and no algorithm, asks of it."""
+    if not isinstance(error, ValueError) or not raised_in(error, "torch.optim"):
+        return False
+    callers = [frame for frame in frames if not _is_of(frame, "torch")]
+    return bool(callers) and _is_of(callers[-1], *_LIGHTNING) and not any(_is_of(one, _ALGORITHMS) for one in callers)
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _is_of(frame: FrameType, *packages: str) -> bool:
+    return f"{frame.f_globals.get('__name__')}.".startswith(tuple(f"{package}." for package in packages))
 
 
 def _silence_advertisements() -> None:
@@ -136,6 +170,7 @@ def _silence_advertisements() -> None:
     # Gradients have the memory layout that convolutions gave them: several devices copy them, at little cost.
     warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
+    Profiler._stage = Profiler._output_file = None  # else one that was refused complains when it is removed
 
 
 def _print_any_name() -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info
@@ -25,12 +26,22 @@ def new_run_folder(runs: Path, data: str, model: str) -> Path:
             number += 1
 
 
-def remove_run(folder: Path) -> None:
-    """Remove the folder of a failed run, and those of its algorithm and benchmark if that leaves them empty."""
+def remove_run(folder: Path, kept: Path) -> None:
+    """Remove the folder of a failed run, and those above it that this leaves empty, up to one that is kept.
+
+    Args:
+        folder: the folder of the run.
+        kept: a folder above it, which stays even if empty, as do those above.
+    """
     shutil.rmtree(folder, ignore_errors=True)  # the user is told why the run failed, not that files remain
-    for above in folder.parents[:2]:
-        if above.is_dir() and not any(above.iterdir()):
+    for above in folder.parents[: len(folder.relative_to(kept).parts) - 1]:
+        with suppress(OSError):  # another run is there, or removed it first
             above.rmdir()
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(one for one in (path, *path.parents) if one.is_dir())
 
 
 def checkpoint_to_resume(ckpt_path: str | None, parent: Path, is_requeued: Callable[[Path], bool]) -> Path | None:

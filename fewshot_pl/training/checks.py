@@ -3,9 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import BackboneFinetuning
+from torch import nn
+
 from fewshot_pl.data.datamodule import check_overfits_nothing
 from fewshot_pl.errors import InputError
 from fewshot_pl.training.optimizers import check_optimizer
+
+_NO_VALIDATION = "for no validation at all pass --trainer.limit_val_batches 0"
 
 
 def check_training(config: Any, words: Sequence[str]) -> None:
@@ -24,3 +30,24 @@ def check_training(config: Any, words: Sequence[str]) -> None:
             f"train.py needs checkpoints, to test the best one and to resume from: leave out --trainer.{flag}"
         )
     check_overfits_nothing(config.trainer.overfit_batches)
+    _check_intervals(config.trainer)
+
+
+def check_finetuning(callbacks: Sequence[Any], model: LightningModule) -> None:
+    """Raise InputError if a callback is to freeze the backbone of an algorithm that has none of its own."""
+    finetunes = any(isinstance(callback, BackboneFinetuning) for callback in callbacks)
+    if finetunes and not isinstance(getattr(model, "backbone", None), nn.Module):
+        raise InputError(
+            f"--trainer.callbacks BackboneFinetuning needs an algorithm with a backbone apart from its head, which "
+            f"{type(model).__name__} does not have: leave it out"
+        )
+
+
+def _check_intervals(trainer: Any) -> None:
+    if trainer.accumulate_grad_batches < 1:
+        raise InputError(f"--trainer.accumulate_grad_batches must be at least 1, not {trainer.accumulate_grad_batches}")
+    every = trainer.check_val_every_n_epoch
+    if every is not None and every < 1:
+        raise InputError(f"--trainer.check_val_every_n_epoch must be at least 1, not {every}: {_NO_VALIDATION}")
+    if trainer.val_check_interval == 0:
+        raise InputError(f"--trainer.val_check_interval must be above 0: {_NO_VALIDATION}")

@@ -37,10 +37,10 @@ from fewshot_pl.resuming import (
     check_same_training,
     slurm,
 )
-from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, new_run_folder, run_of_checkpoint
+from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
-from fewshot_pl.training.checks import check_training
-from fewshot_pl.training.optimizers import replacement_sentence
+from fewshot_pl.training.checks import check_finetuning, check_training
+from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
 from fewshot_pl.training.saved_config import configuration_text
 from fewshot_pl.whole_files import save_text
 
@@ -120,11 +120,16 @@ class TrainCLI(LightningCLI):
         self.is_trial = bool(self.config.trainer.fast_dev_run)  # which leaves everything on the disk as it is
         data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
         self.runs = Path(self.config.runs).expanduser()
+        self.kept_folder = nearest_folder(self.runs)
         self.resume_from = checkpoint_to_resume(
             self.config.ckpt_path, self.runs / data / model, slurm.is_run_of_requeued_job
         )
         self.run_folder = run_of_checkpoint(self.resume_from) if self.resume_from else None
         self.config.ckpt_path = None  # the saved config starts a run from scratch
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        with accepted_arguments(self.config):
+            super()._add_configure_optimizers_method_to_model(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.resume_from:
@@ -132,6 +137,7 @@ class TrainCLI(LightningCLI):
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
         flags = self.config_init.trainer
+        check_finetuning(_as_list(flags.callbacks), self.model)
         self._add_callbacks(flags)
         logs_by_default = flags.logger in (None, True)
         if logs_by_default:

@@ -111,7 +111,7 @@ def _fit(cli: TrainCLI) -> None:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
     except BaseException:
         if cli.run_folder and not cli.resume_from and cli.trainer.global_step == 0:
-            remove_run(cli.run_folder)
+            remove_run(cli.run_folder, cli.kept_folder)
         raise
 
 

@@ -101,15 +101,14 @@ def check_refused(place: Path, answered: Any, capsys: pytest.CaptureFixture[str]
 
 
 def _kept(everything: dict[str, Any]) -> dict[str, Any]:
-    """The files without locks, the folder of a run that did not train, and complete stores of valid images."""
-    untrained = [path for path in everything if re.match(r"runs\b", path) and not path.endswith((".ckpt", ".json"))]
+    """The files without locks, and complete stores of valid images."""
     indices = [Path(path) for path in everything if re.match(r"cache/.*index.json", path)]
     assert all(open_store(index.parent).num_classes for index in indices)
     stores = {index.parent for index in indices}
     locks = {Path(path) for path in everything if path.endswith(".lock")}  # kept, as others may wait for them
     folders = {Path("cache"), *stores, *locks, *(found.parent for found in {*stores, *locks})}
     whole = [path for path in everything if Path(path) in folders or Path(path).parent in stores]
-    return {path: content for path, content in everything.items() if path not in {*untrained, *whole}}
+    return {path: content for path, content in everything.items() if path not in whole}
 
 
 def _everything(folder: Path) -> dict[str, Any]:

@@ -108,6 +108,58 @@ FLAGS = {
     "a source that is no benchmark": Bad("train --data MultiSource --data.sources [Sofa]", "there is no benchmark"),
     "species that are not there": Bad("train --data Fungi", "Fungi is not in images"),
 }
+ADAM = "train --optimizer Adam"
+STOPPING = "train --trainer.callbacks EarlyStopping"
+OF_CLASSES = {
+    "a callback without what it needs": Bad(
+        STOPPING, "--trainer.callbacks.monitor must be given: see --trainer.callbacks.help EarlyStopping"
+    ),
+    "a schedule without what it needs": Bad(f"{ADAM} --lr_scheduler StepLR", "--lr_scheduler.step_size must be given"),
+    "a schedule of no figure": Bad(f"{ADAM} --lr_scheduler ReduceLROnPlateau", "--lr_scheduler.monitor must be given"),
+    "a logger without its folder": Bad(
+        "train --trainer.logger TensorBoardLogger", "--trainer.logger.save_dir must be given"
+    ),
+    "a learning rate that is a word": Bad(f"{ADAM} --optimizer.lr abc", "--optimizer.lr takes a number, not abc"),
+    "a patience that is a word": Bad(
+        f"{STOPPING} --trainer.callbacks.monitor val/loss --trainer.callbacks.init_args.patience abc",
+        "--trainer.callbacks.patience takes a whole number, not abc",
+    ),
+    "the second of two callbacks": Bad(
+        "train --trainer.callbacks LearningRateMonitor --trainer.callbacks+=ModelCheckpoint "
+        "--trainer.callbacks.save_top_k abc",
+        "--trainer.callbacks.save_top_k takes a whole number, not abc",
+    ),
+    "a schedule of an unknown direction": Bad(
+        f"{ADAM} --lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor val/loss --lr_scheduler.mode foo",
+        "--lr_scheduler.mode takes one of 'min', 'max', not foo",
+    ),
+    "a flag that an algorithm has too": Bad(
+        f"{ADAM} --lr_scheduler StepLR --lr_scheduler.step_size 1 --lr_scheduler.gamma x",
+        "--lr_scheduler.gamma takes a number, not x",
+    ),
+    "a class within a class": Bad(
+        "train --trainer.strategy DDPStrategy --trainer.strategy.precision_plugin MixedPrecision "
+        "--trainer.strategy.precision_plugin.precision 1",
+        "--trainer.strategy.precision_plugin.precision takes one of",
+    ),
+    "a misspelt flag of a callback": Bad(
+        f"{STOPPING} --trainer.callbacks.monitr x", "did you mean --trainer.callbacks.monitor?"
+    ),
+    "a flag of another optimiser": Bad(
+        f"{ADAM} --optimizer.momentum 1", "--optimizer.momentum is no flag of Adam: see --optimizer.help Adam"
+    ),
+    "a flag before its class": Bad(
+        "train --lr_scheduler.gamma 1", "--lr_scheduler.gamma is no flag of LRScheduler: see --lr_scheduler.help"
+    ),
+    "a flag of a class where a short name stands for it": Bad(
+        "train --trainer.strategy ddp --trainer.strategy.find_unused_parameters true",
+        "--trainer.strategy.find_unused_parameters is for a class, and none that has it is named: name one by",
+    ),
+    "a flag of a number": Bad(
+        "train --trainer.max_epochs.x 1", "no flag --trainer.max_epochs.x: did you mean --trainer.max"
+    ),
+    "a flag without the class before it": Bad("train --monitor x", "did you mean --checkpoint.monitor?"),
+}
 CONFIGS = {
     "a missing file": Bad("train --config missing.yaml", "missing.yaml"),
     "a folder": Bad("train --config images", "images"),
@@ -118,6 +170,14 @@ CONFIGS = {
     "a text": Bad(FROM_FILE, "bad.yaml", config("ProtoNet")),
     "an unknown key": Bad(FROM_FILE, "there is no flag", config("modle: ProtoNet\n")),
     "a wrong value": Bad(FROM_FILE, "takes a whole number", config("data:\n  num_shots: two\n")),
+    "a wrong value of a callback": Bad(
+        FROM_FILE,
+        "--trainer.callbacks.patience takes a whole number, not abc",
+        config("trainer:\n  callbacks:\n  - {class_path: EarlyStopping, init_args: {patience: abc}}\n"),
+    ),
+    "an unknown key of a section": Bad(
+        FROM_FILE, "did you mean --trainer.max_epochs?", config("trainer: {max_epoch: 1}\n")
+    ),
     "another encoding": Bad(FROM_FILE, "bad.yaml", config("runs: Läufe\n".encode("utf-16"))),
     "a date that is none": Bad(FROM_FILE, "bad.yaml", config("model: 2001-99-99\n")),
     "a very deep one": Bad(FROM_FILE, "bad.yaml", config("[" * 300)),
@@ -129,6 +189,11 @@ CONFIGS = {
 
 @pytest.mark.parametrize("bad", FLAGS.values(), ids=FLAGS)
 def test_flags(bad: Bad, check_refused: Any) -> None:
+    check_refused(bad)
+
+
+@pytest.mark.parametrize("bad", OF_CLASSES.values(), ids=OF_CLASSES)
+def test_flags_of_classes(bad: Bad, check_refused: Any) -> None:
     check_refused(bad)
 
 
