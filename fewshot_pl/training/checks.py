@@ -24,3 +24,18 @@ def check_training(config: Any, words: Sequence[str]) -> None:
             f"train.py needs checkpoints, to test the best one and to resume from: leave out --trainer.{flag}"
         )
     check_overfits_nothing(config.trainer.overfit_batches)
+    if "StochasticWeightAveraging" in named_callbacks(config.trainer):
+        raise InputError(
+            "StochasticWeightAveraging keeps its average out of the checkpoints, and train.py tests the best of these: "
+            "pass --trainer.callbacks EMAWeightAveraging or WeightAveraging, whose averages are validated and kept"
+        )
+
+
+def named_callbacks(trainer: Any) -> list[str]:
+    """The class names of the callbacks in parsed Trainer flags."""
+    return [one.class_path.split(".")[-1] for one in as_list(trainer.callbacks)]
+
+
+def as_list(given: Any) -> list[Any]:
+    """The values of a flag that takes none, one or several, as a list."""
+    return given if isinstance(given, list) else [] if given is None else [given]

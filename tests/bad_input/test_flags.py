@@ -75,6 +75,10 @@ FLAGS = {
     "a schedule of no optimiser": Bad(
         "train --lr_scheduler StepLR --lr_scheduler.step_size 1", "such as --optimizer Adam"
     ),
+    "an average of weights that no checkpoint holds": Bad(
+        "train --trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=0.01",
+        "pass --trainer.callbacks EMAWeightAveraging or WeightAveraging",
+    ),
     "a part of the episodes to overfit": Bad("train --trainer.overfit_batches 1", "--trainer.limit_train_batches"),
     "tasks side by side of another": Bad(
         "train --model.task_parallel side_by_side", "ProtoNet takes no tasks side by side"
