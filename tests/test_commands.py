@@ -291,6 +291,42 @@ def test_the_best_checkpoint_is_the_one_validation_chose(flags: list[str]) -> No
     assert scores[best["global_step"] - 1] == max(scores.values())
 
 
+UNVALIDATED = {
+    "steps": ["--trainer.max_steps=2"],
+    "epochs": ["--trainer.check_val_every_n_epoch=9"],
+    "no episodes": ["--trainer.limit_val_batches=0"],
+    "checkpoints": ["--checkpoint.every_n_epochs=9"],
+}
+
+
+@pytest.mark.parametrize("words", UNVALIDATED.values(), ids=UNVALIDATED)
+def test_a_training_whose_validation_chose_nothing_says_so(
+    words: list[str], flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> int:
+        return sum("No validation chose a checkpoint: the last weights are tested" in line for line in caplog.messages)
+
+    assert train([*flags, *words]) == 0
+    assert said() == 1 and results(run_folder(flags))["checkpoint"] is None
+    assert train([*flags, "--trainer.max_epochs=1", "--checkpoint.save_top_k=0"]) == 0  # as was asked for
+    assert train([*flags, "--trainer.fast_dev_run=true", *words]) == 0
+    assert said() == 1
+
+
+def test_a_training_that_has_reached_its_end_is_tested_again(
+    flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(flags) == 0
+    before = results(run_folder(flags))
+    for words in ([], ["--trainer.max_steps=0"], ["--data.num_test_episodes=20"], ["--data.num_val_episodes=5"]):
+        assert train([*flags, *words, "--ckpt_path=last"]) == 0
+        after = results(run_folder(flags))
+        assert [after[name] for name in ("accuracy", "checkpoint")] == [
+            before[name] for name in ("accuracy", "checkpoint")
+        ]
+    assert not any("No validation" in line for line in caplog.messages)
+
+
 def test_several_best_checkpoints_are_kept_and_the_best_is_tested_whatever_a_user_keeps_beside_them(
     flags: list[str],
 ) -> None:

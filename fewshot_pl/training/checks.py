@@ -24,6 +24,12 @@ def check_training(config: Any, words: Sequence[str]) -> None:
             f"train.py needs checkpoints, to test the best one and to resume from: leave out --trainer.{flag}"
         )
     check_overfits_nothing(config.trainer.overfit_batches)
+    for flag in ("max_epochs", "max_steps", "limit_train_batches"):
+        if config.trainer[flag] == 0 and not (config.trainer.fast_dev_run or config.ckpt_path):
+            raise InputError(
+                f"--trainer.{flag} 0 leaves no step of training: leave it out, or give evaluate.py a checkpoint, which "
+                "only tests it"
+            )
     if "StochasticWeightAveraging" in named_callbacks(config.trainer):
         raise InputError(
             "StochasticWeightAveraging keeps its average out of the checkpoints, and train.py tests the best of these: "
