@@ -8,6 +8,7 @@ import pytest
 import torch
 from own_images import ALGORITHMS
 from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
@@ -146,6 +147,30 @@ def test_what_callbacks_change_from_epoch_to_epoch_goes_on_exactly(changing, num
     _, found = trained(images, stopped, resume_from=last_checkpoint(stopped), callbacks=[changing()], max_epochs=4)
     assert_same(state(stopped), state(whole))
     assert_same(dict(found.state_dict()), dict(expected.state_dict()))  # averages replace the weights at the end
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "hook"), [(3, "on_train_batch_start"), (6, "on_train_batch_end"), (8, "on_train_epoch_end")]
+)
+def test_a_backbone_that_is_unfrozen_goes_on_exactly_at_its_own_rate(num_batches, hook, images, tmp_path):
+    def settings():
+        return {
+            "algorithm": "RelationNet",
+            "callbacks": [BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.25)],
+            "max_epochs": 3,
+        }
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    trained(images, whole, **settings())
+    first = settings()
+    first["callbacks"].append(At(hook, num_batches, told(signal.SIGTERM)))
+    with pytest.raises(Stopped):
+        trained(images, stopped, **first)
+    trained(images, stopped, resume_from=last_checkpoint(stopped), **settings())
+    assert_same(state(stopped), state(whole))
+    head, backbone = state(whole)["optimizer_states"][0]["param_groups"]
+    assert head["params"] and backbone["params"]
+    assert backbone["lr"] == pytest.approx(head["lr"] / 2)  # which doubles in every epoch
 
 
 @pytest.mark.parametrize(("norm", "num_warned"), [("running", 1), ("group", 0)])
