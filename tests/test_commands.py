@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fewshot_pl.checkpoints import amend_checkpoint
 from fewshot_pl.cli import evaluate, train
 from fewshot_pl.errors import InputError
 
@@ -208,6 +209,56 @@ def test_what_does_not_make_the_weights_may_change_when_training_is_resumed(flag
     assert results(run_folder(flags))["num_shots"] == 2
 
 
+PERFECT = {"best_model_score": torch.tensor(1.0), "kth_value": torch.tensor(1.0)}
+OTHER_SETTINGS = {
+    "none": ((), [], False),
+    "of validation": (
+        ("--data.num_shots=2", "--data.seed=3"),
+        [
+            "Training goes on with --data.num_shots 2 instead of 1, --data.seed 3 instead of 0: validation chooses the "
+            "best checkpoint anew"
+        ],
+        True,
+    ),
+    "of training": (
+        ("--data.tasks_per_batch=2", "--model.learning_rate=0.1", "--model.lr_halve_every=0"),
+        [
+            "Training goes on with --data.tasks_per_batch 2 instead of 1, --model.lr_halve_every 0 instead of 2000",
+            "--model.learning_rate 0.1: without effect, as weights and optimizer go on from those in {last}",
+        ],
+        False,
+    ),
+    "of the choice": (
+        ("--checkpoint.monitor=val/loss",),
+        [
+            "Training goes on with other --checkpoint settings than it began with: validation chooses the best "
+            "checkpoint anew"
+        ],
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "said", "is_anew"), OTHER_SETTINGS.values(), ids=OTHER_SETTINGS)
+def test_a_resumed_training_says_which_settings_differ_and_compares_no_figures_of_other_validations(
+    words: tuple[str, ...], said: list[str], is_anew: bool, flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(flags) == 0
+    last, best = (run_folder(flags) / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    chosen = torch.load(best, weights_only=True)["global_step"]
+    states = torch.load(last, weights_only=True)["callbacks"]
+    key = next(key for key in states if key.startswith("ModelCheckpoint"))
+    states[key] |= {**PERFECT, "best_k_models": {str(best): PERFECT["kth_value"]}}  # no validation can be better
+    amend_checkpoint(last, {"callbacks": states})
+    caplog.clear()
+    assert train([*flags, *words, "--trainer.max_epochs", "4", "--ckpt_path", "last"]) == 0
+    assert (torch.load(best, weights_only=True)["global_step"] > 6) is is_anew
+    assert is_anew or torch.load(best, weights_only=True)["global_step"] == chosen
+    assert Path(results(run_folder(flags))["checkpoint"]) == best
+    told = [line for line in caplog.messages if "raining goes on" in line or "without effect" in line]
+    assert told == [line.format(last=last) for line in said]
+
+
 class Interruption(pl.Callback):
     """Stops training in the second epoch."""
 
@@ -238,6 +289,42 @@ def test_the_best_checkpoint_is_the_one_validation_chose(flags: list[str]) -> No
     assert len(scores) == 4
     # Lightning logs a validation at the last step before it.
     assert scores[best["global_step"] - 1] == max(scores.values())
+
+
+UNVALIDATED = {
+    "steps": ["--trainer.max_steps=2"],
+    "epochs": ["--trainer.check_val_every_n_epoch=9"],
+    "no episodes": ["--trainer.limit_val_batches=0"],
+    "checkpoints": ["--checkpoint.every_n_epochs=9"],
+}
+
+
+@pytest.mark.parametrize("words", UNVALIDATED.values(), ids=UNVALIDATED)
+def test_a_training_whose_validation_chose_nothing_says_so(
+    words: list[str], flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> int:
+        return sum("No validation chose a checkpoint: the last weights are tested" in line for line in caplog.messages)
+
+    assert train([*flags, *words]) == 0
+    assert said() == 1 and results(run_folder(flags))["checkpoint"] is None
+    assert train([*flags, "--trainer.max_epochs=1", "--checkpoint.save_top_k=0"]) == 0  # as was asked for
+    assert train([*flags, "--trainer.fast_dev_run=true", *words]) == 0
+    assert said() == 1
+
+
+def test_a_training_that_has_reached_its_end_is_tested_again(
+    flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(flags) == 0
+    before = results(run_folder(flags))
+    for words in ([], ["--trainer.max_steps=0"], ["--data.num_test_episodes=20"], ["--data.num_val_episodes=5"]):
+        assert train([*flags, *words, "--ckpt_path=last"]) == 0
+        after = results(run_folder(flags))
+        assert [after[name] for name in ("accuracy", "checkpoint")] == [
+            before[name] for name in ("accuracy", "checkpoint")
+        ]
+    assert not any("No validation" in line for line in caplog.messages)
 
 
 def test_several_best_checkpoints_are_kept_and_the_best_is_tested_whatever_a_user_keeps_beside_them(

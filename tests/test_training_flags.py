@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ProgressBar, Timer
@@ -124,7 +125,7 @@ def test_checkpoints_are_whole_when_written_beside_training_and_a_writer_of_the_
 
 NOT_PLAIN = {
     "an enumeration": ["Timer", "--trainer.callbacks.duration=00:01:00:00"],
-    "a device": ["StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"],
+    "averages": ["EMAWeightAveraging", "--trainer.callbacks.device=cpu"],
     "a function": ["BackboneFinetuning"],
     "a word where a function may stand": ["ModelPruning", "--trainer.callbacks.pruning_fn=l1_unstructured"],
 }
@@ -144,10 +145,11 @@ def test_a_saved_configuration_makes_the_same_callbacks(words: list[str], made: 
 
 def test_a_configuration_leaves_out_what_cannot_be_written() -> None:
     def dump(config: Namespace) -> str:
-        return yaml.safe_dump({"function": f"Unable to serialize instance {config.function}", "number": config.number})
+        written = {"number": config.number, "device": config.device}
+        return yaml.safe_dump({"function": f"Unable to serialize instance {config.function}", **written})
 
-    config = Namespace(function=lambda: None, number=1, odd=object())
+    config = Namespace(function=lambda: None, number=1, odd=object(), device=torch.device("cpu"))
     with pytest.warns(UserWarning, match="cannot be written") as warned:
         text = configuration_text(dump, config)
-    assert yaml.safe_load(text) == {"number": 1}
+    assert yaml.safe_load(text) == {"number": 1, "device": "cpu"}
     assert [str(one.message).split()[0] for one in warned] == ["odd", "function"]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -145,6 +146,13 @@ class TaskMapping(LightningModule):
             raise InputError(
                 "torch's batch norm in a network of your own cannot keep running statistics under vmap: leave out "
                 "--model.task_parallel vmap, use nn.BatchNorm2d in own_backbone, or track_running_stats=False"
+            )
+        callbacks = getattr(self._trainer, "callbacks", ())
+        averages = any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks)
+        if stage == "fit" and averages and running_statistics(self):
+            rank_zero_warn(
+                "StochasticWeightAveraging averages weights alone, and norm running keeps the statistics of the last "
+                "weights: use EMAWeightAveraging or WeightAveraging, which average both, or another norm"
             )
         if stage == "fit":
             self.training_seed, self._random_state = torch.initial_seed(), torch.get_rng_state()

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.errors import InputError
+from fewshot_pl.resuming.changed_settings import changed_settings
 
 _LESS_IS_BETTER = "loss", "nll", "ece", "brier", "mse", "ci95"  # endings of names of figures
 _MORE_IS_BETTER = ("accuracy",)
@@ -18,7 +20,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     From there Lightning resumes exactly. From the end of an epoch it would skip what follows, such as the step of a
     schedule that watches a figure, and with ``max_steps`` an epoch's episodes. Without validation, it saves at the end
-    of the epoch. The best score so far is kept even if the folder has been moved, or is given by another path.
+    of the epoch. The best score so far is kept even if the folder has been moved, or is given by another path. It is
+    forgotten, by early stopping too, if training is resumed with other settings of what validation measures.
 
     Args:
         monitor: the figure that chooses the best checkpoint, such as val/accuracy.
@@ -29,6 +32,7 @@ class BestCheckpoint(ModelCheckpoint):
         InputError: mode is auto, which does not know the figure.
     """
 
+    _unstopped: tuple[tuple[EarlyStopping, dict[str, Any]], ...] = ()  # early stopping as if nothing was measured yet
     _resumes_in_place = False  # whether the loaded checkpoint is in the folder that this callback writes to
 
     def __init__(
@@ -52,10 +56,35 @@ class BestCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         loaded = Path(trainer.ckpt_path or "").resolve()
         self._resumes_in_place = loaded.parent == Path(self.dirpath or "").resolve()
+        measured = changed_settings(checkpoint, pl_module, getattr(trainer, "datamodule", None)).measured
+        if measured:
+            self._forget_scores(trainer, checkpoint["callbacks"])
+        elif self.state_key not in checkpoint["callbacks"]:  # which Lightning makes of the figure, among others
+            measured = ["other --checkpoint settings than it began with"]
+        if measured:
+            rank_zero_info(f"Training goes on with {', '.join(measured)}: validation chooses the best checkpoint anew")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning compares paths as text, and forgets the best score if they differ.
         super().load_state_dict(_within(str(self.dirpath), state_dict) if self._resumes_in_place else state_dict)
+
+    def _forget_scores(self, trainer: Trainer, states: dict[str, Any]) -> None:
+        """Remove from the callbacks' states in a checkpoint what new figures would be compared with.
+
+        The path of the best checkpoint stays, for a training that ends before its next validation.
+        """
+        self._unstopped = tuple((stopping, stopping.state_dict()) for stopping in trainer.early_stopping_callbacks)
+        for stopping, _ in self._unstopped:
+            states.pop(stopping.state_key, None)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+                states[callback.state_key] |= {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": ""}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:  # until now, early stopping may have been shown the last figure from before
+            for stopping, state in self._unstopped:
+                stopping.load_state_dict(state)
+            self._unstopped = ()
 
 
 def _better_end(figure: str | None) -> Literal["min", "max"]:

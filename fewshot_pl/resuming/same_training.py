@@ -1,16 +1,18 @@
 """Whether a checkpoint belongs to the training that is to resume from it."""
 
 import inspect
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.checkpoints import data_state, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.registries import stored_name
+from fewshot_pl.resuming.changed_settings import changed_settings, written
 
 _OF_DATA = {"num_ways", "image_shape", "pixel_range"}  # set by the benchmark, not by a flag of the algorithm
 _WITHOUT_WEIGHTS = {*inspect.signature(FewShotAlgorithm).parameters, "init_from", "backbone_weights"}
@@ -21,8 +23,8 @@ _OF_IMAGES = {"image_size", "channels", "sources"}
 def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataModule) -> None:
     """Raise InputError if a checkpoint has another algorithm, benchmark or classes, or weights of other shapes.
 
-    All else may change when training resumes: epochs, shots, where the images are, the machine. The learning rate
-    stays that of the optimiser's state.
+    All else may change when training resumes: epochs, shots, where the images are, the machine. Settings of the
+    algorithm and the benchmark that do are named; BestCheckpoint names those that change what validation measures.
 
     Args:
         path: the checkpoint.
@@ -42,6 +44,11 @@ def check_same_training(path: Path, model: FewShotAlgorithm, data: EpisodicDataM
         flags = " ".join(_other_flags(held, model, data))
         cure = f"pass {flags}, as in its training," if flags else "use the version of fewshot_pl that wrote it"
         raise InputError(f"the weights in {path} do not fit this {algorithm}: {cure} to resume it")
+    _, unmeasured, ineffective = changed_settings(held, model, data)
+    if unmeasured:
+        rank_zero_info(f"Training goes on with {', '.join(unmeasured)}")
+    if ineffective:
+        rank_zero_info(f"{', '.join(ineffective)}: without effect, as weights and optimizer go on from those in {path}")
 
 
 def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
@@ -58,4 +65,4 @@ def _other_flags(held: dict[str, Any], model: FewShotAlgorithm, data: EpisodicDa
     ):
         for name in sorted(names & now.keys()):
             if now[name] != (value := before[name]):
-                yield f"--{key}.{name} {value if isinstance(value, str) else json.dumps(value)}"
+                yield f"--{key}.{name} {written(value)}"

@@ -30,7 +30,14 @@ def check_training(config: Any, words: Sequence[str]) -> None:
             f"train.py needs checkpoints, to test the best one and to resume from: leave out --trainer.{flag}"
         )
     check_overfits_nothing(config.trainer.overfit_batches)
+    if not (config.trainer.fast_dev_run or config.ckpt_path):  # a training that is resumed may have ended
+        _check_steps(config.trainer)
     _check_intervals(config.trainer)
+    if "StochasticWeightAveraging" in named_callbacks(config.trainer):
+        raise InputError(
+            "StochasticWeightAveraging keeps its average out of the checkpoints, and train.py tests the best of these: "
+            "pass --trainer.callbacks EMAWeightAveraging or WeightAveraging, whose averages are validated and kept"
+        )
 
 
 def check_finetuning(callbacks: Sequence[Any], model: LightningModule) -> None:
@@ -43,6 +50,15 @@ def check_finetuning(callbacks: Sequence[Any], model: LightningModule) -> None:
         )
 
 
+def _check_steps(trainer: Any) -> None:
+    for flag in ("max_epochs", "max_steps", "limit_train_batches"):
+        if trainer[flag] == 0:
+            raise InputError(
+                f"--trainer.{flag} 0 leaves no step of training: leave it out, or give evaluate.py a checkpoint, which "
+                "only tests it"
+            )
+
+
 def _check_intervals(trainer: Any) -> None:
     if trainer.accumulate_grad_batches < 1:
         raise InputError(f"--trainer.accumulate_grad_batches must be at least 1, not {trainer.accumulate_grad_batches}")
@@ -51,3 +67,13 @@ def _check_intervals(trainer: Any) -> None:
         raise InputError(f"--trainer.check_val_every_n_epoch must be at least 1, not {every}: {_NO_VALIDATION}")
     if trainer.val_check_interval == 0:
         raise InputError(f"--trainer.val_check_interval must be above 0: {_NO_VALIDATION}")
+
+
+def named_callbacks(trainer: Any) -> list[str]:
+    """The class names of the callbacks in parsed Trainer flags."""
+    return [one.class_path.split(".")[-1] for one in as_list(trainer.callbacks)]
+
+
+def as_list(given: Any) -> list[Any]:
+    """The values of a flag that takes none, one or several, as a list."""
+    return given if isinstance(given, list) else [] if given is None else [given]

@@ -39,7 +39,7 @@ from fewshot_pl.resuming import (
 )
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
-from fewshot_pl.training.checks import check_finetuning, check_training
+from fewshot_pl.training.checks import as_list, check_finetuning, check_training, named_callbacks
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
 from fewshot_pl.training.saved_config import configuration_text
 from fewshot_pl.whole_files import save_text
@@ -137,12 +137,12 @@ class TrainCLI(LightningCLI):
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
         flags = self.config_init.trainer
-        check_finetuning(_as_list(flags.callbacks), self.model)
+        check_finetuning(as_list(flags.callbacks), self.model)
         self._add_callbacks(flags)
         logs_by_default = flags.logger in (None, True)
         if logs_by_default:
             kwargs["logger"] = False  # made below, as the Trainer may refuse its flags
-        kwargs["plugins"] = _with_whole_checkpoints(_as_list(flags.plugins))
+        kwargs["plugins"] = _with_whole_checkpoints(as_list(flags.plugins))
         trainer = super().instantiate_trainer(**kwargs)
         check_processes(trainer)
         slurm.load_only_what_is_named(trainer)
@@ -159,7 +159,7 @@ class TrainCLI(LightningCLI):
 
     def _add_callbacks(self, flags: Any) -> None:
         """Add our callbacks to those that Trainer flags name; a user's progress bar replaces ours."""
-        given = _as_list(flags.callbacks)
+        given = as_list(flags.callbacks)
         flags.callbacks = [*given, FiniteLoss(self.config_init.nonfinite), *pictures(self.config_init.pictures)]
         if flags.enable_progress_bar is False or any(isinstance(one, ProgressBar) for one in given):
             ours = self.trainer_defaults["callbacks"]
@@ -190,14 +190,8 @@ def _benchmark_called(name: str) -> type[EpisodicDataModule]:
 
 def _has_end(trainer: Any) -> bool:
     """Whether the parsed Trainer flags say when training ends."""
-    named = [one.class_path.split(".")[-1] for one in _as_list(trainer.callbacks)]
     limits = trainer.max_epochs, trainer.max_time, None if trainer.max_steps == -1 else trainer.max_steps
-    return "Timer" in named or any(limit is not None for limit in limits)
-
-
-def _as_list(given: Any) -> list[Any]:
-    """The values of a flag that takes none, one or several, as a list."""
-    return given if isinstance(given, list) else [] if given is None else [given]
+    return "Timer" in named_callbacks(trainer) or any(limit is not None for limit in limits)
 
 
 def _with_whole_checkpoints(plugins: list[Any]) -> list[Any]:

@@ -25,6 +25,12 @@ from fewshot_pl.runs import remove_run
 from fewshot_pl.training.cli import TrainCLI
 from fewshot_pl.training.optimizers import with_optimizer
 
+_UNCHOSEN = (
+    "No validation chose a checkpoint: the last weights are tested, and not calibrated to call images unknown; for "
+    "a choice, train an epoch of --data.batches_per_epoch steps or longer, and leave out --trainer.limit_val_batches, "
+    "--trainer.check_val_every_n_epoch and --checkpoint.every_n_epochs"
+)
+
 
 @partial(guarded, places="--runs or --data.cache_dir")
 def train(args: Sequence[str] | None) -> None:
@@ -39,6 +45,8 @@ def train(args: Sequence[str] | None) -> None:
         best = None if cli.is_trial else _best_checkpoint(trainer)
         if best:
             _load_weights(model, trainer, best)
+        elif any(chooser.save_top_k for chooser in _choosers(trainer)) and not cli.is_trial:
+            rank_zero_info(_UNCHOSEN)
         tested = trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return
@@ -117,8 +125,13 @@ def _fit(cli: TrainCLI) -> None:
 
 def _best_checkpoint(trainer: Trainer) -> str | None:
     """The checkpoint that validation chose; None where none was kept."""
-    ours = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint) and one.monitor]
-    return (ours[0].best_model_path or None) if ours else None
+    paths = [chooser.best_model_path for chooser in _choosers(trainer)]
+    return (paths[0] or None) if paths else None
+
+
+def _choosers(trainer: Trainer) -> list[BestCheckpoint]:
+    """The callbacks that choose a checkpoint by a figure."""
+    return [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint) and one.monitor]
 
 
 def _load_weights(model: FewShotAlgorithm, trainer: Trainer, path: str) -> None:

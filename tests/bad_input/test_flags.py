@@ -75,6 +75,16 @@ FLAGS = {
     "a schedule of no optimiser": Bad(
         "train --lr_scheduler StepLR --lr_scheduler.step_size 1", "such as --optimizer Adam"
     ),
+    "weights that are all frozen": Bad(
+        "train --trainer.callbacks+=BackboneFinetuning", "all weights of ProtoNet are frozen"
+    ),
+    "no epoch": Bad("train --trainer.max_epochs 0", "give evaluate.py a checkpoint"),
+    "no step": Bad("train --trainer.max_steps 0", "--trainer.max_steps 0 leaves no step of training: leave it out"),
+    "no batch of an epoch": Bad("train --trainer.limit_train_batches 0", "--trainer.limit_train_batches 0 leaves no"),
+    "an average of weights that no checkpoint holds": Bad(
+        "train --trainer.callbacks+=StochasticWeightAveraging --trainer.callbacks.swa_lrs=0.01",
+        "pass --trainer.callbacks EMAWeightAveraging or WeightAveraging",
+    ),
     "a part of the episodes to overfit": Bad("train --trainer.overfit_batches 1", "--trainer.limit_train_batches"),
     "tasks side by side of another": Bad(
         "train --model.task_parallel side_by_side", "ProtoNet takes no tasks side by side"

@@ -2,17 +2,20 @@
 
 import random
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from own_images import ALGORITHMS
 from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
     LambdaCallback,
     StochasticWeightAveraging,
+    WeightAveraging,
 )
 from tiny_trainings import At, assert_same, last_checkpoint, state, told, trained
 
@@ -137,15 +140,17 @@ def test_a_schedule_that_watches_a_figure_goes_on_exactly(num_batches, hook, ima
 
 
 @pytest.mark.filterwarnings("ignore:.*SWA is currently only supported every epoch")
+@pytest.mark.filterwarnings("ignore:StochasticWeightAveraging averages weights alone")
 @pytest.mark.parametrize("num_batches", [6, 9])
 @pytest.mark.parametrize(
     "changing",
     [
         lambda: GradientAccumulationScheduler({0: 1, 1: 2, 2: 4}),
         lambda: StochasticWeightAveraging(0.01, swa_epoch_start=2, annealing_epochs=2),
+        WeightAveraging,
         lambda: EMAWeightAveraging(decay=0.5),
     ],
-    ids=["accumulation", "averaging", "moving averages"],
+    ids=["accumulation", "stochastic averages", "averages", "moving averages"],
 )
 def test_what_callbacks_change_from_epoch_to_epoch_goes_on_exactly(changing, num_batches, images, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -156,6 +161,37 @@ def test_what_callbacks_change_from_epoch_to_epoch_goes_on_exactly(changing, num
     _, found = trained(images, stopped, resume_from=last_checkpoint(stopped), callbacks=[changing()], max_epochs=4)
     assert_same(state(stopped), state(whole))
     assert_same(dict(found.state_dict()), dict(expected.state_dict()))  # averages replace the weights at the end
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "hook"), [(3, "on_train_batch_start"), (6, "on_train_batch_end"), (8, "on_train_epoch_end")]
+)
+def test_a_backbone_that_is_unfrozen_goes_on_exactly_at_its_own_rate(num_batches, hook, images, tmp_path):
+    def settings():
+        return {
+            "algorithm": "RelationNet",
+            "callbacks": [BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.25)],
+            "max_epochs": 3,
+        }
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    trained(images, whole, **settings())
+    first = settings()
+    first["callbacks"].append(At(hook, num_batches, told(signal.SIGTERM)))
+    with pytest.raises(Stopped):
+        trained(images, stopped, **first)
+    trained(images, stopped, resume_from=last_checkpoint(stopped), **settings())
+    assert_same(state(stopped), state(whole))
+    head, backbone = state(whole)["optimizer_states"][0]["param_groups"]
+    assert head["params"] and backbone["params"]
+    assert backbone["lr"] == pytest.approx(head["lr"] / 2)  # which doubles in every epoch
+
+
+@pytest.mark.parametrize(("norm", "num_warned"), [("running", 1), ("group", 0)])
+def test_averages_of_weights_alone_do_not_fit_running_statistics(norm, num_warned, images, tmp_path):
+    with warnings.catch_warnings(record=True) as warned:
+        trained(images, tmp_path, callbacks=[StochasticWeightAveraging(0.01)], max_epochs=1, model={"norm": norm})
+    assert sum("averages weights alone" in str(one.message) for one in warned) == num_warned
 
 
 @pytest.mark.parametrize(("settings", "num_steps"), [({}, 12), ({"val_check_interval": 2}, 6)])
