@@ -19,7 +19,7 @@ from fewshot_pl.episode import Episode, check_episode, check_support
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
-from fewshot_pl.metrics import EpisodeMeasures, episode_accuracy
+from fewshot_pl.metrics import EpisodeMeasures, training_accuracy
 from fewshot_pl.plain_arguments import PlainArguments
 from fewshot_pl.registries import stored_name
 from fewshot_pl.step_log import StepLog
@@ -245,8 +245,3 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         checkpoint["data"] = stored_name(type(datamodule)) if datamodule is not None else None
         for file in {"backbone_weights", "init_from"} & checkpoint.get("hyper_parameters", {}).keys():
             checkpoint["hyper_parameters"][file] = None  # its content is in the checkpoint; the file may go
-
-
-def training_accuracy(logits: Tensor, query_y: Tensor) -> dict[str, Tensor]:
-    """The mean accuracy of a training step, by name, to log; empty in regression."""
-    return {} if query_y.is_floating_point() else {"accuracy": episode_accuracy(logits.detach(), query_y).mean()}

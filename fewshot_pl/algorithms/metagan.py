@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from fewshot_pl.algorithms.arguments import check_precision
-from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor, training_accuracy
+from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
 from fewshot_pl.algorithms.discriminators import (
     AdaptedLearner,
     Discriminator,
@@ -25,6 +25,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.noise import fixed_normal_noise
+from fewshot_pl.metrics import training_accuracy
 
 _NUM_NOISE = 100
 

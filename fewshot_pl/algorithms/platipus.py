@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fewshot_pl.algorithms.adaptation import learner_gradient
-from fewshot_pl.algorithms.base import QueryPredictor, training_accuracy
+from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
@@ -19,6 +19,7 @@ from fewshot_pl.functional.gaussians import gaussian_kl
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.precision import at_least_float32
+from fewshot_pl.metrics import training_accuracy
 
 
 class PLATIPUS(MAML):

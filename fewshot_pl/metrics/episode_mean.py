@@ -19,6 +19,11 @@ def episode_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     return right.sum(-1).float() / known.sum(-1)
 
 
+def training_accuracy(logits: Tensor, query_y: Tensor) -> dict[str, Tensor]:
+    """The mean accuracy of a training step, by name, to log; empty in regression."""
+    return {} if query_y.is_floating_point() else {"accuracy": episode_accuracy(logits.detach(), query_y).mean()}
+
+
 def episode_mse(predictions: Tensor, targets: Tensor) -> Tensor:
     """The mean squared error [T] of each task, from predictions and targets [T, n, D]."""
     return (predictions - targets).square().mean((-2, -1))
