@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
-from fewshot_pl.algorithms.freezing import check_trained, leave_out_frozen
+from fewshot_pl.algorithms.lightning_callbacks import check_trained, leave_out_frozen, warn_of_stale_statistics
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.backbones import ImageShape
 from fewshot_pl.backbones.normalization import other_batch_norms
@@ -203,6 +203,7 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
     def on_fit_start(self) -> None:
         self._step_log = StepLog()  # the old one keeps figures of an earlier training
         leave_out_frozen(self.trainer)
+        warn_of_stale_statistics(self, self.trainer)
 
     def training_step(self, batch: Episode, batch_idx: int) -> dict[str, Tensor]:
         check_episode(batch)

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -75,6 +74,13 @@ class TaskMapping(LightningModule):
                 rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
         return map_with()
 
+    def _check_vmap(self) -> None:
+        if self.task_parallel == "vmap" and counting_batch_norms(self):
+            raise InputError(
+                "torch's batch norm in a network of your own cannot keep running statistics under vmap: leave out "
+                "--model.task_parallel vmap, use nn.BatchNorm2d in own_backbone, or track_running_stats=False"
+            )
+
     def accumulates_task_gradients(self, batch: Episode) -> bool:
         """Whether a training step takes the gradients of some tasks before the next tasks pass."""
         num_together = (self.task_chunk or batch.num_tasks) if self.vectorises else 1
@@ -142,19 +148,8 @@ class TaskMapping(LightningModule):
         return sent(noise, self.device)
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.task_parallel == "vmap" and counting_batch_norms(self):
-            raise InputError(
-                "torch's batch norm in a network of your own cannot keep running statistics under vmap: leave out "
-                "--model.task_parallel vmap, use nn.BatchNorm2d in own_backbone, or track_running_stats=False"
-            )
-        callbacks = getattr(self._trainer, "callbacks", ())
-        averages = any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks)
-        if stage == "fit" and averages and running_statistics(self):
-            rank_zero_warn(
-                "StochasticWeightAveraging averages weights alone, and norm running keeps the statistics of the last "
-                "weights: use EMAWeightAveraging or WeightAveraging, which average both, or another norm"
-            )
         if stage == "fit":
+            self._check_vmap()
             self.training_seed, self._random_state = torch.initial_seed(), torch.get_rng_state()
             self._drop_blocks = drop_blocks(self)
 

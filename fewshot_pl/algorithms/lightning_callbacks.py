@@ -1,9 +1,11 @@
-"""Frozen weights: those that Lightning's callbacks unfreeze during training, and trainings of nothing else."""
+"""What Lightning's own callbacks need of an algorithm: those that freeze weights, and those that average them."""
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import BaseFinetuning
+from pytorch_lightning.callbacks import BaseFinetuning, StochasticWeightAveraging
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
+from fewshot_pl.backbones.normalization import running_statistics
 from fewshot_pl.errors import InputError
 
 
@@ -30,4 +32,14 @@ def check_trained(model: nn.Module) -> None:
         raise InputError(
             f"all weights of {type(model).__name__} are frozen, so nothing is trained: leave out what froze them, "
             "such as BackboneFinetuning, which is for models with weights beside their backbone's"
+        )
+
+
+def warn_of_stale_statistics(model: nn.Module, trainer: Trainer) -> None:
+    """Warn if weights are to be averaged without the running statistics that belong to them."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks) and running_statistics(model):
+        rank_zero_warn(
+            "StochasticWeightAveraging averages weights alone, and norm running keeps the statistics of the last "
+            "weights: use EMAWeightAveraging or WeightAveraging, which average both, or another norm"
         )
