@@ -19,9 +19,9 @@ ALGORITHMS = {
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Let torch.compile trace everything but skip the C++ compiler, which takes minutes."""
+    """Let torch.compile trace everything as one graph, but skip the C++ compiler, which takes minutes."""
     torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
 
 
 def step(algorithm, settings, **changes):

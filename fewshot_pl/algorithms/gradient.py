@@ -118,8 +118,9 @@ class GradientAlgorithm(FewShotAlgorithm):
         """Raise InputError if tasks are to adapt side by side but cannot."""
         if self.task_parallel == "side_by_side" and not self.adapts_side_by_side:
             raise InputError(
-                "tasks are taken side by side through Conv4 with norm transductive or support, and without compile, "
-                "recompute_inner_steps and sequential: leave out --model.task_parallel side_by_side"
+                "tasks are taken side by side by MAML and Reptile, not by their subclasses, through Conv4 with norm "
+                "transductive or support, and without compile, recompute_inner_steps and sequential: leave out "
+                "--model.task_parallel side_by_side"
             )
 
     def forward(self, episode: Episode) -> Tensor:

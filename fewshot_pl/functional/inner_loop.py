@@ -93,7 +93,8 @@ def inner_gradients(
             found, more = loss_and_more(start)
             gradients = torch.autograd.grad(found, start, create_graph=not constant, materialize_grads=True)
     else:
-        if torch.is_inference_mode_enabled() and not _KNOWS_INFERENCE_MODE:
+        # Asked last, as torch.compile cannot trace the question.
+        if not (_KNOWS_INFERENCE_MODE or torch.compiler.is_compiling()) and torch.is_inference_mode_enabled():
             raise InputError(
                 "before torch 2.12 there are no gradients in inference mode: adapt within torch.no_grad() in its place"
             )
