@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones.normalization import episodic_norms, observed_statistics
 from fewshot_pl.backbones.passes import vectorised_pass
+from fewshot_pl.functional import inner_loop
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 from fewshot_pl.functional.precision import without_autocast
 
@@ -52,10 +53,11 @@ def mapped(
         run = torch.func.vmap(with_statistics, in_dims, randomness="different", chunk_size=at_once)
     if compiled:
         run = torch.compile(run, dynamic=False)
+    stays = vmap and inner_loop.GRADS_IN_INFERENCE_MODE and torch.is_inference_mode_enabled()
     differentiated = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.set_grad_enabled(differentiated):  # the first would enable gradients
-        # Autograd refuses tensors of inference mode; before torch 2.12 torch.func.grad is 0 in it.
-        inputs = tuple(values.clone() if values.is_inference() else values for values in inputs)
+    with torch.inference_mode(stays), torch.set_grad_enabled(differentiated):  # the first would enable gradients
+        if not stays:  # autograd may keep any of them, and refuses tensors of inference mode
+            inputs = tuple(values.clone() if values.is_inference() else values for values in inputs)
         if vmap:
             with vectorised_pass(network):
                 stacked = _chunked_losses(network, run, inputs, at_once) if loss_first else tuple(run(network, *inputs))

@@ -9,7 +9,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.recomputed import recomputed
 
 Parameters = dict[str, Tensor]
-_KNOWS_INFERENCE_MODE = torch.__version__ >= "2.12"  # before, torch.func.grad is 0 there
+GRADS_IN_INFERENCE_MODE = torch.__version__ >= "2.12"  # before, torch.func.grad is 0 there
 
 
 def adapted_parameters(
@@ -94,7 +94,7 @@ def inner_gradients(
             gradients = torch.autograd.grad(found, start, create_graph=not constant, materialize_grads=True)
     else:
         # Asked last, as torch.compile cannot trace the question.
-        if not (_KNOWS_INFERENCE_MODE or torch.compiler.is_compiling()) and torch.is_inference_mode_enabled():
+        if not (GRADS_IN_INFERENCE_MODE or torch.compiler.is_compiling()) and torch.is_inference_mode_enabled():
             raise InputError(
                 "before torch 2.12 there are no gradients in inference mode: adapt within torch.no_grad() in its place"
             )

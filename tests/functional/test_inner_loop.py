@@ -121,7 +121,7 @@ def test_adapts_where_autograd_is_off(theta, task, autograd_off):
 
 
 def test_inference_mode_is_refused_where_torch_has_no_gradients_in_it(theta, task, monkeypatch):
-    monkeypatch.setattr(inner_loop, "_KNOWS_INFERENCE_MODE", False)
+    monkeypatch.setattr(inner_loop, "GRADS_IN_INFERENCE_MODE", False)
     meta_loss(theta, task, 3)
     with torch.inference_mode(), pytest.raises(InputError, match="no gradients in inference mode"):
         meta_loss(theta, task, 3)
