@@ -165,6 +165,16 @@ def _num_values(settings: Any, known: dict[int, float]) -> float:
     return known[id(settings)]
 
 
+def class_name(given: Any) -> str:
+    """The name of the class that a parsed flag names, without its module."""
+    return str(given.class_path.split(".")[-1])
+
+
+def as_list(given: Any) -> list[Any]:
+    """The values of a flag that takes none, one or several, as a list."""
+    return given if isinstance(given, list) else [] if given is None else [given]
+
+
 def init_parameters(owner: type) -> list[str]:
     """The names of the arguments of a class, including those that it passes on to its bases as ``**kwargs``."""
     names: dict[str, None] = {}

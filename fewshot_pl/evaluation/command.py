@@ -26,6 +26,7 @@ from fewshot_pl.evaluation.outcome import (
 )
 from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
+from fewshot_pl.flags import as_list
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.process_group import check_processes, num_devices
@@ -85,10 +86,8 @@ def _note_other_data(models: Sequence[Contestant], data: str) -> None:
 
 
 def _with_callbacks(trainer: Any, recorder: EpisodeRecorder | None) -> dict[str, Any]:
-    callbacks = trainer.callbacks or []
-    given = callbacks if isinstance(callbacks, list) else [callbacks]
     ours = [*([recorder] if recorder else []), EndOnSignal()]
-    return {**trainer, "callbacks": [*given, *ours]}
+    return {**trainer, "callbacks": [*as_list(trainer.callbacks), *ours]}
 
 
 def _compared(

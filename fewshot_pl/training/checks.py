@@ -9,6 +9,7 @@ from torch import nn
 
 from fewshot_pl.data.datamodule import check_overfits_nothing
 from fewshot_pl.errors import InputError
+from fewshot_pl.flags import as_list, class_name
 from fewshot_pl.training.optimizers import check_optimizer
 
 _NO_VALIDATION = "for no validation at all pass --trainer.limit_val_batches 0"
@@ -71,9 +72,4 @@ def _check_intervals(trainer: Any) -> None:
 
 def named_callbacks(trainer: Any) -> list[str]:
     """The class names of the callbacks in parsed Trainer flags."""
-    return [one.class_path.split(".")[-1] for one in as_list(trainer.callbacks)]
-
-
-def as_list(given: Any) -> list[Any]:
-    """The values of a flag that takes none, one or several, as a list."""
-    return given if isinstance(given, list) else [] if given is None else [given]
+    return [class_name(one) for one in as_list(trainer.callbacks)]

@@ -26,7 +26,7 @@ from fewshot_pl.callbacks import (
 )
 from fewshot_pl.callbacks.ready_to_test import ReadyToTest
 from fewshot_pl.data.datamodule import EpisodicDataModule
-from fewshot_pl.flags import FewShotArgumentParser, chosen_class
+from fewshot_pl.flags import FewShotArgumentParser, as_list, chosen_class, class_name
 from fewshot_pl.process_group import check_processes
 from fewshot_pl.registries import named_class
 from fewshot_pl.resuming import (
@@ -39,7 +39,7 @@ from fewshot_pl.resuming import (
 )
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
-from fewshot_pl.training.checks import as_list, check_finetuning, check_training, named_callbacks
+from fewshot_pl.training.checks import check_finetuning, check_training, named_callbacks
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
 from fewshot_pl.training.saved_config import configuration_text
 from fewshot_pl.whole_files import save_text
@@ -118,7 +118,7 @@ class TrainCLI(LightningCLI):
         allow_tf32(self.config.tf32)
         check_training(self.config, self.words)
         self.is_trial = bool(self.config.trainer.fast_dev_run)  # which leaves everything on the disk as it is
-        data, model = (self.config[key].class_path.split(".")[-1] for key in ("data", "model"))
+        data, model = (class_name(self.config[key]) for key in ("data", "model"))
         self.runs = Path(self.config.runs).expanduser()
         self.kept_folder = nearest_folder(self.runs)
         self.resume_from = checkpoint_to_resume(

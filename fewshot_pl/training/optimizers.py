@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fewshot_pl.errors import InputError
-from fewshot_pl.flags import given_flags
+from fewshot_pl.flags import class_name, given_flags
 from fewshot_pl.guard import raised_in
 
 _OWN = ("learning_rate", "lr_halve_every", "generator_learning_rate", "beta1", "beta2")
@@ -23,7 +23,7 @@ def check_optimizer(config: Any, words: Sequence[str]) -> None:
     """
     if not config.get("optimizer"):
         return
-    if (name := _name(config.optimizer)) in _UNFIT:
+    if (name := class_name(config.optimizer)) in _UNFIT:
         raise InputError(f"--optimizer {name} {_UNFIT[name]}, which training here does not give: pass Adam or another")
     _check_schedule(config)
     given = given_flags(words)
@@ -65,13 +65,13 @@ def accepted_arguments(config: Any) -> Iterator[None]:
             raise
         is_schedule = raised_in(error, "torch.optim.lr_scheduler")
         key = "lr_scheduler" if is_schedule else "optimizer"
-        refused = f"--{key} {_name(config[key])} refuses its arguments ({error})"
+        refused = f"--{key} {class_name(config[key])} refuses its arguments ({error})"
         raise InputError(f"{refused}: pass others, or another class") from error
 
 
 def replacement_sentence(config: Any) -> str:
     """The sentence that says which of the algorithm's settings --optimizer leaves without effect."""
-    algorithm, optimizer = (_name(config[key]) for key in ("model", "optimizer"))
+    algorithm, optimizer = (class_name(config[key]) for key in ("model", "optimizer"))
     unread = ", ".join(f"--model.{name}" for name in _OWN if name in config.model.init_args)
     return f"--optimizer {optimizer} replaces the optimizer of {algorithm}: {unread} do nothing"
 
@@ -87,7 +87,3 @@ def with_optimizer(result: dict[str, Any], config: dict[str, Any]) -> dict[str, 
         return result
     read = {name: value for name, value in result["model_parameters"].items() if name not in _OWN}
     return {**result, "model_parameters": read, **{key: config[key] for key in ("optimizer", "lr_scheduler")}}
-
-
-def _name(given: Any) -> str:
-    return str(given.class_path.split(".")[-1])
