@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fewshot_pl import backbones
 from fewshot_pl.backbones import Learner
 from fewshot_pl.backbones.learner import channels_last, draws_random_numbers
-from fewshot_pl.backbones.passes import same_pass, second_order_pass
+from fewshot_pl.backbones.passes import same_images, same_pass, second_order_pass
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters, inner_gradients
 from fewshot_pl.functional.precision import without_autocast
@@ -31,6 +31,9 @@ def adapted_learner(
     """A learner's parameters after ``num_steps`` steps of descent on ``loss(parameters, *data)``, in float32 at least.
 
     See ``adapted_parameters``. Half precision would spoil second derivatives.
+
+    Args:
+        data: if given, the learner passes the same images in every step.
     """
     constant = first_order or not torch.is_grad_enabled()
     if recompute := recompute and torch.is_grad_enabled():
@@ -44,7 +47,8 @@ def adapted_learner(
 
     if num_steps and not learner.vectorised:
         parameters = channels_last(parameters)
-    with without_autocast(learner.head.weight):
+    pass_of_all = same_images(learner) if by_autograd and data else nullcontext()
+    with without_autocast(learner.head.weight), pass_of_all:
         return adapted_parameters(
             loss_in_pass,
             parameters,

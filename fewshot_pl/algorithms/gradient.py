@@ -123,6 +123,10 @@ class GradientAlgorithm(FewShotAlgorithm):
                 "--model.task_parallel side_by_side"
             )
 
+    def trains_in_pairs(self, support_x: Tensor) -> bool:
+        is_even = len(support_x) % 2 == 0 and torch.get_num_threads() % 2 == 0  # else a core would wait at times
+        return is_even and self.learner.outgrows_cache(support_x[0])
+
     def forward(self, episode: Episode) -> Tensor:
         if not self._evaluates_side_by_side(episode):
             return super().forward(episode)

@@ -94,15 +94,25 @@ class TaskMapping(LightningModule):
     def _num_threads(self, inputs: tuple[Tensor, ...], loss_first: bool) -> int:
         """How many tasks a loop takes at a time."""
         of_pixels = inputs[0].ndim >= _NDIM_OF_IMAGES and inputs[0][0, 0, 0].numel() > 1
-        # In training, threads wait for each other: most operations with two derivatives are called from Python.
-        pays = of_pixels and not torch.is_grad_enabled()
+        differentiated = torch.is_grad_enabled()
+        pays = of_pixels and (not differentiated or self.trains_in_pairs(inputs[0]))
         wanted = self.task_parallel == "threads" or (self.is_auto and pays)
         # In a graph built by several threads, sums of gradients have no fixed order; neither have random draws.
-        repeats = (loss_first or not torch.is_grad_enabled()) and not (self.training and draws_random_numbers(self))
+        repeats = (loss_first or not differentiated) and not (self.training and draws_random_numbers(self))
         if not wanted or not repeats or self.device.type != "cpu":
             return 1
         at_once = min(torch.get_num_threads(), self.task_chunk or _MOST_THREADS)
+        if self.is_auto and differentiated:
+            at_once = min(at_once, 2)
         return at_once if self.evaluates_a_list else min(len(inputs[0]), at_once)
+
+    def trains_in_pairs(self, support_x: Tensor) -> bool:
+        """Whether ``auto`` trains on two tasks at a time, with half of the cores each, on supports [T, n, C, H, W].
+
+        It does not by default: in training, threads wait for each other, as most operations with two derivatives are
+        called from Python.
+        """
+        return False
 
     @property
     def evaluates_a_list(self) -> bool:

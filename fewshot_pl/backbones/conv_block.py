@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fewshot_pl.backbones.convolution import Convolution
 from fewshot_pl.backbones.joined import joined
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm, norm_layer
-from fewshot_pl.backbones.patches import patch_moments
+from fewshot_pl.backbones.patches import PatchMoments, patch_moments
 from fewshot_pl.backbones.pooling import MaxPool
 from fewshot_pl.functional.precision import without_autocast
 
@@ -36,6 +36,7 @@ class ConvBlock(nn.Sequential):
             layers["pool"] = MaxPool()
         layers["relu"] = nn.ReLU()  # after pooling: max and ReLU commute, and this is a quarter of the work
         super().__init__(layers)
+        self.kept: list[PatchMoments] | None = None  # at most one, of the images that all passes take: same_images()
 
     def forward(self, maps: Tensor) -> Tensor:
         if self._is_foldable(maps) and len(maps) > (num_cached := self.num_cached(maps)):
@@ -68,7 +69,7 @@ class ConvBlock(nn.Sequential):
         conv, norm = self.conv, self.norm
         assert isinstance(norm, EpisodicBatchNorm2d)
         assert conv.bias is not None
-        moments = patch_moments(norm.sources(images), conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+        moments = self._moments(norm.sources(images))
         with without_autocast(moments.mean):
             filters = conv.weight.flatten(1).to(moments.mean)  # [A, K]
             mean = filters @ moments.mean + conv.bias
@@ -76,6 +77,14 @@ class ConvBlock(nn.Sequential):
             scale, shift = norm.affine(mean, variance, moments.num_patches)
             weight = (conv.weight * scale[:, None, None, None]).to(conv.weight)
             return weight, (conv.bias * scale + shift).to(conv.bias)
+
+    def _moments(self, images: Tensor) -> PatchMoments:
+        if self.kept:
+            return self.kept[0]
+        moments = patch_moments(images, self.conv.kernel_size[0], self.conv.stride[0], int(self.conv.padding[0]))
+        if self.kept is not None:
+            self.kept.append(moments)
+        return moments
 
     def _folded_pass(self, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         maps = self.conv.convolve(images, weight, bias)

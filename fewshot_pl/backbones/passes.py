@@ -29,6 +29,12 @@ def observing(module: nn.Module) -> AbstractContextManager[None]:
     return _all_with_attribute(module, "observing", True)
 
 
+def same_images(module: nn.Module) -> AbstractContextManager[None]:
+    """A context in which all passes take the same images, outside torch.func; layers keep what these alone decide."""
+    parts = _parts(module, "kept")
+    return with_attribute(parts, "kept", [[] for _ in parts])
+
+
 def same_pass(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
     """A maker of contexts that restore whether passes run under vmap now, which a backward pass does not know."""
     parts = _parts(module, "vectorised")

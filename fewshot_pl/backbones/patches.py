@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
 
 from fewshot_pl.functional.precision import at_least_float32, without_autocast
 
@@ -31,25 +30,21 @@ def patch_moments(images: Tensor, kernel_size: int, stride: int, padding: int) -
         padding: at each side.
     """
     with without_autocast(images):
-        padded = F.pad(at_least_float32(images), [padding] * 4)
+        padded = F.pad(at_least_float32(images).contiguous(), [padding] * 4)
         # Products of values far from zero leave no digits for the covariance: centre each channel first.
         centre = padded.mean((0, 2, 3))
         patches = _patches_and_one(padded - centre[:, None, None], kernel_size, stride)
-        # Their pairwise products, as the weight gradient of a 1x1 convolution: torch's fastest way on a CPU.
-        num_values = patches.shape[1]
-        shape = num_values, num_values, 1, 1
-        products = conv2d_weight(patches, shape, patches)[:, :, 0, 0]  # type: ignore[no-untyped-call]
-    num_patches = patches[:, 0].numel()
+        products = torch.bmm(patches, patches.transpose(1, 2)).sum(0)
+    num_patches = len(patches) * patches.shape[2]
     mean = products[-1, :-1] / num_patches
     covariance = products[:-1, :-1] / num_patches - mean[:, None] * mean
     return PatchMoments(mean + centre.repeat_interleave(kernel_size**2), covariance, num_patches)
 
 
 def _patches_and_one(images: Tensor, kernel_size: int, stride: int) -> Tensor:
-    """Maps [n, K + 1, h, w] of the patch at each position, then 1; a convolution gives them the layout others want."""
-    num_channels = images.shape[1]
-    num_values = num_channels * kernel_size**2
-    each_value = torch.eye(num_values + 1, num_values, dtype=images.dtype, device=images.device)
-    one = torch.zeros_like(each_value[:, 0])
-    one[-1] = 1
-    return F.conv2d(images, each_value.view(-1, num_channels, kernel_size, kernel_size), one, stride)
+    """The patch at each of L positions, then 1: [n, K + 1, L]."""
+    patches = images.unfold(2, kernel_size, stride).unfold(3, kernel_size, stride)  # [n, C, h, w, k, k]
+    patches = patches.permute(0, 1, 4, 5, 2, 3)
+    values = images.new_ones(len(images), patches.shape[1:4].numel() + 1, *patches.shape[4:])
+    values[:, :-1].view(patches.shape).copy_(patches)
+    return values.flatten(2)

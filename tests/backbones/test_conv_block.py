@@ -1,12 +1,12 @@
 """ConvBlock: a batch norm folded into the convolution against the same layers one after the other, in float64."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import pytest
 import torch
 from episodes import NUM_WAYS, flat_gradient, random_episode
 
-from fewshot_pl.algorithms import MAML, ProtoNet
+from fewshot_pl.algorithms import MAML, ProtoNet, adaptation
 from fewshot_pl.backbones import ConvBlock, conv_block
 from fewshot_pl.backbones.normalization import given_statistics
 from fewshot_pl.backbones.passes import observing, second_order_pass, support_rows, vectorised_pass
@@ -118,6 +118,29 @@ def test_an_algorithm_trains_with_the_same_gradient(build, norm, plain):
     assert_equal(folded, gradient())
     plain()
     torch.testing.assert_close(folded, gradient(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_kept", "num_otherwise"),
+    [({}, 2, 4), ({"first_order": True}, 2, 4), ({"norm": "support"}, 2, 4), ({"recompute_inner_steps": True}, 7, 7)],
+    ids=str,
+)
+def test_three_steps_on_a_support_need_the_moments_of_its_patches_once(arguments, num_kept, num_otherwise, monkeypatch):
+    """And the queries need theirs. Steps computed again go through torch.func, where nothing may be kept."""
+    torch.manual_seed(0)
+    settings = {"num_ways": NUM_WAYS, "backbone": "conv4-32", "num_inner_steps": 3, "inner_lr": 0.1, **arguments}
+    model, computed, patch_moments = MAML(image_shape=(1, 16, 16), **settings), [], conv_block.patch_moments
+    monkeypatch.setattr(conv_block, "patch_moments", lambda *given: computed.append(1) or patch_moments(*given))
+
+    def gradient():
+        computed.clear()
+        return flat_gradient(model.training_losses(random_episode(num_tasks=1))["loss"], model)
+
+    kept = gradient()
+    assert len(computed) == num_kept
+    monkeypatch.setattr(adaptation, "same_images", lambda learner: nullcontext())
+    assert torch.equal(kept, gradient())
+    assert len(computed) == num_otherwise
 
 
 @pytest.mark.parametrize("norm", ["transductive", "running"])
