@@ -61,6 +61,7 @@ class ConvBlock(nn.Sequential):
             and maps.device.type == "cpu"
             and not maps.requires_grad
             and self.conv.num_tasks == 1
+            and not self.conv._forward_pre_hooks  # by which pruning makes the weight, at each call of the layer
             and self.conv.weight[0].numel() < len(self.conv.weight)  # a patch has fewer values than output channels
         )
 

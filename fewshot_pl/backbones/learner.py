@@ -52,10 +52,10 @@ class Learner(nn.Module):
         return self.backbone.num_side_by_side(images, num_threads) if type(self.backbone) is Conv4 else 1
 
     def outgrows_cache(self, images: Tensor) -> bool:
-        """Whether maps of images [n, C, H, W] exceed a core's cache in a network whose layers a CPU halves badly.
+        """Whether the first maps of images [n, C, H, W] exceed a core's cache; False for networks other than Conv4.
 
-        Two cores then train faster on a task each than both on one task after the other: to compute such maps takes
-        longer than to call their layers, for which one task would wait for the other. Larger networks gain nothing.
+        Two cores then train faster on a task each than together on one task after the other. With smaller maps they
+        would wait for each other to call layers, and larger networks gain nothing.
         """
         return type(self.backbone) is Conv4 and self.backbone.outgrows_cache(images)
 

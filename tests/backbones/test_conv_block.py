@@ -4,7 +4,8 @@ from contextlib import ExitStack, nullcontext
 
 import pytest
 import torch
-from episodes import NUM_WAYS, flat_gradient, random_episode
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
+from torch.nn.utils import prune
 
 from fewshot_pl.algorithms import MAML, ProtoNet, adaptation
 from fewshot_pl.backbones import ConvBlock, conv_block
@@ -197,6 +198,20 @@ def test_maps_that_stay_in_the_caches_are_not_folded(monkeypatch):
     assert not is_folded(block, images)
     monkeypatch.setattr(conv_block, "_CACHED_BYTES", 7 * 20 * 36 * 8 // 2 - 1)
     assert is_folded(block, images)
+
+
+def test_a_pruned_weight_is_not_folded_as_a_hook_makes_it(plain):
+    def gradient():
+        torch.manual_seed(0)
+        settings = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "backbone": "conv4-32"}
+        model = MAML(num_inner_steps=2, inner_lr=0.1, **settings).double()
+        prune.l1_unstructured(model.learner.backbone.blocks[0].conv, "weight", 0.5)
+        episode = random_episode(dtype=torch.float64)._replace(known_ways=NUM_WAYS)
+        return flat_gradient(model.training_losses(episode)["loss"], model)
+
+    with_small_caches = gradient()
+    plain()
+    torch.testing.assert_close(with_small_caches, gradient(), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("norm", ["group", "layer", "none"])
