@@ -47,7 +47,7 @@ def adapted_learner(
 
     if num_steps and not learner.vectorised:
         parameters = channels_last(parameters)
-    pass_of_all = same_images(learner) if by_autograd and data else nullcontext()
+    pass_of_all = same_images(learner) if by_autograd and data and num_steps > 1 else nullcontext()
     with without_autocast(learner.head.weight), pass_of_all:
         return adapted_parameters(
             loss_in_pass,
