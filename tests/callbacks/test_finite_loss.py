@@ -198,9 +198,10 @@ def test_the_loss_scaler_of_16_bit_keeps_its_gradients():
     model = made(ProtoNet)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, math.inf)
+    optimizer = torch.optim.Adam(model.parameters())
     scaled, plain = SimpleNamespace(precision_plugin=MixedPrecision("16-mixed", "cpu")), trainer()
-    assert finite_loss._finite_gradient(scaled, model) == []
-    assert not finite_loss._finite_gradient(plain, model)[0]
+    assert finite_loss._finite_gradient(scaled, optimizer) == []
+    assert not finite_loss._finite_gradient(plain, optimizer)[0]
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1e30)  # whose Euclidean norm overflows
-    assert finite_loss._finite_gradient(plain, model)[0]
+    assert finite_loss._finite_gradient(plain, optimizer)[0]
