@@ -124,8 +124,13 @@ class GradientAlgorithm(FewShotAlgorithm):
             )
 
     def trains_in_pairs(self, support_x: Tensor) -> bool:
-        is_even = len(support_x) % 2 == 0 and torch.get_num_threads() % 2 == 0  # else a core would wait at times
-        return is_even and self.learner.outgrows_cache(support_x[0])
+        return _is_even(len(support_x)) and self.learner.outgrows_cache(support_x[0])
+
+    def trains_groups_in_pairs(self, support_x: Tensor, num_together: int) -> bool:
+        """Whether ``auto`` trains on two groups of tasks side by side at a time, each with half of a CPU's cores."""
+        num_groups, rest = divmod(len(support_x), num_together)
+        fits = 2 * num_together <= (self.task_chunk or len(support_x))
+        return self.is_auto and support_x.is_cpu and fits and not rest and _is_even(num_groups)
 
     def forward(self, episode: Episode) -> Tensor:
         if not self._evaluates_side_by_side(episode):
@@ -162,3 +167,8 @@ class GradientAlgorithm(FewShotAlgorithm):
         steps = range(self.num_steps + 1)
         adapted = [self.adapted(support_x, support_y, num_steps) for num_steps in steps]
         return torch.stack([self.logits_at(parameters, support_x, query_x) for parameters in adapted])
+
+
+def _is_even(num_parts: int) -> bool:
+    """Whether a CPU's cores can share these parts in pairs, so that no core waits for the last."""
+    return num_parts % 2 == 0 and torch.get_num_threads() % 2 == 0

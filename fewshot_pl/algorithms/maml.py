@@ -8,6 +8,7 @@ from torch.func import functional_call
 from fewshot_pl.algorithms.adaptation import adapted_learner, check_recomputable
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.side_by_side import (
+    Grouping,
     TaskLoss,
     images_side_by_side,
     losses_in_groups,
@@ -113,21 +114,21 @@ class MAML(GradientAlgorithm):
         if (num_together := self.num_side_by_side(batch.support_x[0], batch.num_tasks)) == 1:
             return super()._accumulated_losses(batch)
         self.checked_ways(batch)
-
-        def query_loss(
-            parameters: Parameters, support_x: Tensor, query_x: Tensor, query_y: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            images = images_side_by_side(support_x), images_side_by_side(query_x)
-            outputs = outputs_of_each(self.logits_at(parameters, *images), len(query_x))
-            return self.query_loss(outputs, query_y), outputs
-
-        learned = trained_parameters(self.learner)
         num_queried_together = num_together
         if batch.query_x.is_cpu:  # the caches hold the maps of only so many tasks
             num_queried_together = min(num_together, self.learner.num_side_by_side(batch.query_x[0]))
-        return losses_in_groups(
-            learned, self.adapted_side_by_side, query_loss, batch[:4], num_together, num_queried_together
-        )
+        num_threads = 2 if self.trains_groups_in_pairs(batch.support_x, num_together) else 1
+        grouping = Grouping(num_together, num_queried_together, num_threads)
+        adapted, query_loss = MAML.adapted_side_by_side, MAML._queried_side_by_side
+        return losses_in_groups(self, trained_parameters(self.learner), adapted, query_loss, batch[:4], grouping)
+
+    def _queried_side_by_side(
+        self, parameters: Parameters, support_x: Tensor, query_x: Tensor, query_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The mean loss [] and the outputs [G, N*Q, N] of G tasks with these parameters, side by side."""
+        images = images_side_by_side(support_x), images_side_by_side(query_x)
+        outputs = outputs_of_each(self.logits_at(parameters, *images), len(query_x))
+        return self.query_loss(outputs, query_y), outputs
 
     @property
     def adapts_side_by_side(self) -> bool:

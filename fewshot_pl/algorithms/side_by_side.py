@@ -6,20 +6,38 @@ there are many queries, they pass task by task, so that the caches keep their ma
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import starmap
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones.learner import side_by_side
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 from fewshot_pl.functional.precision import without_autocast
 
+Network = TypeVar("Network", bound=nn.Module)
 TaskLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [n, N] and targets [n] of a task to a scalar
 # From adapted parameters, support_x, query_x and query_y of G tasks to their mean loss [] and outputs [G, N*Q, N].
 QueryLoss = Callable[[Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Grouping(NamedTuple):
+    """How tasks are taken side by side.
+
+    Attributes:
+        num_together: the number of tasks G in a group; the last may have fewer.
+        num_queried_together: the number of tasks in a group whose queries pass at once.
+        num_threads: the number of groups at a time, each on its own thread with its share of the cores.
+    """
+
+    num_together: int
+    num_queried_together: int
+    num_threads: int
 
 
 def images_side_by_side(images: Tensor) -> Tensor:
@@ -74,31 +92,35 @@ def summed(loss: TaskLoss) -> TaskLoss:
 
 
 def losses_in_groups(
+    network: Network,
     learned: Sequence[Tensor],
-    adapted: Callable[[Tensor, Tensor], Parameters],
-    query_loss: QueryLoss,
+    adapted: Callable[[Network, Tensor, Tensor], Parameters],
+    query_loss: Callable[[Network, Parameters, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     tasks: Sequence[Tensor],
-    num_together: int,
-    num_queried_together: int,
+    grouping: Grouping,
 ) -> tuple[Tensor, Tensor]:
     """The mean loss [] of T tasks, as a function of ``learned``, and their outputs [T, N*Q, N].
 
-    The gradient of a group is taken before the next group adapts, so that memory holds the graph of one.
+    The gradient of a group is taken before the next group adapts, so that memory holds the graph of one per thread.
 
     Args:
-        learned: the learned parameters.
-        adapted: from the support of a group, [G, N*K, C, H, W] and [G, N*K], to its parameters side by side.
-        query_loss: the loss of some tasks of a group.
+        network: the network that adapts.
+        learned: its learned parameters.
+        adapted: from the network, or a copy of its structure, and the support of a group, [G, N*K, C, H, W] and
+            [G, N*K], to the group's parameters side by side.
+        query_loss: from the network likewise to the QueryLoss of some tasks of a group.
         tasks: support_x, support_y, query_x and query_y of an Episode.
-        num_together: the number of tasks G in a group; the last may have fewer.
-        num_queried_together: the number of tasks in a group whose queries pass at once.
+        grouping: how to take them.
     """
 
-    def of_group(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> TaskGradients:
-        parameters = adapted(support_x, support_y)
-        own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x), num_queried_together)
-        images = (torch.split(values, num_queried_together) for values in (support_x, query_x, query_y))
-        queried = [_query_gradients(query_loss, *some) for some in zip(own, *images, strict=True)]
+    def of_group(
+        network: Network, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor
+    ) -> TaskGradients:
+        parameters = adapted(network, support_x, support_y)
+        num_queried = grouping.num_queried_together
+        own = parted({name: value.detach() for name, value in parameters.items()}, len(support_x), num_queried)
+        images = (torch.split(values, num_queried) for values in (support_x, query_x, query_y))
+        queried = [_query_gradients(partial(query_loss, network), *some) for some in zip(own, *images, strict=True)]
         of_parts = [gradients for _, gradients in queried]
         of_adapted = of_parts[0] if len(of_parts) == 1 else [torch.cat(parts) for parts in zip(*of_parts, strict=True)]
         # Without inner steps, frozen parameters are returned as they are, without a path back to the learned ones.
@@ -108,7 +130,8 @@ def losses_in_groups(
             gradients = torch.autograd.grad(values, learned, of_values, materialize_grads=True)
         return [task for found, _ in queried for task in found], gradients
 
-    loss, outputs = mean_with_known_gradient(learned, starmap(of_group, _groups(tasks, num_together)))
+    groups = list(_groups(tasks, grouping.num_together))
+    loss, outputs = mean_with_known_gradient(learned, one_by_one(network, of_group, groups, grouping.num_threads))
     return loss, outputs
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from episodes import NUM_WAYS, flat_gradient, random_episode
 
-from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MetaGAN, ProtoNet, Reptile, task_map
-from fewshot_pl.backbones import conv_block
+from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MetaGAN, ProtoNet, Reptile, side_by_side, task_map
+from fewshot_pl.backbones import conv4, conv_block
 
 IMAGE_SHAPE = (3, 16, 16)
 BYTES_OF_A_SUPPORT = 2 * NUM_WAYS * 32 * 16 * 16 * 8  # 2 shots, 32 maps of 16x16 in float64
@@ -28,9 +28,18 @@ def together(monkeypatch, two_threads):
         found.append(num_threads)
         return one_by_one(network, function, tasks, num_threads)
 
-    monkeypatch.setattr(task_map, "one_by_one", noted)
+    for module in task_map, side_by_side:
+        monkeypatch.setattr(module, "one_by_one", noted)
     monkeypatch.setattr(conv_block, "_CACHED_BYTES", BYTES_OF_A_SUPPORT - 1)
     return found
+
+
+@pytest.fixture
+def groups_of_two(together, monkeypatch):
+    """Two tasks adapt side by side, as caches now hold the maps of many."""
+    monkeypatch.setattr(conv_block, "_CACHED_BYTES", 100 * BYTES_OF_A_SUPPORT)
+    monkeypatch.setattr(conv4, "_MOST_SIDE_BY_SIDE", 2)
+    return together
 
 
 def step(algorithm=MAML, num_tasks=4, **arguments):
@@ -92,3 +101,35 @@ def test_all_cores_have_work(num_threads, expected, together):
     torch.set_num_threads(num_threads)  # the fixture sets it back
     step(norm="group")  # else tasks go side by side where many cores have large caches
     assert together == [expected]
+
+
+@pytest.mark.parametrize("norm", ["transductive", "support"])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_so_do_groups_of_tasks_side_by_side(norm, first_order, groups_of_two):
+    in_pairs = step(norm=norm, first_order=first_order)
+    in_a_loop = step(norm=norm, first_order=first_order, task_parallel="loop")
+    assert groups_of_two == [2, 1]
+    torch.testing.assert_close(in_pairs, in_a_loop, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(step(norm=norm, first_order=first_order), in_pairs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_threads", "expected"),
+    [
+        ({}, 2, 2),
+        ({"num_tasks": 8}, 2, 2),
+        ({"task_chunk": 4}, 2, 2),
+        ({"task_chunk": 3}, 2, 1),  # no room for two groups
+        ({"num_tasks": 2}, 2, 1),  # one group
+        ({"num_tasks": 6}, 2, 1),  # three groups
+        ({"num_tasks": 7}, 2, 1),  # the last group is smaller
+        ({"task_parallel": "side_by_side", "task_chunk": 2}, 2, 1),
+        ({}, 1, 1),
+        ({}, 3, 1),
+        ({}, 4, 2),
+    ],
+)
+def test_which_groups_train_in_pairs(arguments, num_threads, expected, groups_of_two):
+    torch.set_num_threads(num_threads)
+    step(**arguments)
+    assert groups_of_two == [expected]
