@@ -1,7 +1,6 @@
 """FiniteLoss: stops at, or skips, training steps whose loss or gradient is nan or infinite."""
 
 import math
-from itertools import chain
 from typing import Literal
 
 import torch
@@ -135,7 +134,7 @@ def reads_freely(device: torch.device) -> bool:
 def _finite_gradient(trainer: Trainer, optimizer: Optimizer) -> list[Tensor]:
     """Whether the gradient is finite, as a list of one []; empty without gradients or with a loss scaler."""
     # Not the parameters of the model, as to walk through all its layers takes longer than the rest of the check.
-    parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients or getattr(trainer.precision_plugin, "scaler", None) is not None:
         return []
