@@ -202,6 +202,16 @@ def test_the_loss_scaler_of_16_bit_keeps_its_gradients():
     scaled, plain = SimpleNamespace(precision_plugin=MixedPrecision("16-mixed", "cpu")), trainer()
     assert finite_loss._finite_gradient(scaled, optimizer) == []
     assert not finite_loss._finite_gradient(plain, optimizer)[0]
+
+
+@pytest.mark.parametrize("value", [1e30, 1e38, -1e38])
+def test_a_large_gradient_is_finite_though_its_euclidean_norm_and_its_sum_overflow(value):
+    model = made(ProtoNet)
     for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, 1e30)  # whose Euclidean norm overflows
-    assert finite_loss._finite_gradient(plain, optimizer)[0]
+        parameter.grad = torch.full_like(parameter, value)
+    optimizer = torch.optim.Adam(model.parameters())
+    assert finite_loss._finite_gradient(trainer(), optimizer)[0]
+    gradient = list(model.parameters())[-1].grad
+    for broken in (math.nan, math.inf, -math.inf):
+        gradient.view(-1)[-1] = broken
+        assert not finite_loss._finite_gradient(trainer(), optimizer)[0]
