@@ -1,16 +1,20 @@
-"""How close training comes to its limits: the bare step, the network on the same images in one batch, convolutions."""
+"""How close training comes to its limits: the bare step, the network on the same images in one batch, convolutions.
+
+And how little the making of its tasks takes, beside its steps.
+"""
 
 import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_pl.backbones import build_backbone
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from throughput.our_way import Build, bare_step, episodes, maml, protonet, trained_rate
 from throughput.precision import tf32_allowed
 from throughput.setting import Adaptation, Setting, Task
@@ -19,15 +23,31 @@ from throughput.timing import Comparison, Work, compared, rate
 _PEAK = {"H100": 67e12, "H200": 67e12, "A100": 19.5e12}  # float32 operations per second, from the vendor's data sheets
 
 
+class _Training(NamedTuple):
+    name: str
+    task: Task
+    build: Build
+    tasks_per_step: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.task}"
+
+    def count(self, setting: Setting) -> int:
+        """The number of steps that a rate is taken from."""
+        return setting.steps(max(4, 4000 // (self.task.num_images * self.tasks_per_step)))
+
+    def data(self, setting: Setting) -> ImageDataModule:
+        return setting.data(self.task, tasks_per_batch=self.tasks_per_step)
+
+
 def work(setting: Setting) -> Iterator[Work]:
     omniglot, colour = Task("Omniglot", 60, 1, 5), Task("CIFARFS", 20, 5, 15)
     small = Task("Omniglot", 5, 1, 15)
-    for task in (omniglot, colour, small):
-        trainer = partial(_trainer, setting, "ProtoNet", task, partial(protonet, task), 1)
-        yield Work(f"Trainer, ProtoNet, {task}", trainer)
     one_step = partial(maml, small, Adaptation(1, first_order=False))
-    trainer = partial(_trainer, setting, "MAML, 1 inner step", small, one_step, setting.meta_batch)
-    yield Work(f"Trainer, MAML, {small}", trainer)
+    trainings = [_Training("ProtoNet", task, partial(protonet, task), 1) for task in (omniglot, colour, small)]
+    for training in (*trainings, _Training("MAML, 1 inner step", small, one_step, setting.meta_batch)):
+        yield Work(f"Trainer, {training}", partial(_trainer, setting, training))
+        yield Work(f"Data path, {training}", partial(_data_path, setting, training))
     for task in (omniglot, colour):
         yield Work(f"Bare network, ProtoNet, {task}", partial(_network, setting, task))
     if setting.device.type == "cpu":
@@ -38,11 +58,9 @@ def work(setting: Setting) -> Iterator[Work]:
         yield Work(f"Peak, ProtoNet, {colour}", partial(_peak, setting, colour))
 
 
-def _trainer(setting: Setting, name: str, task: Task, build: Build, tasks_per_step: int) -> Iterator[Comparison]:
+def _trainer(setting: Setting, training: _Training) -> Iterator[Comparison]:
     """A step under the Trainer, against the same step in a bare loop over the same data module."""
-    model = build()
-    count = setting.steps(max(4, 4000 // (task.num_images * tasks_per_step)))
-    data = setting.data(task, tasks_per_batch=tasks_per_step)
+    model, data, count = training.build(), training.data(setting), training.count(setting)
     batches, step = episodes(data, setting.device), bare_step(model.to(setting.device))
 
     def ours() -> float:
@@ -50,9 +68,25 @@ def _trainer(setting: Setting, name: str, task: Task, build: Build, tasks_per_st
 
     def bare() -> float:
         model.to(setting.device).train()
-        return rate(lambda: [step(next(batches)) for _ in range(count)], count * tasks_per_step, setting.device)
+        work = count * training.tasks_per_step
+        return rate(lambda: [step(next(batches)) for _ in range(count)], work, setting.device)
 
-    yield compared(f"{name}, {task}, Trainer against the bare loop", "tasks/s", ours, bare, setting.repeats)
+    yield compared(f"{training}, Trainer against the bare loop", "tasks/s", ours, bare, setting.repeats)
+
+
+def _data_path(setting: Setting, training: _Training) -> Iterator[Comparison]:
+    """The making of each step's tasks, from sampling to normalised images, against the step itself."""
+    count, batches = training.count(setting), episodes(training.data(setting), setting.device)
+    episode, step = next(batches), bare_step(training.build().to(setting.device))
+
+    def ours() -> float:
+        return rate(lambda: [next(batches) for _ in range(count)], count, setting.device)
+
+    def without_data() -> float:
+        return rate(lambda: [step(episode) for _ in range(count)], count, setting.device)
+
+    name = f"{training}, making its tasks against its step"
+    yield compared(name, "steps/s", ours, without_data, setting.repeats)
 
 
 def _network(setting: Setting, task: Task) -> Iterator[Comparison]:
