@@ -212,12 +212,17 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
             sampler=batches,
             batch_size=None,
             num_workers=self.workers(split),
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._feeds_a_gpu,
         )
 
     def workers(self, split: Split) -> int:
         """The number of processes that make a split's batches."""
         return self.num_workers
+
+    @property
+    def _feeds_a_gpu(self) -> bool:
+        """Whether batches go to a GPU; without a Trainer, whether they could."""
+        return self.trainer.strategy.root_device.type == "cuda" if self.trainer else torch.cuda.is_available()
 
     def _num_batches_done(self) -> int:
         """The number of batches of this epoch that training has done; above 0 where it was resumed in mid-epoch."""

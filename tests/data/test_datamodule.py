@@ -486,3 +486,13 @@ def test_fixed_classes_are_those_that_the_images_show(made, benchmark):
             assert f"class{round(255 * float(turned_back[0, 0, 0])):02}" == name
             example = examples[task, label].rot90(-int(degrees.rstrip("°") or 0) // 90, (1, 2))
             assert example[0, 0, :2].tolist() == [int(name[5:]), 0]
+
+
+@pytest.mark.parametrize(("device", "is_pinned"), [("cpu", False), ("cuda", True)])
+def test_batches_lie_in_pinned_memory_only_for_a_gpu(made, device, is_pinned, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    data = made(store="host")
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    alone = {"world_size": 1, "global_rank": 0, "overfit_batches": 0, "lightning_module": None}
+    data.trainer = SimpleNamespace(strategy=strategy, **alone)
+    assert data.train_dataloader().pin_memory == is_pinned
