@@ -1,10 +1,12 @@
 """One-task functions applied to many tasks, by a loop, on threads or by vmap."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import starmap
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones.normalization import episodic_norms, observed_statistics
@@ -55,7 +57,10 @@ def mapped(
         run = torch.compile(run, dynamic=False)
     stays = vmap and inner_loop.GRADS_IN_INFERENCE_MODE and torch.is_inference_mode_enabled()
     differentiated = torch.is_grad_enabled()
-    with torch.inference_mode(stays), torch.set_grad_enabled(differentiated):  # the first would enable gradients
+    # Fused attention keeps what its gradient needs only if it sees that there will be one, which vmap hides from it.
+    attention = sdpa_kernel(SDPBackend.MATH) if vmap and differentiated else nullcontext()
+    # The first enables gradients, so the second comes after it.
+    with torch.inference_mode(stays), torch.set_grad_enabled(differentiated), attention:
         if not stays:  # autograd may keep any of them, and refuses tensors of inference mode
             inputs = tuple(values.clone() if values.is_inference() else values for values in inputs)
         if vmap:

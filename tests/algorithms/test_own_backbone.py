@@ -132,6 +132,22 @@ def test_second_order_gradients_are_those_of_vmap(make, recomputes):
     torch.testing.assert_close(gradient("loop"), gradient("vmap"))
 
 
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+def test_attention_is_not_fused_where_vmap_hides_that_it_will_be_differentiated(task_parallel, trains, monkeypatch):
+    model = own(ProtoNet, Attention, task_parallel=task_parallel)
+    attention, may_be_fused = nn.functional.scaled_dot_product_attention, set()
+
+    def noted(*inputs):
+        may_be_fused.add(torch.backends.cuda.flash_sdp_enabled())
+        return attention(*inputs)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", noted)
+    with torch.set_grad_enabled(trains):
+        model(random_episode())
+    assert may_be_fused == {not (trains and task_parallel == "vmap")}
+
+
 def with_norm_of_features(**options):
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.BatchNorm1d(8, **options))
 
