@@ -7,6 +7,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from fewshot_pl.all_processes import sum_over_processes
+
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -69,5 +71,5 @@ def _means_over_processes(found: Mapping[str, Tensor], names: list[str], module:
     for row, name in zip(mine, names, strict=True):
         if name in found:
             row[0], row[1] = found[name], 1
-    sums = module.trainer.strategy.reduce(mine, reduce_op="sum")
+    sums = sum_over_processes(mine, module.trainer)
     return {name: total / count for name, (total, count) in zip(names, sums, strict=True) if count}

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from fewshot_pl import algorithms
 from fewshot_pl.benchmarks import ImageFolder, Sinusoid
+from fewshot_pl.callbacks import FiniteLoss
 from fewshot_pl.cli import evaluate, train
 from fewshot_pl.data.episode_dataset import FixedEpisodes
 
@@ -50,6 +51,20 @@ def build(algorithm, **settings):
     return getattr(algorithms, algorithm)(**{**ALGORITHMS[algorithm], "norm": "group", **settings})
 
 
+class NoneWaits(Callback):
+    """Raises if a process waits for the others within a step: on a GPU it would wait for its own work too."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setattr(torch.distributed, "barrier", self._waits)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self._patch.undo()
+
+    def _waits(self, *_, **__):
+        raise AssertionError("a step waits for the other processes")
+
+
 # Steps -----------------------------------------------------------------------------------------------
 
 SMALL = {"image_shape": (1, 16, 16), "backbone": "conv4-32"}
@@ -72,12 +87,16 @@ STEPS = {
 
 
 def trained_states(folder, devices=1, accumulate=1):
-    """Every algorithm after two steps, each on four tasks that processes and accumulated batches share; also saved."""
+    """Every algorithm after two steps, each on four tasks that processes and accumulated batches share; also saved.
+
+    Within a step no process waits for the others.
+    """
     size = 4 // (devices * accumulate)
     states = {}
     for name, settings in STEPS.items():
         model = build(name.split("-")[0], lr_halve_every=1, **settings).double()
-        trainer = quiet_trainer(devices, max_steps=2, accumulate_grad_batches=accumulate, gradient_clip_val=0.1)
+        how = {"gradient_clip_val": 0.1, "callbacks": [FiniteLoss(), NoneWaits()]}
+        trainer = quiet_trainer(devices, max_steps=2, accumulate_grad_batches=accumulate, **how)
         parts = range(trainer.global_rank * size, 4, devices * size)
         steps = [four_tasks(seed, settings["image_shape"]) for seed in (1, 2)]
         batches = [tasks.tasks(slice(first, first + size)) for tasks in steps for first in parts]
@@ -140,7 +159,7 @@ def watched(folder):
                 before.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     model.configure_optimizers = watching
-    trainer = quiet_trainer(2, max_epochs=6, callbacks=[Recorder()])
+    trainer = quiet_trainer(2, max_epochs=6, callbacks=[Recorder(), NoneWaits()])
     tasks = four_tasks(trainer.global_rank, SMALL["image_shape"])
     tasks = tasks._replace(support_x=tasks.support_x.float(), query_x=tasks.query_x.float())
     trainer.fit(model, DataLoader([tasks], batch_size=None))

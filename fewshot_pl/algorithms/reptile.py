@@ -12,6 +12,7 @@ from torch.func import functional_call
 from fewshot_pl.algorithms.adaptation import learner_gradient
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.side_by_side import in_groups, pass_side_by_side
+from fewshot_pl.all_processes import mean_over_processes
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_adam import AdamState, MeanState, adam_step, sgd_step
@@ -159,7 +160,7 @@ class Reptile(GradientAlgorithm):
             return
         num_steps, second_moment = self._left.state
         if self._trainer is not None:
-            second_moment = self.trainer.strategy.reduce(second_moment, reduce_op="mean")
+            second_moment = mean_over_processes(second_moment, self.trainer)
         self.inner_num_steps.copy_(num_steps)
         self.inner_second_moment.copy_(second_moment)
         self._left = MeanState()
@@ -193,7 +194,7 @@ class Reptile(GradientAlgorithm):
         *group, num_images = images.shape[:-3]
         # The same numbers for every task: its images are in random order anyway, and no other task can affect them.
         batches = mini_batches(num_images, self.inner_batch_size_test, num_steps, Random(0))
-        return batches.to(images.device).expand(*group, -1, -1)
+        return sent(batches, images.device).expand(*group, -1, -1)
 
     def adaptation_curve(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, num_ways: int) -> Tensor:
         points, state = [self.learner.point().detach()], self._inner_state()

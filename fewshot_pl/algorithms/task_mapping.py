@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from fewshot_pl.algorithms.task_map import OneTask, mapped
+from fewshot_pl.all_processes import mean_over_processes
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import counting_batch_norms, running_statistics
 from fewshot_pl.backbones.residual import DropBlock, drop_blocks
@@ -135,8 +136,9 @@ class TaskMapping(LightningModule):
         DDP would continue from the first device's, and validate on every device with its own.
         """
         if self.trainer.world_size > 1 and (buffers := running_statistics(self)):
-            shared = self.trainer.strategy.reduce(torch.cat(buffers), reduce_op="mean")
-            for buffer, values in zip(buffers, shared.split([len(buffer) for buffer in buffers]), strict=True):
+            shared = mean_over_processes(torch.cat(buffers), self.trainer)
+            parts = torch.split(shared, [len(buffer) for buffer in buffers])
+            for buffer, values in zip(buffers, parts, strict=True):
                 buffer.copy_(values)
 
     # Random numbers ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
+from fewshot_pl.all_processes import in_any_process
 from fewshot_pl.callbacks.adaptation_curve import adaptation_outputs, takes_steps
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
@@ -62,7 +63,7 @@ class FiniteLoss(Callback):
         self._losses.append(loss.detach().isfinite().all())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        broken = _in_any_process(~torch.stack([*self._losses, *_finite_gradient(trainer, optimizer)]).all(), trainer)
+        broken = in_any_process(~torch.stack([*self._losses, *_finite_gradient(trainer, optimizer)]).all(), trainer)
         self._losses, self._last_step = [], "taken"
         if self.action == "skip":
             if broken:
@@ -131,25 +132,22 @@ def reads_freely(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
+def uses_loss_scaler(trainer: Trainer) -> bool:
+    """Whether the loss is scaled, as float16 needs, and its gradient scaled back after the whole step."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+
 def _finite_gradient(trainer: Trainer, optimizer: Optimizer) -> list[Tensor]:
     """Whether the gradient is finite, as a list of one []; empty without gradients or with a loss scaler."""
     # Not the parameters of the model, as to walk through all its layers takes longer than the rest of the check.
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients or getattr(trainer.precision_plugin, "scaler", None) is not None:
+    if not gradients or uses_loss_scaler(trainer):
         return []
     # A sum is finite only if all its terms are, and takes a CPU a quarter of the norm's time, but can overflow.
     if all(reads_freely(gradient.device) and math.isfinite(gradient.sum()) for gradient in gradients):
         return [torch.tensor(True)]
     return [torch.nn.utils.get_total_norm(gradients, math.inf).isfinite()]  # another norm could overflow too
-
-
-def _in_any_process(flag: Tensor, trainer: Trainer) -> Tensor:
-    if trainer.world_size > 1:
-        flag = flag.to(torch.uint8)
-        # Not by the strategy's reduce, which first makes all processes wait for each other.
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return flag.bool()
 
 
 def _beginning(pl_module: LightningModule, batch: Episode | None) -> str:

@@ -8,6 +8,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from fewshot_pl.episode import UNKNOWN
+from fewshot_pl.functional.precision import at_least_float32
 
 _Z95 = 1.96  # two-sided 95% quantile of the normal distribution, as the papers use it
 
@@ -37,6 +38,7 @@ def episode_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, ta
         outputs: of the tasks.
         targets: of the tasks.
     """
+    outputs = at_least_float32(outputs)  # autocast would not convert them under vmap
     # One by one on a CPU, where the rounding of a sum over several tasks would depend on which are in the batch.
     return _losses_one_by_one(loss, outputs, targets) if outputs.is_cpu else _losses_at_once(loss, outputs, targets)
 

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.algorithms import FewShotAlgorithm
+from fewshot_pl.callbacks.finite_loss import uses_loss_scaler
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
@@ -40,7 +41,7 @@ def train(args: Sequence[str] | None) -> None:
     cli = TrainCLI(args)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert isinstance(model, FewShotAlgorithm) and isinstance(data, EpisodicDataModule)
-    with within_memory(_memory_cure(model, data)), slurm.queued_again(trainer):
+    with within_memory(_memory_cure(model, data, trainer)), slurm.queued_again(trainer):
         _fit(cli)
         best = None if cli.is_trial else _best_checkpoint(trainer)
         if best:
@@ -76,7 +77,7 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
         config = _saved_config(cli.run_folder)
         result = with_optimizer(result, config) | {"checkpoint": best, "config": config}
         save_result(result, file)  # so nothing that follows can lose it
-    with within_memory(_memory_cure(model, data)):  # a Trainer leaves the model in main memory
+    with within_memory(_memory_cure(model, data, trainer)):  # a Trainer leaves the model in main memory
         rates = calibrate(model.to(trainer.strategy.root_device), data, Path(best)) if best else None
     if rates:
         print(rejection_sentence(rates))
@@ -145,10 +146,13 @@ def _load_weights(model: FewShotAlgorithm, trainer: Trainer, path: str) -> None:
     rank_zero_info(f"Loaded model weights from the checkpoint at {path}")
 
 
-def _memory_cure(model: FewShotAlgorithm, data: EpisodicDataModule) -> str:
+def _memory_cure(model: FewShotAlgorithm, data: EpisodicDataModule, trainer: Trainer) -> str:
     """How to need less memory, in flags that the algorithm and the benchmark have."""
+    # The gradient of a scaled loss is taken at the end of a step, so memory holds what all its tasks computed.
+    unscaled = "--trainer.precision bf16-mixed and " if uses_loss_scaler(trainer) else ""
     fewer = (
-        "pass --model.task_chunk 1, or lower --data.tasks_per_batch or, for evaluations, --data.eval_tasks_per_batch"
+        f"pass {unscaled}--model.task_chunk 1, or lower --data.tasks_per_batch or, for evaluations, "
+        "--data.eval_tasks_per_batch"
     )
     recompute = ", or pass --model.recompute_inner_steps true" if "recompute_inner_steps" in model.hparams else ""
     return fewer + recompute + data.store_cure

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot_pl.algorithms import ProtoNet, RelationNet
-from fewshot_pl.metrics import EpisodeMean, episode_accuracy, episode_losses, episode_mse
+from fewshot_pl.metrics import EpisodeMean, episode_accuracy, episode_losses, episode_mean, episode_mse
 from fewshot_pl.metrics.episode_mean import _losses_at_once
 
 NUM_EPISODES, NUM_QUERIES, NUM_WAYS = 40, 15, 5
@@ -94,6 +94,16 @@ def test_losses_at_once_as_on_a_gpu_are_those_one_by_one(algorithm, inference, l
         expected = torch.stack([loss(*task) for task in zip(logits.split(1), targets.split(1), strict=True)])
         torch.testing.assert_close(episode_losses(loss, logits, targets), expected, rtol=0, atol=0)
         torch.testing.assert_close(_losses_at_once(loss, logits, targets), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("compute", ["_losses_one_by_one", "_losses_at_once"])
+def test_outputs_in_half_precision_give_losses_in_float32(compute, logits, targets, monkeypatch):
+    monkeypatch.setattr(episode_mean, "_losses_one_by_one", getattr(episode_mean, compute))
+    loss, half = ProtoNet().query_loss, logits.bfloat16()
+    expected = torch.stack([loss(*task) for task in zip(half.float().split(1), targets.split(1), strict=True)])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = episode_losses(loss, half, targets)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_losses_at_once_of_a_regression():

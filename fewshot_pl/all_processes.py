@@ -1,0 +1,32 @@
+"""Figures of all processes that train together, without any process waiting before it takes part.
+
+A strategy's own ``reduce`` makes each process wait for the others, and for its own GPU, first. All processes must make
+the same calls in the same order.
+"""
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+
+def sum_over_processes(values: Tensor, trainer: Trainer) -> Tensor:
+    """The sum of a tensor of any shape over all processes."""
+    return _reduced(values, trainer, "SUM")
+
+
+def mean_over_processes(values: Tensor, trainer: Trainer) -> Tensor:
+    """The mean of a tensor of any shape over all processes."""
+    return sum_over_processes(values, trainer) / trainer.world_size
+
+
+def in_any_process(flag: Tensor, trainer: Trainer) -> Tensor:
+    """Whether a flag [] is true in any process."""
+    return _reduced(flag.to(torch.uint8), trainer, "MAX").bool()
+
+
+def _reduced(values: Tensor, trainer: Trainer, operation: str) -> Tensor:
+    if trainer.world_size == 1:
+        return values
+    reduced = values.clone()
+    torch.distributed.all_reduce(reduced, getattr(torch.distributed.ReduceOp, operation))
+    return reduced
