@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
+from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode, relative_error
 from kinds_of_steps import KINDS, build
 from lightning_fabric.utilities import move_data_to_device
 from own_images import ALGORITHMS
 from quiet_trainer import quiet_trainer
 from random_images import give_random_images
 
-from fewshot_pl import FewShotPredictor
+from fewshot_pl import FewShotPredictor, ProtoNet
 from fewshot_pl.benchmarks import Glyphs
 from fewshot_pl.cli import train
 from fewshot_pl.data.augment import standard_augmentation
@@ -75,6 +75,23 @@ def test_a_step_side_by_side_is_that_of_a_cpu(kind, task_chunk, norm):
     found = a_step(together.double().to(GPU), move_data_to_device(episode, GPU))
     expected = a_step(seeded(kind, task_parallel="loop", **settings).double(), episode)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_attention_trains_on_several_tasks_as_on_a_cpu(precision):
+    """Fused attention keeps nothing for its gradient under vmap."""
+    image_shape = (1, 32, 32)
+    episode = random_episode(num_tasks=2, image_shape=image_shape)._replace(known_ways=NUM_WAYS)
+    torch.manual_seed(0)
+    model = ProtoNet(image_shape=image_shape, backbone="timm/test_vit")
+    losses, gradients, *_ = a_step(copy.deepcopy(model), episode)
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        its_losses, its_gradients, *_ = a_step(model.to(GPU), move_data_to_device(episode, GPU))
+    found, expected = (
+        torch.cat([values["loss"][None].double(), *(gradient.double().flatten() for gradient in of.values())])
+        for values, of in ((its_losses, its_gradients), (losses, gradients))
+    )
+    assert relative_error(found, expected) < {"32-true": 1e-2, "bf16-mixed": 0.1}[precision]
 
 
 @pytest.mark.parametrize("kind", ["ProtoNet", "MAML"])
@@ -180,7 +197,7 @@ def test_a_chunk_of_tasks_bounds_the_memory_of_a_step(kind):
     assert peak(2) < peak(None) / 2
 
 
-def test_a_training_goes_on_as_if_never_stopped(packed, tmp_path):
+def test_a_training_goes_on_as_if_never_stopped(packed, tmp_path, monkeypatch, request):
     def fitted(num_epochs, ckpt_path=None):
         data = Glyphs(num_ways=NUM_WAYS, batches_per_epoch=3, num_val_episodes=2, cache_dir=packed)
         model = seeded("MAML", data.image_shape)
@@ -188,6 +205,8 @@ def test_a_training_goes_on_as_if_never_stopped(packed, tmp_path):
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
         return trainer, copy.deepcopy(model.state_dict())
 
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Lightning sets it, and leaves it so
+    request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))
     first_half, _ = fitted(1)
     first_half.save_checkpoint(tmp_path / "half.ckpt")
     _, resumed = fitted(2, tmp_path / "half.ckpt")

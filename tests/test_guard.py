@@ -7,16 +7,19 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from tiny_trainings import told
 
-from fewshot_pl import cli
+from fewshot_pl import Glyphs, cli
 from fewshot_pl.algorithms import MAML, ProtoNet
 from fewshot_pl.guard import guarded, within_memory
+from fewshot_pl.training.command import _memory_cure
 
 CUDA = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 GiB is free."
 
@@ -80,6 +83,14 @@ def test_training_names_the_flags_that_the_algorithm_has(algorithm, recomputes, 
     assert sentence.endswith(", or on a GPU pass --data.store host")
     assert cli.train([*model, "--data.store=host"]) == 2
     assert "--data.store" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("precision", "is_scaled"), [("16-mixed", True), ("bf16-mixed", False), ("32-true", False)])
+def test_a_scaled_loss_is_named_as_what_fills_the_memory(precision, is_scaled):
+    plugin = MixedPrecision(precision, "cpu") if precision.endswith("mixed") else Precision()
+    cure = _memory_cure(ProtoNet(), Glyphs(), SimpleNamespace(precision_plugin=plugin))
+    assert cure.startswith("pass --trainer.precision bf16-mixed and --model.task_chunk 1, or lower") == is_scaled
+    assert ("bf16-mixed" in cure) == is_scaled
 
 
 def test_a_full_disk_is_said_with_the_flags_that_the_command_has(capsys):

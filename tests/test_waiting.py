@@ -1,4 +1,4 @@
-"""No training step waits for a GPU, and no operation mixes devices: tested on a device without values."""
+"""No step and no batch waits for a GPU, and no operation mixes devices: tested on a device without values."""
 
 import pytest
 import torch
@@ -60,12 +60,12 @@ def test_no_training_step_waits(kind, task_parallel, packed, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_evaluation_takes_no_tensors_of_two_places(kind, packed, monkeypatch):
+def test_no_batch_of_an_evaluation_waits(kind, packed, monkeypatch):
     data = glyphs_for(kind, packed)
     valueless.run("test", vectorised(kind, data), data, 2, monkeypatch, enable_progress_bar=False)
 
 
-def test_an_evaluation_on_features_takes_no_tensors_of_two_places(packed, monkeypatch):
+def test_no_batch_of_an_evaluation_on_features_waits(packed, monkeypatch):
     data = glyphs(packed, num_test_episodes=10_000)
     model = vectorised("ProtoNet-running", data)
     valueless.run("test", model, data, 2, monkeypatch, enable_progress_bar=False)

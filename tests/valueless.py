@@ -87,19 +87,19 @@ class _DoneError(Exception):
 
 
 class _Watch(Callback):
-    """Forbids waiting from the second training step on, and ends the run before anything is read from the device."""
+    """Forbids waiting from the second batch on, and ends the run before anything is read from the device."""
 
     def __init__(self, apart, num_batches):
         self.apart, self.num_batches = apart, num_batches
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.apart.forbids_waiting = True
         self._count(batch_idx)
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
         self._count(batch_idx)
 
     def _count(self, batch_idx):
+        self.apart.forbids_waiting = True
         if batch_idx + 1 == self.num_batches:
             raise _DoneError
 

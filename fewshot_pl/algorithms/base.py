@@ -38,9 +38,9 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
             for most features and on CUDA, except for a single training task; threads to evaluate images of more than
             one pixel; and otherwise a loop. MAML and Reptile may instead adapt several tasks side by side. On a CPU,
             methods that adapt Conv4 to large supports train on two tasks at a time, and MAML on two such groups.
-        task_chunk: number of tasks taken at once, to bound memory. Default: all by vmap and ``side_by_side``; at most 8
-            on threads (as many as torch has; 2 if ``auto`` trains), and side by side by ``auto`` on a CPU (one or two
-            groups of as many as the caches hold).
+        task_chunk: number of tasks taken at once, to bound memory (not of training with 16-mixed). Default: all by vmap
+            and ``side_by_side``; at most 8 on threads (as many as torch has; 2 if ``auto`` trains), and side by side
+            by ``auto`` on a CPU (one or two groups of as many as the caches hold).
         compile: compile what training does with a task by torch.compile, which takes a minute or more at first; if it
             fails, training goes on without it and warns.
     """

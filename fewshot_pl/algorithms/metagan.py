@@ -25,6 +25,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.adversarial import fake_losses, generator_losses, real_losses
 from fewshot_pl.functional.inner_loop import Parameters
 from fewshot_pl.functional.noise import fixed_normal_noise
+from fewshot_pl.functional.sent import sent
 from fewshot_pl.metrics import training_accuracy
 
 _NUM_NOISE = 100
@@ -239,7 +240,6 @@ class MetaGAN(FewShotAlgorithm):
 
     def generated_images(self, support_x: Tensor) -> Tensor:
         """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], always from the same noise."""
-        images: Tensor = self.generator(
-            fixed_normal_noise("MetaGAN", len(support_x), _NUM_NOISE).to(support_x), self.task_encoder(support_x)
-        )
+        noise = sent(fixed_normal_noise("MetaGAN", len(support_x), _NUM_NOISE), support_x.device).to(support_x.dtype)
+        images: Tensor = self.generator(noise, self.task_encoder(support_x))
         return images

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewshot_pl.algorithms.base import FewShotAlgorithm
 from fewshot_pl.argument_types import check_at_least
-from fewshot_pl.callbacks.adaptation_curve import shown_steps
+from fewshot_pl.callbacks.adaptation_curve import adaptation_outputs, shown_steps
 from fewshot_pl.callbacks.validation_picture import ValidationPicture
 from fewshot_pl.episode import Episode
 
@@ -84,11 +84,12 @@ def _draw_points(axes: Axes, task: Episode) -> None:
 
 
 def _draw_curves(axes: Axes, model: FewShotAlgorithm, task: Episode, x: Tensor) -> None:
-    inputs = task.support_x[0], task.support_y[0], x[:, None, None, None]
+    task = task._replace(query_x=x[None, :, None, None, None])
     if isinstance(model, _Samples):
-        _draw_samples(axes, _drawn(x), _drawn(model.sampled_outputs(*inputs)[..., 0]))
+        (samples,) = model.map_tasks(lambda model, *inputs: model.sampled_outputs(*inputs), *task[:3])
+        _draw_samples(axes, _drawn(x), _drawn(samples[0, ..., 0]))
         return
-    curves = _drawn(model.adaptation_curve(*inputs, 1)[..., 0])  # [S+1, n]
+    curves = _drawn(adaptation_outputs(model, task)[0, ..., 0])  # [S+1, n]
     last = len(curves) - 1
     for step in shown_steps(last, _MAX_CURVES):
         color = colormaps["YlGn"](0.35 + 0.65 * step / max(last, 1))

@@ -193,7 +193,7 @@ class ImageDataModule(StoredDataModule):
         """
         if not self.embedding_pays(split):
             return
-        here = self._store_on_device(split)  # else block by block, as it may not fit
+        here = self._store_on_device(split, device)  # else block by block, as it may not fit
         images = self._images_on(split, device) if here else self.stores[split].tensor()
         pixels = partial(self._pixels, split, part="support")
         self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
@@ -229,7 +229,8 @@ class ImageDataModule(StoredDataModule):
         """Whether a loader can leave a split's images unread and give indices."""
         algorithm = self.trainer.lightning_module if self.trainer else None
         will_embed = split != "train" and getattr(algorithm, "embeds_alone", False) and self.embedding_pays(split)
-        return will_embed or self._store_on_device(split)
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return will_embed or self._store_on_device(split, device)
 
 
 def _labels(images: Tensor, is_labelled: Sequence[bool]) -> Tensor:

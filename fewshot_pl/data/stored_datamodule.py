@@ -54,7 +54,7 @@ class StoredDataModule(EpisodicDataModule):
         self.store_place = store
         self.stores: dict[str, ImageStore] = _Stores()
         self._opened: dict[str, ImageStore] = {}  # also those that only prepare_data has opened
-        self._on_device: dict[str, bool] = {}
+        self._on_device: dict[tuple[str, torch.device], bool] = {}
         self._device_images: dict[tuple[str, torch.device], Tensor] = {}
 
     # What a benchmark states -----------------------------------------------------------------------
@@ -132,7 +132,7 @@ class StoredDataModule(EpisodicDataModule):
 
     def _gathered(self, batch: IndexBatch) -> GatheredBatch:
         device = batch.indices.support.device
-        if self._store_on_device(batch.split):
+        if self._store_on_device(batch.split, device):
             images = self._images_on(batch.split, device)
             return gathered(batch.split, batch.indices, lambda numbers: images_at(images, numbers))
         store = self.stores[batch.split]
@@ -151,15 +151,15 @@ class StoredDataModule(EpisodicDataModule):
                 ) from error
         return self._device_images[key]
 
-    def _store_on_device(self, split: str) -> bool:
-        if split not in self._on_device:  # decided once: later there is less memory
-            self._on_device[split] = self._fits_on_device(split)
-        return self._on_device[split]
+    def _store_on_device(self, split: str, device: torch.device) -> bool:
+        key = (split, device)
+        if key not in self._on_device:  # decided once: later there is less memory
+            self._on_device[key] = self._fits_on_device(split, device)
+        return self._on_device[key]
 
-    def _fits_on_device(self, split: str) -> bool:
+    def _fits_on_device(self, split: str, device: torch.device) -> bool:
         if self.store_place != "auto":
             return self.store_place == "device"
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if device.type == "cpu":
             return True  # the memory map is the device's memory: nothing is copied
         return self.stores[split].images.nbytes < _DEVICE_SHARE * _free_memory(device)

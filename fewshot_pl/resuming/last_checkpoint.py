@@ -20,8 +20,8 @@ class LastCheckpoint(ModelCheckpoint):
     """Writes ``last.ckpt`` after every validation and epoch, and when an exception ends training between two steps.
 
     An interrupted step may have changed statistics, or half of the weights: then the file is left as it was.
-    Training that is resumed from it ends with the same weights, bit for bit, as if it had never stopped. Has to come
-    after all callbacks whose state it saves.
+    Training that is resumed from it ends with the same weights, as if it had never stopped: bit for bit, if operations
+    repeat themselves, as they do on a CPU. Has to come after all callbacks whose state it saves.
     """
 
     def __init__(self) -> None:

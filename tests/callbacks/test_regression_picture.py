@@ -10,6 +10,7 @@ from fewshot_pl.benchmarks import Sinusoid
 from fewshot_pl.callbacks import AdaptationCurve, RegressionPicture, regression_figure
 from fewshot_pl.callbacks.observer import figure_pixels
 from fewshot_pl.errors import InputError
+from fewshot_pl.functional import inner_loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*isinstance.treespec, LeafSpec")
 
@@ -48,6 +49,12 @@ def test_shows_the_prediction_before_and_after_each_step(model, episode):
     torch.testing.assert_close(torch.as_tensor(drawn["after 2 steps"]), adapted.flatten(), rtol=1e-4, atol=1e-5)
     unadapted = model.learner(grid).detach().flatten()
     torch.testing.assert_close(torch.as_tensor(drawn["before adaptation"]), unadapted, rtol=1e-4, atol=1e-5)
+
+
+def test_is_drawn_by_a_torch_without_gradients_in_inference_mode(model, episode, monkeypatch):
+    monkeypatch.setattr(inner_loop, "GRADS_IN_INFERENCE_MODE", False)
+    with torch.inference_mode():
+        assert len(regression_figure(model, episode).axes) == 3
 
 
 def test_shows_some_of_many_steps(model, episode):

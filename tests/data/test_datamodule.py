@@ -12,7 +12,7 @@ from quiet_trainer import quiet_trainer
 
 from fewshot_pl import MAML, Glyphs, ProtoNet
 from fewshot_pl.data.image_datamodule import ImageDataModule
-from fewshot_pl.data.episode_dataset import ImageBatch, IndexBatch
+from fewshot_pl.data.episode_dataset import EpisodeRange, ImageBatch, IndexBatch
 from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.data.pixels import rotated
 from fewshot_pl.errors import InputError
@@ -73,6 +73,13 @@ def made(tmp_path):
 def episodes(data, loader, epoch=0):
     loader.sampler.set_epoch(epoch)
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
+
+
+def trainer_on(kind):
+    """Of a Trainer, what a data module asks about a kind of device, which need not exist."""
+    strategy = SimpleNamespace(root_device=torch.device(kind))
+    alone = {"world_size": 1, "global_rank": 0, "overfit_batches": 0, "lightning_module": None}
+    return SimpleNamespace(strategy=strategy, **alone)
 
 
 def same(one, other):
@@ -290,8 +297,11 @@ def test_auto_copies_only_what_fits_to_any_accelerator(made, monkeypatch, kind, 
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: free + 500)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 500)
     data = made()
-    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
-    assert data._store_on_device("train") == fits
+    data.fixed_episodes("val", 0, 1)  # in main memory, which decides nothing for the accelerator
+    data.trainer = trainer_on(kind)
+    for split in ("train", "val"):
+        batch = data.episode_dataset(split)[EpisodeRange(0, 0, 1)]
+        assert isinstance(batch, IndexBatch if fits else ImageBatch)
 
 
 def test_another_source_has_a_cache_of_its_own(made, monkeypatch):
@@ -492,7 +502,5 @@ def test_fixed_classes_are_those_that_the_images_show(made, benchmark):
 def test_batches_lie_in_pinned_memory_only_for_a_gpu(made, device, is_pinned, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     data = made(store="host")
-    strategy = SimpleNamespace(root_device=torch.device(device))
-    alone = {"world_size": 1, "global_rank": 0, "overfit_batches": 0, "lightning_module": None}
-    data.trainer = SimpleNamespace(strategy=strategy, **alone)
+    data.trainer = trainer_on(device)
     assert data.train_dataloader().pin_memory == is_pinned
