@@ -30,8 +30,8 @@ class MAML(GradientAlgorithm):
     shift. Adapted: a copy of all of theta.
 
     Differs from the paper's code: batch norm's scale and shift are adapted too (the code has no scale and does not
-    adapt the shift), its epsilon is by default 1e-5, not 1e-3 (``norm_eps``), and the head starts from Xavier's
-    distribution on every benchmark.
+    adapt the shift), its epsilon is by default 1e-5, not 1e-3 (``norm_eps``), and the head of a convolutional
+    network starts from Xavier's distribution on every benchmark.
 
     With ``task_parallel`` auto on a CPU, tasks with a small support adapt side by side in training and evaluation; two
     groups of such tasks, or two tasks with a large support, train at a time. On a GPU, and with ``side_by_side``, all

@@ -11,14 +11,17 @@ from torch.nn import functional as F
 from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
 from fewshot_pl.errors import InputError
 
-# Settings of DropBlock, as in Lee et al.'s code.
+# Settings of DropBlock, as in Lee et al.'s code, which counts passes of the network where we count training steps.
 _MAX_BLOCK = 5  # for 84x84 images; 2 for 32x32
 _DROPPED_AT_LAST = 0.1
 _STEPS_UNTIL_THEN = 40_000
 
 
 def resnet12(image_shape: tuple[int, int, int], norm: Norm) -> nn.Module:
-    """The residual network of Lee et al. 2019, with DropBlock; images [n, 3, H, W] to features [n, 640]."""
+    """The residual network of Lee et al. 2019, with DropBlock; images [n, 3, H, W] to features [n, 640].
+
+    Features are means over positions; Lee et al. keep all positions, 16,000 features of 84x84 images.
+    """
     channels, height, width = image_shape
     _check_colour(channels, "resnet12")
     last_map = min(height, width) // 16

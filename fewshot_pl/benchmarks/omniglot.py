@@ -22,6 +22,7 @@ from fewshot_pl.errors import InputError
 _ARCHIVES = ("images_background", "images_evaluation")
 _SIDE = 28
 _NUM_DRAWERS = 20
+_SMOOTH, _NEAREST = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
 
 
 class Omniglot(ImageDataModule):
@@ -37,6 +38,9 @@ class Omniglot(ImageDataModule):
         train_on_val: train on the training and validation characters together, for a last run with settled
             hyper-parameters; validation then measures characters that were trained on.
         rotations: turn the characters of every split, of no split, or only of ``train`` as Reptile does.
+        antialias: scale drawings smoothly (Lanczos). If false, take the nearest pixel, so that images have two values:
+            so do the codes of MAML, Reptile, Prototypical and Relation Networks, whichever filter they name, as Pillow
+            ignores it for these files of one bit per pixel.
     """
 
     image_shape = (1, _SIDE, _SIDE)
@@ -48,12 +52,14 @@ class Omniglot(ImageDataModule):
         split: Literal["vinyals", "alphabets"] = "vinyals",
         train_on_val: bool = False,
         rotations: bool | Literal["train"] = True,
+        antialias: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.split = split
         self.train_on_val = train_on_val
         self.rotations = rotations
+        self.antialias = antialias
 
     def num_rotations(self, split: str) -> int:
         return 4 if self.rotations is True or self.rotations == split else 1
@@ -72,7 +78,7 @@ class Omniglot(ImageDataModule):
                     f"character '{character}' has no images under {self.root}: "
                     f"extract the archives {' and '.join(_ARCHIVES)} again, or put them there zipped"
                 )
-            yield character, np.stack([_ink(file) for file in files[character]])
+            yield character, np.stack([_ink(file, self.antialias) for file in files[character]])
 
     def source_fingerprint(self) -> dict[str, Any]:
         return {
@@ -80,6 +86,7 @@ class Omniglot(ImageDataModule):
             "split": self.split,
             "train_on_val": self.train_on_val,
             "archives": [_archive_fingerprint(self.root, name) for name in _ARCHIVES],
+            **({} if self.antialias else {"antialias": False}),  # stores of older versions are still good
         }
 
 
@@ -130,8 +137,8 @@ def _files_by_character(trees: list[ImageTree]) -> dict[str, list[ImageFile]]:
     return files
 
 
-def _ink(file: ImageFile) -> NDArray[np.uint8]:
+def _ink(file: ImageFile, antialias: bool) -> NDArray[np.uint8]:
     """A drawing [1, 28, 28] with the ink at 255; files hold black ink on white."""
     drawing = ImageOps.invert(file.decoded().convert("L"))
-    # Lanczos, as in MAML's data script: it keeps thin strokes, which averaging over areas would turn grey.
-    return np.asarray(drawing.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))[None]
+    # Lanczos keeps thin strokes, which averaging over areas would turn grey.
+    return np.asarray(drawing.resize((_SIDE, _SIDE), _SMOOTH if antialias else _NEAREST))[None]

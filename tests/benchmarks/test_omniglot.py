@@ -96,6 +96,26 @@ def test_ink_is_1_and_paper_0_and_up_is_up(built):
     assert (drawing[: filled - 1] > 250).all() and (drawing[filled + 2 :] < 5).all()
 
 
+@pytest.fixture
+def strokes(monkeypatch):
+    """A drawing, in place of each in the archives, whose edges lie between the pixels of 28x28."""
+    strokes = Image.new("1", (105, 105), 1)
+    for start in range(5, 100, 9):
+        ImageDraw.Draw(strokes).line([(start, 0), (104 - start // 2, 104)], fill=0, width=3)
+    monkeypatch.setattr(ImageFile, "decoded", lambda self: strokes)
+    return strokes
+
+
+def test_without_antialias_drawings_are_those_of_the_papers_codes(zipped, strokes):
+    smooth, binary = (Omniglot(root=str(zipped), antialias=antialias) for antialias in (True, False))
+    _, images = next(iter(binary.class_images("val")))
+    theirs = np.asarray(strokes.resize((28, 28), resample=Image.Resampling.LANCZOS)).astype(np.float32)
+    assert (images[0, 0] / 255 == 1 - theirs).all()
+    _, images = next(iter(smooth.class_images("val")))
+    assert ((images > 0) & (images < 255)).mean() > 0.1
+    assert smooth.source_fingerprint() != binary.source_fingerprint()
+
+
 def test_each_quarter_turn_of_a_character_is_a_class(built):
     assert [built.num_rotations(split) for split in ("train", "val", "test")] == [4, 4, 4]
     turns = torch.cat([batch.indices.quarter_turns for batch in built.test_dataloader()])
@@ -256,7 +276,7 @@ def test_turning_before_or_after_scaling_down_hardly_differs(tmp_path):
     ImageDraw.Draw(drawing).line([(10, 20), (60, 80), (90, 30), (50, 95)], fill=0, width=3)
     drawing.save(tmp_path / "0.png")
     drawing.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "1.png")
-    small, turned = (_ink(ImageFile(FolderTree(tmp_path), name)) for name in ("0.png", "1.png"))
+    small, turned = (_ink(ImageFile(FolderTree(tmp_path), name), True) for name in ("0.png", "1.png"))
     differences = np.abs(np.rot90(small, axes=(1, 2)).astype(int) - turned)
     assert differences.max() <= 20 and differences.mean() < 1
 
