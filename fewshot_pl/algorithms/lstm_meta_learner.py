@@ -45,7 +45,8 @@ class LSTMMetaLearner(GradientAlgorithm):
     Differs from the paper's code: by default the gates see the last gates' values, as in the paper's equations; the
     gradient is not divided by the batch size a second time; the running average starts from the first pass, not
     from 0 and 1; theta_0 starts from Xavier's distribution, zero biases and scales of 1, not from torch7's defaults
-    (uniform within 1/sqrt(inputs), scales uniform in 0 to 1). Each step sees the whole support. With 5 shots the paper takes 5 steps, its code 8.
+    (uniform within 1/sqrt(inputs), scales uniform in 0 to 1). Each step sees the whole support. With 5 shots the paper
+    takes 5 steps, its code 8.
 
     Args:
         norm: where batch norm takes its statistics from; ``episode``, as in the paper, is a task's own steps.

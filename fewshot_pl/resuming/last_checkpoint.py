@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from fewshot_pl.resuming.progress import is_resumable, settle, validation_is_due
+from fewshot_pl.resuming.same_optimizers import check_same_optimizers
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -39,6 +40,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        check_same_optimizers(trainer)
         # Figures of earlier validations: a schedule or a checkpoint may wait for one.
         trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in self._metrics.items()})
         if any(
