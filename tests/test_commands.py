@@ -12,8 +12,8 @@ import torch
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_trainings import give_a_perfect_score
 
-from fewshot_pl.checkpoints import amend_checkpoint
 from fewshot_pl.cli import evaluate, train
 from fewshot_pl.errors import InputError
 
@@ -209,7 +209,6 @@ def test_what_does_not_make_the_weights_may_change_when_training_is_resumed(flag
     assert results(run_folder(flags))["num_shots"] == 2
 
 
-PERFECT = {"best_model_score": torch.tensor(1.0), "kth_value": torch.tensor(1.0)}
 OTHER_SETTINGS = {
     "none": ((), [], False),
     "of validation": (
@@ -246,10 +245,7 @@ def test_a_resumed_training_says_which_settings_differ_and_compares_no_figures_o
     assert train(flags) == 0
     last, best = (run_folder(flags) / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     chosen = torch.load(best, weights_only=True)["global_step"]
-    states = torch.load(last, weights_only=True)["callbacks"]
-    key = next(key for key in states if key.startswith("ModelCheckpoint"))
-    states[key] |= {**PERFECT, "best_k_models": {str(best): PERFECT["kth_value"]}}  # no validation can be better
-    amend_checkpoint(last, {"callbacks": states})
+    give_a_perfect_score(last)
     caplog.clear()
     assert train([*flags, *words, "--trainer.max_epochs", "4", "--ckpt_path", "last"]) == 0
     assert (torch.load(best, weights_only=True)["global_step"] > 6) is is_anew
@@ -327,12 +323,29 @@ def test_a_training_that_has_reached_its_end_is_tested_again(
     assert not any("No validation" in line for line in caplog.messages)
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("num_epochs", [2, 3])  # with 2, training had reached its end
+def test_a_training_whose_best_checkpoint_is_missing_chooses_anew(
+    num_epochs: int, flags: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(flags) == 0
+    best = run_folder(flags) / "checkpoints" / "best.ckpt"
+    give_a_perfect_score(best.with_name("last.ckpt"))  # no validation is as good as that of the missing weights
+    best.unlink()
+    with pytest.warns(UserWarning, match=r"best\.ckpt, is missing: validation chooses the best one anew"):
+        assert train([*flags, f"--trainer.max_epochs={num_epochs}", "--ckpt_path=last"]) == 0
+    assert results(run_folder(flags))["checkpoint"] == (None if num_epochs == 2 else str(best))
+    assert sum("the last weights are tested" in line for line in caplog.messages) == (num_epochs == 2)
+
+
+@pytest.mark.parametrize("name", ["best", "mine", "mine-{epoch:02d}", "mine-{step}"])
 def test_several_best_checkpoints_are_kept_and_the_best_is_tested_whatever_a_user_keeps_beside_them(
-    flags: list[str],
+    name: str, flags: list[str]
 ) -> None:
     more = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=train/loss"]
+    more += [f"--checkpoint.filename={name}", "--trainer.val_check_interval=1"]  # several validations in an epoch
     assert train([*flags, *more, "--checkpoint.save_top_k", "2", "--trainer.max_epochs", "3"]) == 0
-    kept = list((run_folder(flags) / "checkpoints").glob("best-*.ckpt"))
+    kept = list((run_folder(flags) / "checkpoints").glob(f"{name[:4]}*step=*.ckpt"))
     tested = Path(results(run_folder(flags))["checkpoint"])
     assert len(kept) == 2
     assert tested in kept

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from typing_extensions import Self
 
 from fewshot_pl import benchmarks
-from fewshot_pl.data.datamodule import EpisodicDataModule, Split
+from fewshot_pl.data.datamodule import VAL_IMAGES, EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import EpisodeRange
 from fewshot_pl.data.image_datamodule import Augment, ImageDataModule, Sampling
 from fewshot_pl.data.mixture import MixedBatch, MixedDataset, drawn_sources, mixed_episode
@@ -98,6 +98,10 @@ class MultiSource(EpisodicDataModule):
         for source in self.sources:
             source.trainer = self.trainer
             source.setup(stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        checksums = [source.state_dict().get(VAL_IMAGES) for source in self.sources]
+        return super().state_dict() | ({} if None in checksums else {VAL_IMAGES: checksums})
 
     def on_after_batch_transfer(self, batch: MixedBatch | Episode, dataloader_idx: int) -> Episode:
         if isinstance(batch, Episode):

@@ -21,6 +21,7 @@ from fewshot_pl.printable import first_of
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _TRAIN_CLASSES = "train_classes"
+VAL_IMAGES = "val_images"  # in the state of a benchmark that knows a checksum of what it validates on
 
 
 class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):

@@ -40,11 +40,13 @@ class ImageStore:
         images: uint8 ``[num_images, C, H, W]``, read-only.
         class_names: name of each class.
         class_starts: int64 ``[num_classes + 1]``; class c owns images ``class_starts[c]:class_starts[c + 1]``.
+        checksum: of all of the above, if the store was opened from files.
     """
 
     images: NDArray[np.uint8]
     class_names: tuple[str, ...]
     class_starts: NDArray[np.int64]
+    checksum: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -89,7 +91,7 @@ def open_store(path: Path) -> ImageStore:
             raise BrokenStoreError(f"{path} has an index of other images")
         if (np.diff(starts) < 0).any():
             raise BrokenStoreError(f"{path} has classes out of order")
-        return ImageStore(images, names, starts)
+        return ImageStore(images, names, starts, index["crc32"])
     except (*_MISSING, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise BrokenStoreError(f"{path} cannot be read: {error}") from error
     except OSError as error:  # an error of the disk or folder: the store itself may be intact

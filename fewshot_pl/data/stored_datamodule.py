@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import Self
 
-from fewshot_pl.data.datamodule import SPLITS, EpisodicDataModule, Split
+from fewshot_pl.data.datamodule import SPLITS, VAL_IMAGES, EpisodicDataModule, Split
 from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, gathered
 from fewshot_pl.data.image_source import ClassImages, cache_name, checked_classes
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, remove_parts, write_store
@@ -127,6 +127,11 @@ class StoredDataModule(EpisodicDataModule):
             if split not in self.stores:
                 self.stores[split] = self._stored(split)
             self.sampler(split)  # raises here, not in a worker, if classes are too few or too small
+
+    def state_dict(self) -> dict[str, Any]:
+        store = self.stores.get("val")
+        known = {} if store is None or store.checksum is None else {VAL_IMAGES: store.checksum}
+        return super().state_dict() | known
 
     # Where images are --------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """BestCheckpoint: the checkpoint that validation chooses."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from fewshot_pl.errors import InputError
 from fewshot_pl.resuming.changed_settings import changed_settings
@@ -21,7 +22,8 @@ class BestCheckpoint(ModelCheckpoint):
     From there Lightning resumes exactly. From the end of an epoch it would skip what follows, such as the step of a
     schedule that watches a figure, and with ``max_steps`` an epoch's episodes. Without validation, it saves at the end
     of the epoch. The best score so far is kept even if the folder has been moved, or is given by another path. It is
-    forgotten, by early stopping too, if training is resumed with other settings of what validation measures.
+    forgotten, by early stopping too, if training is resumed with other settings of what validation measures. If the
+    best checkpoint's file is missing then, validation chooses anew.
 
     Args:
         monitor: the figure that chooses the best checkpoint, such as val/accuracy.
@@ -33,7 +35,6 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     _unstopped: tuple[tuple[EarlyStopping, dict[str, Any]], ...] = ()  # early stopping as if nothing was measured yet
-    _resumes_in_place = False  # whether the loaded checkpoint is in the folder that this callback writes to
 
     def __init__(
         self, *, monitor: str | None = None, mode: Literal["auto", "min", "max"] = "auto", **kwargs: Any
@@ -46,27 +47,37 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if self.save_top_k not in (0, 1) and self.filename == "best":  # several of one name would replace each other
-            self.filename = "best-{epoch}-{step}"
+        if self.save_top_k not in (0, 1) and self.filename is not None:  # Lightning's own name has the step
+            self.filename = _with_step(self.filename)
 
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
         asked = self._save_on_train_epoch_end
         return not trainer.enable_validation if asked is None else asked
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        loaded = Path(trainer.ckpt_path or "").resolve()
-        self._resumes_in_place = loaded.parent == Path(self.dirpath or "").resolve()
+        states = checkpoint["callbacks"]
         measured = changed_settings(checkpoint, pl_module, getattr(trainer, "datamodule", None)).measured
         if measured:
-            self._forget_scores(trainer, checkpoint["callbacks"])
-        elif self.state_key not in checkpoint["callbacks"]:  # which Lightning makes of the figure, among others
+            self._forget_scores(trainer, states)
+        elif self.state_key not in states:  # which Lightning makes of the figure, among others
             measured = ["other --checkpoint settings than it began with"]
         if measured:
             rank_zero_info(f"Training goes on with {', '.join(measured)}: validation chooses the best checkpoint anew")
+        if self.state_key in states:
+            states[self.state_key] = self._found(trainer, states[self.state_key])
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning compares paths as text, and forgets the best score if they differ.
-        super().load_state_dict(_within(str(self.dirpath), state_dict) if self._resumes_in_place else state_dict)
+    def _found(self, trainer: Trainer, state: dict[str, Any]) -> dict[str, Any]:
+        """This callback's state in a checkpoint, with the best checkpoint where it is now, or none if it is missing."""
+        loaded = Path(trainer.ckpt_path or "").resolve()
+        if loaded.parent == Path(self.dirpath or "").resolve():
+            # Lightning compares paths as text, and forgets the best score if they differ.
+            state = _within(str(self.dirpath), state)
+        best = state["best_model_path"]
+        if not best or self.file_exists(best, trainer):
+            return state
+        # Nothing could be tested unless a later validation were better than that of the missing weights.
+        rank_zero_warn(f"The best checkpoint so far, {best}, is missing: validation chooses the best one anew")
+        return _unscored(state) | {"best_model_path": ""}
 
     def _forget_scores(self, trainer: Trainer, states: dict[str, Any]) -> None:
         """Remove from the callbacks' states in a checkpoint what new figures would be compared with.
@@ -78,7 +89,7 @@ class BestCheckpoint(ModelCheckpoint):
             states.pop(stopping.state_key, None)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
-                states[callback.state_key] |= {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": ""}
+                states[callback.state_key] = _unscored(states[callback.state_key])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:  # until now, early stopping may have been shown the last figure from before
@@ -95,6 +106,22 @@ def _better_end(figure: str | None) -> Literal["min", "max"]:
     raise InputError(
         f"whether more or less of {figure} is better is not known: pass --checkpoint.mode max or --checkpoint.mode min"
     )
+
+
+def _with_step(filename: str) -> str:
+    """The name of several checkpoints, which would replace each other if it did not say the step."""
+    if _has_field(filename, "step"):
+        return filename
+    return filename + ("-{step}" if _has_field(filename, "epoch") else "-{epoch}-{step}")
+
+
+def _has_field(filename: str, field: str) -> bool:
+    return re.search(rf"{{{field}[:}}]", filename) is not None
+
+
+def _unscored(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a ModelCheckpoint without what new figures would be compared with."""
+    return state | {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": ""}
 
 
 def _within(folder: str, state: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""Settings of the data and the model that differ from those of the checkpoint that a training resumes from."""
+"""Settings of the data and the model, and images, that differ from those of the checkpoint a training resumes from."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
+
+from fewshot_pl.checkpoints import data_state
+from fewshot_pl.data.datamodule import VAL_IMAGES
 
 # Of places, of speed, and of training steps: a validation of the same weights gives the same figures.
 _UNMEASURED = {
@@ -25,7 +28,7 @@ class ChangedSettings(NamedTuple):
     """The flags of the settings that differ, with both values, such as ``--data.num_shots 1 instead of 5``.
 
     Attributes:
-        measured: those that change what validation measures.
+        measured: those that change what validation measures, and the validation images if they differ.
         unmeasured: those that do not.
         ineffective: flags, with the new value alone, of a start that the checkpoint has replaced.
     """
@@ -35,7 +38,7 @@ class ChangedSettings(NamedTuple):
     ineffective: list[str]
 
 
-def changed_settings(checkpoint: Mapping[str, Any], model: LightningModule, data: Any) -> ChangedSettings:
+def changed_settings(checkpoint: dict[str, Any], model: LightningModule, data: Any) -> ChangedSettings:
     """The settings that differ between a checkpoint and the training that resumes from it.
 
     Settings that one of the two does not know are left out. Those of a user's own classes count as measured.
@@ -43,7 +46,7 @@ def changed_settings(checkpoint: Mapping[str, Any], model: LightningModule, data
     Args:
         checkpoint: the contents of the checkpoint.
         model: the algorithm that is resumed.
-        data: the benchmark that it is trained on, if any.
+        data: the benchmark that it is trained on, if any; before it is set up, it does not know its images.
     """
     changed = ChangedSettings([], [], [])
     of_model = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if name not in _UNSAID}
@@ -59,12 +62,21 @@ def changed_settings(checkpoint: Mapping[str, Any], model: LightningModule, data
                 is_unmeasured = name in _UNMEASURED or _measured(new) == _measured(old)
                 kind = changed.unmeasured if is_unmeasured else changed.measured
                 kind.append(f"{flag} instead of {written(old)}")
+    if _has_other_images(checkpoint, data):
+        changed.measured.append("other validation images")
     return changed
 
 
 def written(value: Any) -> str:
     """A setting's value as it is written on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _has_other_images(checkpoint: dict[str, Any], data: Any) -> bool:
+    """Whether a checkpoint was validated on other images, which no flag says if a folder's content has changed."""
+    now = data.state_dict().get(VAL_IMAGES) if isinstance(data, LightningDataModule) else None
+    before = data_state(checkpoint).get(VAL_IMAGES)
+    return None not in (now, before) and now != before  # older checkpoints do not know them
 
 
 def _read(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """Which settings of a resumed training differ, and which of them change what validation measures."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 from pytorch_lightning.callbacks import EarlyStopping
-from tiny_trainings import last_checkpoint, state, trained
+from random_images import a_store, write_image_folder
+from tiny_trainings import give_a_perfect_score, last_checkpoint, state, trained
 
 from fewshot_pl import algorithms, benchmarks
 from fewshot_pl.algorithms import MAML
 from fewshot_pl.benchmarks import Glyphs, MultiSource, Sinusoid
+from fewshot_pl.checkpoints import amend_checkpoint, opened_checkpoint
 from fewshot_pl.resuming import changed_settings as module
 from fewshot_pl.resuming.changed_settings import ChangedSettings, changed_settings
 
@@ -82,3 +86,46 @@ def test_early_stopping_compares_no_figures_of_other_validations(images, tmp_pat
     assert with_patience(1) == 12  # the first validation is the best, the next two are not
     assert with_patience(2, resume_from=last_checkpoint(tmp_path)) == 24
     assert state(tmp_path)["global_step"] == 24 and torch.isfinite(state(tmp_path)["best"])
+
+
+def mixed(*checksums):
+    """A mixture of sources whose validation images have these checksums; a source without one is not set up."""
+    data = MultiSource(sources=["Glyphs"] * len(checksums))
+    for source, checksum in zip(data.sources, checksums, strict=True):
+        if checksum is not None:
+            source.stores["val"] = replace(a_store([1]), checksum=checksum)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "measured"),
+    [
+        (mixed(1, 2), mixed(1, 2), []),
+        (mixed(1, 2), mixed(1, 3), ["other validation images"]),
+        (mixed(1, None), mixed(1, 3), []),
+        (mixed(1, 2), mixed(1, None), []),
+        (mixed(1).sources[0], mixed(2).sources[0], ["other validation images"]),
+    ],
+)
+def test_other_validation_images_are_told_from_unknown_ones(before, now, measured):
+    name = type(now).__name__
+    held = {"data": name, name: before.state_dict(), "datamodule_hyper_parameters": dict(before.hparams)}
+    assert changed_settings(held, MAML(), now) == ChangedSettings(measured, [], [])
+
+
+@pytest.mark.parametrize(("split", "is_known"), [("val", True), ("train", True), ("val", False)])
+def test_scores_of_other_images_are_forgotten(split, is_known, tmp_path, caplog):
+    images, last = tmp_path / "images", last_checkpoint(tmp_path)
+    write_image_folder(images, num_classes=3, num_images=3, size=16)
+    trained(images, tmp_path)
+    give_a_perfect_score(last)
+    if not is_known:  # as in checkpoints of earlier versions
+        classes = opened_checkpoint(last)["ImageFolder"]["train_classes"]
+        amend_checkpoint(last, {"ImageFolder": {"train_classes": classes}})
+    for file in (images / split).rglob("*.png"):
+        ImageOps.mirror(Image.open(file)).save(file)
+    trained(images, tmp_path, max_epochs=3, resume_from=last)
+    is_anew = split == "val" and is_known
+    assert (torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] > 8) is is_anew
+    said = "Training goes on with other validation images: validation chooses the best checkpoint anew"
+    assert (said in caplog.messages) is is_anew

@@ -22,6 +22,7 @@ from tiny_trainings import At, assert_same, last_checkpoint, state, told, traine
 from fewshot_pl.algorithms import ProtoNet
 from fewshot_pl.errors import Stopped
 from fewshot_pl.resuming import BestCheckpoint
+from fewshot_pl.resuming.best_checkpoint import _within
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -225,12 +226,11 @@ def test_the_best_checkpoint_stays_the_best_wherever_it_is_resumed(place, images
 
 
 def test_a_name_of_the_best_checkpoint_may_hold_folders(tmp_path):
-    before, now = (BestCheckpoint(dirpath=tmp_path / name, monitor="val/accuracy") for name in ("before", "now"))
+    before = BestCheckpoint(dirpath=tmp_path / "before", monitor="val/accuracy")
     best, elsewhere = (str(tmp_path / path) for path in ("before/best-val/accuracy=0.5.ckpt", "elsewhere/best.ckpt"))
     before.best_model_path, before.last_model_path = best, elsewhere
     before.best_k_models = {best: torch.tensor(0.5)}
-    now._resumes_in_place = True
-    now.load_state_dict(before.state_dict())
+    now = _within(str(tmp_path / "now"), before.state_dict())
     moved = str(tmp_path / "now/best-val/accuracy=0.5.ckpt")
-    assert now.best_model_path == moved and list(now.best_k_models) == [moved]
-    assert now.last_model_path == elsewhere
+    assert now["best_model_path"] == moved and list(now["best_k_models"]) == [moved]
+    assert now["last_model_path"] == elsewhere
