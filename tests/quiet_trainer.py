@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.precision import Precision
 
@@ -22,5 +23,5 @@ def one_step_checkpoint(model, data, path):
 
 def on_device(data, rank, of):
     """Tell a data module, in place of a Trainer, which of how many devices it is on."""
-    place = {"world_size": of, "global_rank": rank}
+    place = {"world_size": of, "global_rank": rank, "strategy": SimpleNamespace(root_device=torch.device("cpu"))}
     data.trainer = SimpleNamespace(**place, lightning_module=None, precision_plugin=Precision())
