@@ -21,7 +21,8 @@ def one_step_checkpoint(model, data, path):
     trainer.save_checkpoint(path)
 
 
-def on_device(data, rank, of):
-    """Tell a data module, in place of a Trainer, which of how many devices it is on."""
-    place = {"world_size": of, "global_rank": rank, "strategy": SimpleNamespace(root_device=torch.device("cpu"))}
-    data.trainer = SimpleNamespace(**place, lightning_module=None, precision_plugin=Precision())
+def on_device(data, rank=0, of=1, kind="cpu"):
+    """Tell a data module, in place of a Trainer, which of how many devices of a kind, which may not exist, it is on."""
+    place = {"world_size": of, "global_rank": rank, "strategy": SimpleNamespace(root_device=torch.device(kind))}
+    settings = {"lightning_module": None, "precision_plugin": Precision(), "overfit_batches": 0}
+    data.trainer = SimpleNamespace(**place, **settings)

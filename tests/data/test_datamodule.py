@@ -2,13 +2,12 @@
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningModule
-from quiet_trainer import quiet_trainer
+from quiet_trainer import on_device, quiet_trainer
 
 from fewshot_pl import MAML, Glyphs, ProtoNet
 from fewshot_pl.data.image_datamodule import ImageDataModule
@@ -73,13 +72,6 @@ def made(tmp_path):
 def episodes(data, loader, epoch=0):
     loader.sampler.set_epoch(epoch)
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
-
-
-def trainer_on(kind):
-    """Of a Trainer, what a data module asks about a kind of device, which need not exist."""
-    strategy = SimpleNamespace(root_device=torch.device(kind))
-    alone = {"world_size": 1, "global_rank": 0, "overfit_batches": 0, "lightning_module": None}
-    return SimpleNamespace(strategy=strategy, **alone)
 
 
 def same(one, other):
@@ -298,7 +290,7 @@ def test_auto_copies_only_what_fits_to_any_accelerator(made, monkeypatch, kind, 
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 500)
     data = made()
     data.fixed_episodes("val", 0, 1)  # in main memory, which decides nothing for the accelerator
-    data.trainer = trainer_on(kind)
+    on_device(data, kind=kind)
     for split in ("train", "val"):
         batch = data.episode_dataset(split)[EpisodeRange(0, 0, 1)]
         assert isinstance(batch, IndexBatch if fits else ImageBatch)
@@ -502,5 +494,5 @@ def test_fixed_classes_are_those_that_the_images_show(made, benchmark):
 def test_batches_lie_in_pinned_memory_only_for_a_gpu(made, device, is_pinned, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     data = made(store="host")
-    data.trainer = trainer_on(device)
+    on_device(data, kind=device)
     assert data.train_dataloader().pin_memory == is_pinned
