@@ -125,8 +125,13 @@ def chosen_class(key: str, args: Sequence[str], default: str) -> str:
         if name in (f"--{key}", f"--{key}.class_path"):
             chosen = value
         elif name in ("--config", "-c"):
-            chosen = _class_in_file(Path(value), key) or chosen
+            chosen = _class_in_file(_at_home(value), key) or chosen
     return chosen
+
+
+def _at_home(path: str) -> Path:
+    """A path with its ``~`` expanded, which no shell does after ``--config=``; the parser reports an unknown user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for an unknown user
 
 
 def _class_in_file(path: Path, key: str) -> str | None:

@@ -16,6 +16,7 @@ from tiny_trainings import give_a_perfect_score
 
 from fewshot_pl.cli import evaluate, train
 from fewshot_pl.errors import InputError
+from fewshot_pl.flags import chosen_class
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
@@ -198,6 +199,14 @@ def test_the_home_folder_is_meant_by_a_tilde(flags: list[str], tmp_path: Path, m
     folder = tmp_path / "mine" / "ImageFolder" / "ProtoNet" / "0"
     assert {"config.yaml", "checkpoints", "results.json"} <= {path.name for path in folder.iterdir()}
     assert list(folder.glob("events.*")) and not (tmp_path / "~").exists()
+
+
+def test_a_config_file_is_found_by_a_tilde(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what looks for the class it names too: MAML's own defaults are taken."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "maml.yaml").write_text("model: MAML\n")
+    assert chosen_class("model", ["--config=~/maml.yaml"], "ProtoNet") == "MAML"
+    assert chosen_class("model", ["--config=~nobody_of_this_name/maml.yaml"], "ProtoNet") == "ProtoNet"
 
 
 def test_what_does_not_make_the_weights_may_change_when_training_is_resumed(flags: list[str]) -> None:

@@ -95,7 +95,8 @@ def test_its_model_labels_images(trained, data):
     with torch.no_grad():
         x = torch.from_numpy(images)[:, None] / 255
         expected = model.query_logits(x[::4], torch.arange(2), x, 2)
-    np.testing.assert_allclose(predictor.decision_function(images), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor.logits(predictor.model.pixels(images)), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor.decision_function(images), expected[:, 1] - expected[:, 0], atol=1e-5)
     assert predictor.is_unknown(images).shape == (8,)
     assert clone(predictor).checkpoint is own and not model.training
     with pytest.raises(InputError, match="this model has no threshold"):

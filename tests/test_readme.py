@@ -193,7 +193,7 @@ def test_export_commands_run_and_their_example_gives_the_same_scores(arguments, 
     exec(compile(block, "ONNX", "exec"), names)
     predictor = FewShotPredictor(small_run(arguments)[1], device="cpu")
     predictor.fit(names["examples"], [file.parent.name for file in names["examples"]])
-    scores = predictor.decision_function(names["queries"])
+    scores = predictor.logits(predictor.model.pixels(names["queries"]))
     np.testing.assert_allclose(names["logits"], scores, rtol=1e-3, atol=1e-3 * np.abs(scores).max())
 
 

@@ -78,7 +78,7 @@ class ImageFolder(ImageDataModule):
     def source_fingerprint(self) -> dict[str, Any]:
         folders = self._classes
         return {
-            "format": 2,
+            "format": 3,
             "shape": self.image_shape,
             "classes": {
                 split: [FolderTree(folder).image_fingerprint() for folder in folders[split]] for split in SPLITS

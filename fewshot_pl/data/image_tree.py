@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from fewshot_pl.data.bit_depth import check_depth
 from fewshot_pl.errors import InputError
 
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
@@ -181,13 +182,14 @@ class ImageFile(NamedTuple):
         """The image with its pixels loaded; a JPEG may come out smaller, with no side below ``at_least``.
 
         Raises:
-            InputError: the file, which is named, cannot be decoded.
+            InputError: the file, which is named, cannot be decoded, or has values of no known range.
         """
         try:
             image = Image.open(io.BytesIO(self.tree.read(self.name)), formats=_FORMATS)
             if at_least is not None:
                 image.draft(None, (at_least, at_least))  # many times faster on large photographs
             image.load()
+            check_depth(image, f"image {self}")  # here, where its name is known
             return image
         except InputError:
             raise
@@ -212,8 +214,7 @@ def _reason(error: Exception) -> str:
 
 
 def _pixels(error: Image.DecompressionBombError) -> str:
-    found = re.search(r"\d+", str(error))
-    return found[0] if found else "very many"
+    return found[0] if (found := re.search(r"\d+", str(error))) else "very many"
 
 
 @contextmanager

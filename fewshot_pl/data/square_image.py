@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from fewshot_pl.data.bit_depth import eight_bit
 from fewshot_pl.data.image_tree import ImageFile
 
 Channels = Literal[1, 3]
@@ -25,7 +26,7 @@ def read_square(file: ImageFile, size: int, channels: Channels) -> NDArray[np.ui
     """An image file as uint8 [channels, size, size]; see ``square_image``.
 
     Raises:
-        InputError: the file, which is named, cannot be decoded.
+        InputError: the file, which is named, cannot be decoded, or has values of no known range.
     """
     return square_image(file.decoded(at_least=2 * size), size, channels)
 
@@ -34,7 +35,8 @@ def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[n
     """The largest centred square of an image as uint8 [channels, size, size], upright and on white.
 
     The shorter side is brought to ``size`` and the longer one cropped at both ends. EXIF orientation is applied,
-    transparent parts become white, depths above 8 bits are scaled to 8, and colour becomes grey for one channel.
+    transparent parts become white, depths above 8 bits are scaled to 8 (see ``eight_bit``), and colour becomes grey for
+    one channel.
     """
     square = ImageOps.fit(plain_colour(image), (size, size), Image.Resampling.LANCZOS)
     return np.asarray(square).transpose(2, 0, 1) if channels == 3 else np.asarray(square.convert("L"))[None]
@@ -51,26 +53,22 @@ def plain_colour(image: Image.Image) -> Image.Image:
     """An image in 8-bit RGB, upright by its EXIF orientation, and on white where it is transparent.
 
     Unreadable EXIF data is ignored.
+
+    Raises:
+        InputError: it has more than 8 bits, and values of no known range.
     """
-    return _on_white(_eight_bit(_upright(image))).convert("RGB")
+    turn = _turn(image)
+    plain = _on_white(eight_bit(image)).convert("RGB")  # first, as a turned image no longer knows its file's depth
+    return plain if turn is None else plain.transpose(turn)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """As ``ImageOps.exif_transpose``, which also rewrites all EXIF data and fails if it is damaged."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """As ``ImageOps.exif_transpose`` turns it, which also rewrites all EXIF data and fails if it is damaged."""
     image.load()  # only then is a PNG's EXIF data known, and a TIFF turned by Pillow itself
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # Pillow can raise anything on damaged EXIF data
-        turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode not in ("F", "I") and not image.mode.startswith("I;"):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    white = 65535.0 if image.mode != "F" else 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
-    return Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
+        return None
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -29,10 +29,11 @@ class VariableSize(NamedTuple):
 
 def check_bounds(size: VariableSize) -> None:
     """Raise InputError if no task can meet these bounds, whatever the images."""
-    if not 1 <= size.min_ways <= size.max_ways:
+    check_at_least("--data.", 2, min_ways=size.min_ways)  # one class: nothing to tell apart
+    if size.min_ways > size.max_ways:
         raise InputError(
-            f"ways cannot lie between {size.min_ways} and {size.max_ways}: pass --data.min_ways at least 1 and "
-            "--data.max_ways at least that"
+            f"ways cannot lie between {size.min_ways} and {size.max_ways}: pass --data.max_ways at least "
+            f"{size.min_ways}, or lower --data.min_ways"
         )
     check_at_least("--data.", 1, max_queries=size.max_queries)
     if size.max_support < size.max_ways:

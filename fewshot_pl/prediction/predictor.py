@@ -82,7 +82,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, images: Iterable[OwnImage]) -> NDArray[Any]:
         """The most probable class of each image [n]."""
-        best = self.decision_function(images).argmax(-1)
+        best = self._logits(images).argmax(-1)
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
@@ -91,10 +91,17 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_log_proba(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
         """The natural logarithms [n, N] of these probabilities."""
-        return self.log_probabilities(self.decision_function(images))
+        return self.log_probabilities(self._logits(images))
 
     def decision_function(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
-        """The algorithm's logits [n, N]."""
+        """The algorithm's logits [n, N]; of two classes, how far the second's is above the first's [n].
+
+        The latter is scikit-learn's convention, which its scorers and calibration rely on; ``logits`` gives both.
+        """
+        logits = self._logits(images)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def _logits(self, images: Iterable[OwnImage]) -> NDArray[np.float64]:
         check_is_fitted(self)
         _check_settings(self.batch_size, self.false_reject)  # they may have been set since
         pixels = self._model.pixels(images)
@@ -112,7 +119,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{self._name} has no threshold for unknown images: train it with more validation classes than "
                 "ways, or resume its training with train.py --ckpt_path, which calibrates one at its end"
             )
-        logits = self.decision_function(images)
+        logits = self._logits(images)
         return np.asarray(self.rejected(logits, self.log_probabilities(logits)), dtype=np.bool_)
 
     @property

@@ -40,6 +40,10 @@ FLAGS = {
     "no shots in training": Bad("train --data.train_num_shots 0", "--data.train_num_shots must be at least 1, not 0"),
     "no queries in training": Bad("train --data.train_num_queries 0", "--data.train_num_queries must be at least 1"),
     "one way": Bad("train --data.num_ways 1", "at least 2"),
+    "one way of tasks that differ in size": Bad(
+        "train --data.sampling variable --data.min_ways 1 --data.max_ways 1",
+        "--data.min_ways must be at least 2, not 1",
+    ),
     "more ways than classes": Bad("train --data.num_ways 9", "needs at least 9"),
     "more shots than images": Bad("train --data.num_shots 9", "has 2 images and an episode needs 9 shots"),
     "fewer than no workers": Bad("train --data.num_workers -1", "--data.num_workers"),

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bad_rows import Bad
+from PIL import Image
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 IMAGE = Path("images/train/train0/0.png")
@@ -22,6 +24,11 @@ def written(path: Path, content: bytes) -> Callable[[], object]:
 
 def cut(path: Path) -> Callable[[], object]:
     return lambda: path.write_bytes(path.read_bytes()[:-30])
+
+
+def deep(path: Path, value: float, kind: type) -> Callable[[], object]:
+    """Put a TIFF of 32 bits in the place of an image."""
+    return lambda: Image.fromarray(np.full((20, 20), value, dtype=kind)).save(path, "TIFF")
 
 
 def removed(*folders: str) -> Callable[[], object]:
@@ -91,6 +98,9 @@ IMAGES = {
     "20,000 pixels a side": Bad("train", "400000000 pixels, too many", written(IMAGE, png(20_000, 20_000))),
     "fewer pixels than said": Bad("train", DECODED, written(IMAGE, png(2000, 2000))),
     "a program for a printer": Bad("train", "no known image format", written(IMAGE, POSTSCRIPT)),
+    "a pixel that is no number": Bad("train", "0.png has pixels that are no finite", deep(IMAGE, np.nan, np.float32)),
+    "32 bits of a range that nobody knows": Bad("train", "convert it to 8 bits", deep(IMAGE, 100_000, np.int32)),
+    "an example with a pixel that is no number": Bad("predict", "0.png has pixels", deep(EXAMPLE, np.nan, np.float32)),
     "an example of zero bytes": Bad("predict", DECODED, written(EXAMPLE, b"")),
     "an example cut short": Bad("predict", DECODED, cut(EXAMPLE)),
     "an example that is a bomb": Bad("predict", "too many to decode", written(EXAMPLE, png(50_000, 50_000))),

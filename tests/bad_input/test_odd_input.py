@@ -26,6 +26,11 @@ def sixteen_bit() -> Image.Image:
     return Image.fromarray(np.full((20, 20), 25700, dtype=np.uint16))  # 100 of 255
 
 
+def deep(value: float, kind: type) -> Image.Image:
+    """One colour in 32 bits."""
+    return Image.fromarray(np.full((20, 20), value, dtype=kind))
+
+
 def turned() -> dict[str, Any]:
     """The EXIF data of a photograph to be rotated by 90 degrees."""
     exif = Image.Exif()
@@ -69,6 +74,8 @@ ODD: dict[str, tuple[str, Callable[[], bytes], tuple[int, int, int]]] = {
     "CMYK": ("jpg", lambda: encoded(plain().convert("CMYK"), "jpeg", quality=100), RED),
     "16 bit": ("png", lambda: encoded(sixteen_bit(), "png"), (100, 100, 100)),
     "16 bit TIFF": ("tif", lambda: encoded(sixteen_bit(), "tiff"), (100, 100, 100)),
+    "32 bit": ("tif", lambda: encoded(deep(100, np.int32), "tiff"), (100, 100, 100)),
+    "floating point to 65535": ("tif", lambda: encoded(deep(25700, np.float32), "tiff"), (100, 100, 100)),
     "floating point": ("tif", lambda: encoded(Image.new("F", (20, 20), 0.4), "tiff"), (102, 102, 102)),
     "black and white": ("png", lambda: encoded(Image.new("1", (20, 20), 1), "png"), (255, 255, 255)),
     "a palette": ("gif", lambda: encoded(plain(), "gif"), RED),

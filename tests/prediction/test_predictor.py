@@ -11,6 +11,7 @@ from PIL import Image
 from quiet_trainer import one_step_checkpoint
 from random_images import give_random_images
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
@@ -138,14 +139,30 @@ def test_scikit_learns_conventions(checkpoint, images):
     assert accuracies.shape == (2,) and np.isfinite(accuracies).all()
 
 
-def test_unknown_images_are_those_below_the_threshold(checkpoint, images):
+def test_two_classes_have_one_score_as_scorers_and_calibration_ask(checkpoint, tmp_path):
+    root = write_classes(tmp_path / "two", {"green": 6, "red": 6})
+    files = sorted(root.rglob("*.png"))
+    arrays, names = np.stack([np.asarray(Image.open(file)) for file in files]), [file.parent.name for file in files]
+    predictor = FewShotPredictor(checkpoint()).fit(arrays, names)
+    logits = predictor.logits(predictor.model.pixels(arrays))
+    scores = predictor.decision_function(arrays)
+    np.testing.assert_allclose(scores, logits[:, 1] - logits[:, 0], atol=1e-6)
+    assert predictor.predict(arrays).tolist() == predictor.classes_[(scores > 0).astype(int)].tolist()
+    assert cross_val_score(FewShotPredictor(checkpoint()), arrays, names, cv=2, scoring="roc_auc").tolist() == [1, 1]
+    calibrated = CalibratedClassifierCV(FewShotPredictor(checkpoint()), cv=2).fit(arrays, names)
+    assert calibrated.predict_proba(arrays).shape == (12, 2)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_unknown_images_are_those_below_the_threshold(checkpoint, images, num_classes):
     path = checkpoint()
+    known = images[1].index("red") if num_classes == 2 else len(images[1])
     contents = torch.load(path, weights_only=True)
     thresholds = np.linspace(-100.0, 0.0, 101).tolist()
     rejection = Rejection("logit", 3, 1, 0.9, thresholds, np.linspace(1, 0, 101).tolist())
     torch.save({**contents, REJECTIONS_KEY: [rejection._asdict()]}, path)
-    predictor = FewShotPredictor(path, false_reject=0.7).fit(*images)
-    logits = predictor.decision_function(images[0])
+    predictor = FewShotPredictor(path, false_reject=0.7).fit(images[0][:known], images[1][:known])
+    logits = predictor.logits(predictor.model.pixels(images[0]))
     np.testing.assert_array_equal(predictor.is_unknown(images[0]), logits.max(-1) < -30.0)
 
 
