@@ -171,7 +171,7 @@ class MultiSource(EpisodicDataModule):
 def _shares(weights: Sequence[float] | None, num_sources: int) -> NDArray[np.float64]:
     """The probability of each source."""
     if num_sources == 0:
-        raise InputError("there is no source: name benchmarks, as --data.sources '[CIFARFS, FC100]'")
+        raise InputError("there is no source: name benchmarks, as --data.sources '[Glyphs, Omniglot]'")
     given = np.ones(num_sources) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(given) != num_sources or given.min() < 0 or not 0 < given.sum() < np.inf:
         raise InputError(f"--data.weights takes a number, 0 or more, for each of {num_sources} sources, not {weights}")

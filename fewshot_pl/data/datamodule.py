@@ -85,6 +85,7 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         self.num_episodes = {"val": num_val_episodes, "test": num_test_episodes}
         self.seed = seed
         self.num_workers = num_workers
+        self._trained_before: set[str] = set()  # classes of a training that is resumed, some of which may be gone
 
     def _check_sizes(self) -> None:
         for part, size in (("", self.eval_size), ("train_", self.train_size)):
@@ -157,8 +158,11 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         return sorted({*self.divided_classes(split)} & {*state.get(_TRAIN_CLASSES, ())})
 
     def state_dict(self) -> dict[str, Any]:
-        names = self.divided_classes("train")
+        names = sorted(self._trained_before.union(self.divided_classes("train")))
         return {_TRAIN_CLASSES: names} if names else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._trained_before = {*state_dict.get(_TRAIN_CLASSES, ())}
 
     def check_resumable(self, state: Mapping[str, Any]) -> None:
         """Raise InputError if a training resumed from this ``state_dict`` had classes that are in val or test now."""

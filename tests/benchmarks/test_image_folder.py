@@ -166,6 +166,17 @@ def test_a_training_is_not_resumed_where_its_classes_are_tested(trained, root, c
     assert train(resumed) == 0
 
 
+@pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
+def test_a_checkpoint_still_knows_a_class_that_was_gone_when_it_was_resumed(trained, root, tmp_path, capsys):
+    flags, last = trained
+    fill(root / "train", names(2, "more"))
+    (root / "train" / "train01").rename(tmp_path / "train01")
+    assert train([*flags, "--trainer.max_epochs=2", f"--ckpt_path={last}"]) == 0
+    (tmp_path / "train01").rename(root / "test" / "train01")
+    assert train([*flags, "--trainer.max_epochs=3", f"--ckpt_path={last}"]) == 2
+    assert "class 'train01' was trained on before and is in val or test now" in capsys.readouterr().err
+
+
 def test_validation_takes_its_share_of_the_training_classes(folder, root):
     fill(root / "train", names(10))
     fill(root / "test", names(3, "new"))
