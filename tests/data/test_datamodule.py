@@ -2,7 +2,6 @@
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
-
 import numpy as np
 import pytest
 import torch
@@ -380,6 +379,7 @@ def test_unlabelled_images_and_tasks_that_cannot_be_are_refused(made, settings, 
         ({"num_unlabelled": -1}, "^--data.num_unlabelled must be at least 0, not -1$"),
         ({"num_workers": -1}, "^--data.num_workers must be at least 0, not -1$"),
         ({"sampling": "variable", "min_ways": 1, "max_ways": 1}, "^--data.min_ways must be at least 2, not 1$"),
+        ({"sampling": "variable", "min_ways": 0}, "^--data.min_ways must be at least 2, not 0$"),
         ({"sampling": "variable", "min_ways": 6, "max_ways": 5}, "between 6 and 5"),
         ({"sampling": "variable", "max_queries": 0}, "max_queries must be at least 1"),
         ({"sampling": "variable", "max_support": 49}, "49 images cannot hold one of each of 50 classes"),
