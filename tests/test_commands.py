@@ -2,6 +2,7 @@
 
 import errno
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_trainings import give_a_perfect_score
 
-from fewshot_pl.cli import evaluate, train
+from fewshot_pl.cli import evaluate, predict, train
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import chosen_class
 
@@ -174,6 +175,43 @@ def test_a_training_may_be_left_without_a_test(flags: list[str], capsys: pytest.
     assert {path.name for path in (run_folder(flags) / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert not (run_folder(flags) / "results.json").exists()
     assert f"Saved in {run_folder(flags)}" in capsys.readouterr().out
+
+
+WITHOUT = {  # split folders that a training can do without
+    "test": (["test"], {"best.ckpt", "last.ckpt"}),
+    "validation and test": (["val", "test"], {"last.ckpt"}),
+}
+
+
+@pytest.mark.parametrize(("missing", "saved"), WITHOUT.values(), ids=WITHOUT)
+def test_a_training_may_be_without_classes_to_measure_it_on(
+    missing: list[str], saved: set[str], flags: list[str], images: Path, tmp_path: Path
+) -> None:
+    for split in {"train", "val", "test"} - {*missing}:
+        (tmp_path / "classes").mkdir(exist_ok=True)
+        (tmp_path / "classes" / split).symlink_to(images / split)
+    own = [*flags, "--data.root", str(tmp_path / "classes"), "--data.split_ratio", "[1,0,0]", "--pictures", "all"]
+    limits = [word for split in missing for word in (f"--trainer.limit_{split}_batches", "0")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert train([*own, *limits]) == 0
+    assert not [warning for warning in caught if "could not find the monitored key" in str(warning.message)]
+    checkpoints = run_folder(flags) / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == saved
+    support = ["--support", str(images / "test"), "--query", str(images / "test" / "test0")]
+    assert predict(["--ckpt_path", str(checkpoints / "last.ckpt"), *support, "--output", str(tmp_path / "labels")]) == 0
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_classes_that_a_training_lacks_are_named_with_what_leaves_them_out(
+    split: str, flags: list[str], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in {"train", "val", "test"} - {split}:
+        (tmp_path / given).symlink_to(images / given)
+    assert train([*flags, "--data.root", str(tmp_path), "--data.split_ratio", "[1,0,0]"]) == 2
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert sentence.endswith(f"; to train without {split} classes, pass --trainer.limit_{split}_batches 0")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_fast_development_run_leaves_everything_as_it_was(flags: list[str], tmp_path: Path) -> None:

@@ -100,8 +100,11 @@ class ImageFolder(ImageDataModule):
 def _check_enough(folders: ClassFolders, split: str, num_ways: int, root: Path) -> None:
     counts: dict[str, int] = {part: len(classes) for part, classes in folders.items()}
     if counts[split] < num_ways:
+        without = (
+            "" if split == "train" else f"; to train without {split} classes, pass --trainer.limit_{split}_batches 0"
+        )
         raise InputError(
             f"{root} gives {counts['train']} train, {counts['val']} val and {counts['test']} test classes, and {split} "
             f"needs at least {num_ways}: add classes, make train/, val/ and test/ folders of classes, "
-            "lower num_ways (or min_ways, where tasks differ in size), or change split_ratio"
+            f"lower num_ways (or min_ways, where tasks differ in size), or change split_ratio{without}"
         )

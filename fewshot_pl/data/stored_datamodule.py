@@ -123,10 +123,17 @@ class StoredDataModule(EpisodicDataModule):
 
     def setup(self, stage: str) -> None:
         self.check_variable(stage)
-        for split in _NEEDED.get(stage, SPLITS):
+        for split in self._needed(stage):
             if split not in self.stores:
                 self.stores[split] = self._stored(split)
             self.sampler(split)  # raises here, not in a worker, if classes are too few or too small
+
+    def _needed(self, stage: str) -> list[Split]:
+        """The splits that a stage of a Trainer draws from, without those it is told to leave out."""
+        splits = _NEEDED.get(stage, SPLITS)
+        if stage == "predict":
+            return [*splits]
+        return [split for split in splits if getattr(self.trainer, f"limit_{split}_batches", None) != 0]
 
     def state_dict(self) -> dict[str, Any]:
         store = self.stores.get("val")

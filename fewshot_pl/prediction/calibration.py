@@ -118,6 +118,8 @@ def _sources(data: Images) -> list[tuple[ImageDataModule, list[int]]]:
 
 def _open_size(source: ImageDataModule, split: str, num_shots: int, wanted: EpisodeSize) -> EpisodeSize | None:
     """The size of tasks with unknown classes after those with a support; None if classes or images are too few."""
+    if split not in source.stores:  # a training without a test
+        return None
     store, num_ways = source.stores[split], wanted.num_ways
     num_others = min(num_ways, store.num_classes * source.num_rotations(split) - num_ways)
     num_queries = min(wanted.num_queries, int(np.diff(store.class_starts).min()) - num_shots)

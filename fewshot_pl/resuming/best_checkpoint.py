@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from fewshot_pl.errors import InputError
 from fewshot_pl.resuming.changed_settings import changed_settings
@@ -53,6 +54,11 @@ class BestCheckpoint(ModelCheckpoint):
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
         asked = self._save_on_train_epoch_end
         return not trainer.enable_validation if asked is None else asked
+
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        left_out = self.monitor not in monitor_candidates and not trainer.enable_validation
+        if not (self.monitor and left_out):  # of a figure that nobody measures, Lightning would ask who logs it
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["callbacks"]

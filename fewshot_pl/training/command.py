@@ -27,7 +27,7 @@ from fewshot_pl.training.cli import TrainCLI
 from fewshot_pl.training.optimizers import with_optimizer
 
 _UNCHOSEN = (
-    "No validation chose a checkpoint: the last weights are tested, and not calibrated to call images unknown; for "
+    "No validation chose a checkpoint: the last weights are {used}, and not calibrated to call images unknown; for "
     "a choice, train an epoch of --data.batches_per_epoch steps or longer, and leave out --trainer.limit_val_batches, "
     "--trainer.check_val_every_n_epoch and --checkpoint.every_n_epochs"
 )
@@ -47,7 +47,7 @@ def train(args: Sequence[str] | None) -> None:
         if best:
             _load_weights(model, trainer, best)
         elif any(chooser.save_top_k for chooser in _choosers(trainer)) and not cli.is_trial:
-            rank_zero_info(_UNCHOSEN)
+            rank_zero_info(_UNCHOSEN.format(used="tested" if trainer.limit_test_batches else "kept"))
         tested = trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return
@@ -116,7 +116,8 @@ def _fit(cli: TrainCLI) -> None:
         if cli.trainer.is_global_zero and not are_started_by_others(cli.trainer):
             # Here one process reports what is missing, for all those that it will start.
             cli.datamodule.prepare_data()
-            cli.datamodule.setup("test")
+            if limits["test"]:
+                cli.datamodule.setup("test")
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_from)
     except BaseException:
         if cli.run_folder and not cli.resume_from and cli.trainer.global_step == 0:
