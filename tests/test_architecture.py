@@ -59,7 +59,17 @@ ARROWS = {
         *("pages", "printable", "process_group", "registries", "results", "resuming", "tf32", "whole_files"),
     },
     "training": {
-        *("algorithms", "benchmarks", "callbacks", "data", "flags", "freed_memory", "guard", "prediction"),
+        *(
+            "algorithms",
+            "benchmarks",
+            "callbacks",
+            "checkpoints",
+            "data",
+            "flags",
+            "freed_memory",
+            "guard",
+            "prediction",
+        ),
         *("process_group", "registries", "results", "resuming", "runs", "tf32", "whole_files"),
     },
     "cli": {"evaluation", "exporting", "prediction", "training"},

@@ -48,6 +48,9 @@ class _CIFAR100(ImageDataModule):
         """The classes of a split, sorted."""
         return sorted(published_split(self.split_name)[split])
 
+    def divided_classes(self, split: Split) -> list[str]:
+        return [f"CIFAR-100/{name}" for name in self.published_classes(split)]
+
     def class_images(self, split: Split) -> ClassImages:
         names = self.published_classes(split)
         tree = _find_cifar(self.root)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from fewshot_pl.benchmarks.photographs import Photographs
+from fewshot_pl.data.datamodule import Split
 
 _OF_A_CLASS = f"n{'[0-9]' * 8}*"
 
@@ -13,6 +14,9 @@ class ImageNetSubset(Photographs):
 
     marks = (_OF_A_CLASS, f"train/{_OF_A_CLASS}")
     layout = "it should hold them as {name}/*.jpg, or as {name}<number>.jpg without such folders"
+
+    def divided_classes(self, split: Split) -> list[str]:
+        return [f"ImageNet/{wnid}" for wnid in self.published_classes(split)]
 
     def class_of(self) -> Callable[[str], str | None]:
         return _wnid

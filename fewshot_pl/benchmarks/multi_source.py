@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from itertools import permutations
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import Self
@@ -18,6 +20,7 @@ from fewshot_pl.data.image_datamodule import Augment, ImageDataModule, Sampling
 from fewshot_pl.data.mixture import MixedBatch, MixedDataset, drawn_sources, mixed_episode
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
+from fewshot_pl.printable import first_of
 
 Source = str | dict[str, dict[str, Any]]
 _SHARED = ("root", "cache_dir", "store", "augment", "sampling")
@@ -92,6 +95,7 @@ class MultiSource(EpisodicDataModule):
     def prepare_data(self) -> None:
         for source in self.sources:
             source.prepare_data()
+        _warn_of_shared_classes(self.sources)
 
     def setup(self, stage: str) -> None:
         self.check_variable(stage)
@@ -197,6 +201,17 @@ def _made(source: Source, shared: dict[str, Any]) -> ImageDataModule:
             raise InputError(f"{name} has no argument {argument}: leave it out of --data.sources")
     made: ImageDataModule = kinds[name](**shared | own)
     return made
+
+
+def _warn_of_shared_classes(sources: Sequence[ImageDataModule]) -> None:
+    """Warn of classes that one source trains on and another validates or tests on."""
+    for trained, measured in permutations(sources, 2):
+        for split in ("val", "test"):
+            if shared := sorted({*trained.divided_classes("train")} & {*measured.divided_classes(split)}):
+                rank_zero_warn(
+                    f"class {first_of(shared)} is in train of {type(trained).__name__} and in {split} of "
+                    f"{type(measured).__name__}: few-shot figures are about classes that training never saw"
+                )
 
 
 def _check_alike(sources: Sequence[ImageDataModule]) -> None:

@@ -69,6 +69,9 @@ class Omniglot(ImageDataModule):
         table = _characters(self.split)
         return sorted(table["train"] + table["val"]) if split == "train" and self.train_on_val else table[split]
 
+    def divided_classes(self, split: Split) -> list[str]:
+        return [f"Omniglot/{character}" for character in self.published_classes(split)]
+
     def class_images(self, split: Split) -> ClassImages:
         files = _files_by_character([_archive(self.root, name) for name in _ARCHIVES])
         warn_of_incomplete({name: len(drawings) for name, drawings in files.items()}, _NUM_DRAWERS, self.root)

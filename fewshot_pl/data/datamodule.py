@@ -142,10 +142,10 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         """How to keep images out of a device's memory, as the end of a sentence; empty if they are not in it."""
         return "" if self.hparams.get("store", "host") == "host" else ", or on a GPU pass --data.store host"
 
-    # Classes without a published split ------------------------------------------------------------------
+    # Classes that another training may divide differently ----------------------------------------------
 
     def divided_classes(self, split: Split) -> list[str]:
-        """The names of a split's classes if a user's folders or a seed define the split; else none."""
+        """The names of a split's classes if the same images can be split in several ways; else none."""
         return []
 
     def trained_classes(self, state: Mapping[str, Any], split: Split) -> list[str]:

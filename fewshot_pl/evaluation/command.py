@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer, seed_everything
 
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
-from fewshot_pl.evaluation.contestants import Contestant, check_fit, contestants, warn_of_trained_classes
+from fewshot_pl.evaluation.contestants import Contestant, check_fit, contestants, warn_of_unfair_classes
 from fewshot_pl.evaluation.files import latex, save_outcomes
 from fewshot_pl.evaluation.flags import request
 from fewshot_pl.evaluation.outcome import (
@@ -52,7 +52,7 @@ def evaluate(args: Sequence[str] | None) -> None:
     cells = grid(made.data, config.ways, config.shots)
     made.data.check_devices(num_devices(trainer), config.split)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
-    warn_of_trained_classes(models, made.data, config.split)
+    warn_of_unfair_classes(models, made.data, config.split)
     if config.compare and trainer.is_global_zero:
         _note_other_data(models, stored_name(type(made.data)))
     outcomes = [outcome for data in cells for outcome in _compared(trainer, models, data, config.split, recorder)]

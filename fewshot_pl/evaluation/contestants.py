@@ -9,8 +9,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.checkpoints import algorithm_of, data_state
 from fewshot_pl.data.datamodule import EpisodicDataModule, Split
+from fewshot_pl.data.trained_classes import warn_of_trained_classes
 from fewshot_pl.errors import InputError
-from fewshot_pl.printable import first_of
 from fewshot_pl.registries import stored_name
 
 _STEPS, _PER_QUERY = "num_inner_steps_test", "per_query"
@@ -74,19 +74,16 @@ def check_fit(
         data.setup(stage)
 
 
-def warn_of_trained_classes(models: Iterable[Contestant], data: EpisodicDataModule, split: Split) -> None:
+def warn_of_unfair_classes(models: Iterable[Contestant], data: EpisodicDataModule, split: Split) -> None:
     """Warn of models that were, or may have been, trained on classes of the split that is to measure them."""
     name = stored_name(type(data))
     for contestant in models:
-        if seen := data.trained_classes(contestant.data_state, split):
+        warned = warn_of_trained_classes(data, split, contestant.data_state, contestant.path)
+        is_old = not contestant.data_state and contestant.trained_on == name
+        if not warned and is_old and data.divided_classes(split):
             rank_zero_warn(
-                f"class {first_of(seen)} of {split} was trained on by {contestant.path}: "
-                "few-shot figures are about classes that training never saw"
-            )
-        elif not contestant.data_state and contestant.trained_on == name and data.divided_classes(split):
-            rank_zero_warn(
-                f"{contestant.path} does not say which classes it was trained on, and earlier versions divided folders "
-                f"differently: {split} may hold some of them, unless train/, val/ and test/ folders divide them"
+                f"{contestant.path} does not say which classes it was trained on, as those of earlier versions: {split} "
+                "may hold some of them, unless the same classes were in it then"
             )
 
 

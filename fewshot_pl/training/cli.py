@@ -40,6 +40,7 @@ from fewshot_pl.resuming import (
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 from fewshot_pl.training.checks import check_finetuning, check_training, named_callbacks
+from fewshot_pl.training.first_weights import remember_classes_of
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
 from fewshot_pl.training.saved_config import configuration_text
 from fewshot_pl.whole_files import save_text
@@ -134,6 +135,8 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.resume_from:
             check_same_training(self.resume_from, self.model, self.datamodule)
+        elif start := self.model.hparams.get("init_from"):
+            remember_classes_of(start, self.datamodule)
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
         flags = self.config_init.trainer
