@@ -82,8 +82,8 @@ def warn_of_unfair_classes(models: Iterable[Contestant], data: EpisodicDataModul
         is_old = not contestant.data_state and contestant.trained_on == name
         if not warned and is_old and data.divided_classes(split):
             rank_zero_warn(
-                f"{contestant.path} does not say which classes it was trained on, as those of earlier versions: {split} "
-                "may hold some of them, unless the same classes were in it then"
+                f"{contestant.path} does not say which classes it was trained on, as those of earlier versions: "
+                f"{split} may hold some of them, unless the same classes were in it then"
             )
 
 
