@@ -32,15 +32,15 @@ def give_random_images(monkeypatch, num_classes=20, num_images=20):
             monkeypatch.setattr(benchmark, "source_fingerprint", lambda self: {})
 
 
-def write_image_folder(root, num_classes=5, num_images=3, size=10):
-    """Random images for ImageFolder: ``root/{train,val,test}/<class>/<number>.png``."""
+def write_image_folder(root, num_classes=5, num_images=3, size=10, width=None):
+    """Random images for ImageFolder, square unless a width is given: ``root/{train,val,test}/<class>/<number>.png``."""
     generator = np.random.default_rng(0)
     for split in SPLITS:
         for name in range(num_classes):
             folder = root / split / f"{split}{name}"
             folder.mkdir(parents=True)
             for number in range(num_images):
-                pixels = generator.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                pixels = generator.integers(0, 256, (size, width or size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
 
 

@@ -46,9 +46,10 @@ ARROWS = {
     "runs": {"checkpoints"},
     "flags": {"algorithms", "benchmarks", "printable", "registries"},
     "results": {"", "algorithms", "data", "whole_files"},
+    "trained_data": {"benchmarks", "data"},
     "prediction": {
         *("algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "freed_memory", "guard", "pages"),
-        "whole_files",
+        *("trained_data", "whole_files"),
     },
     "exporting": {"algorithms", "data", "flags", "guard", "prediction"},
     "tf32": set(),
@@ -56,7 +57,17 @@ ARROWS = {
     "whole_files": set(),
     "evaluation": {
         *("algorithms", "benchmarks", "callbacks", "checkpoints", "data", "flags", "freed_memory", "guard", "metrics"),
-        *("pages", "printable", "process_group", "registries", "results", "resuming", "tf32", "whole_files"),
+        *(
+            "pages",
+            "printable",
+            "process_group",
+            "registries",
+            "results",
+            "resuming",
+            "tf32",
+            "trained_data",
+            "whole_files",
+        ),
     },
     "training": {
         *(

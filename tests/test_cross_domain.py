@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from random_images import write_image_folder
+from random_images import give_random_images, write_image_folder
 from tiny_archives import cut_splits, write_cub, write_dtd, write_tiered
 
-from fewshot_pl.benchmarks import CUB, DTD
+from fewshot_pl.benchmarks import CUB, DTD, MiniImageNet
 from fewshot_pl.cli import evaluate, train
+from fewshot_pl.evaluation.flags import request
+from fewshot_pl.evaluation.preparation import normalise_as
+from fewshot_pl.prediction.trained_model import trained_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning"),
@@ -66,3 +69,62 @@ def test_images_of_another_shape_are_refused_with_the_cure(root, capsys):
     assert len(errors) == 1
     assert "trained on images of (3, 16, 16)" in errors[0] and "CUB gives (3, 20, 20)" in errors[0]
     assert "--data.image_size 16" in errors[0]
+
+
+@pytest.mark.parametrize("more", [[], ["--data.normalise=false"]], ids=["normalised", "as they are"])
+def test_own_images_reach_the_network_as_in_predict(more, root):
+    best = trained("--data=TieredImageNet", f"--data.root={root}", "--data.image_size=16", *more)
+    data = evaluated_on(best, ["--data=ImageFolder", f"--data.root={root / 'own'}", *SMALL], root)
+    assert data.whole_images and not data.light_on_dark and data.image_shape == (3, 16, 16)
+    assert seen_images(data) <= predicted_images(best, root)
+
+
+def test_own_ink_reaches_the_network_as_in_predict(root, monkeypatch):
+    give_random_images(monkeypatch)
+    best = trained("--data=Omniglot", f"--data.root={root}")
+    data = evaluated_on(best, ["--data=ImageFolder", f"--data.root={root / 'own'}", *SMALL], root)
+    assert data.light_on_dark and not data.whole_images and data.image_shape == (1, 28, 28)
+    assert seen_images(data) <= predicted_images(best, root)
+    flags = ["--data=ImageFolder", f"--data.root={root / 'own'}", "--data.light_on_dark=false", *SMALL]
+    assert not seen_images(evaluated_on(best, flags, root)) & predicted_images(best, root)
+
+
+def evaluated_on(checkpoint, flags, root):
+    """The benchmark that ``evaluate.py`` makes of flags for a checkpoint, over photographs that are not square."""
+    if not (root / "own").exists():
+        write_image_folder(root / "own", size=18, width=24)
+    config, parser, _, trained_on = request([f"--ckpt_path={checkpoint}", *flags])
+    data = parser.instantiate(config).data
+    normalise_as(trained_on, data)
+    data.prepare_data()
+    data.setup("test")
+    return data
+
+
+def seen_images(data):
+    """The images of test episodes, as bytes; of another size, they are the same."""
+    episodes = [data.fixed_episodes("test", number) for number in range(4)]
+    episodes += [data.sized(num_shots=2).fixed_episodes("test", 0)]
+    return {image.numpy().tobytes() for episode in episodes for image in episode.query_x[0]}
+
+
+def predicted_images(checkpoint, root):
+    """The same images, as a predictor prepares them."""
+    files = sorted((root / "own" / "test").glob("*/*"))
+    return {image.numpy().tobytes() for image in trained_model(checkpoint).pixels(files)}
+
+
+def test_another_benchmark_is_normalised_by_the_trainings_mean_and_deviation():
+    trained_on, data = MiniImageNet(image_size=16), DTD(image_size=16)
+    normalise_as([trained_on], data)
+    for one in (data, data.sized(num_ways=2)):
+        assert (one.mean, one.std) == (MiniImageNet.mean, MiniImageNet.std)
+    for other, made in (
+        ("one of the training's", lambda: [trained_on, DTD(image_size=16)]),
+        ("other pixels", lambda: [MiniImageNet(image_size=16, normalise=False)]),
+        ("another shape", lambda: [MiniImageNet(image_size=84)]),
+        ("unknown", list),
+    ):
+        data = DTD(image_size=16)
+        normalise_as(made(), data)
+        assert (data.mean, data.std) == (DTD.mean, DTD.std), other

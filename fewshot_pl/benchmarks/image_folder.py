@@ -14,7 +14,7 @@ from fewshot_pl.data.episode_dataset import Sampler
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
-from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, Channels, read_square
+from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, Channels
 from fewshot_pl.errors import InputError
 from fewshot_pl.printable import printable
 
@@ -25,12 +25,15 @@ class ImageFolder(ImageDataModule):
     Without split folders, classes are split by ``split_ratio`` and ``split_seed``; adding, removing or renaming one
     moves hardly any other between splits. ``val/`` may also be called ``valid/`` or ``validation/``; without it,
     validation takes its share of the classes in ``train/``. Evaluation alone needs only ``test/``.
-    Every image is turned upright, resized to ``image_size`` on its shorter side and cropped around its centre;
-    transparent parts become white. Files whose extension belongs to no image format are ignored.
+    Every image is turned upright, resized to ``image_size`` on its shorter side and cropped around its centre, unless
+    ``whole_images`` says otherwise; transparent parts become white. Files whose extension belongs to no image format
+    are ignored.
 
     Args:
         image_size: height and width of the images after resizing.
         channels: 3 for colour, 1 for grey.
+        whole_images: resize an image to a square as a whole, so that its proportions change, instead of cropping it.
+        light_on_dark: invert the images, so that dark ink on paper becomes light, as in Omniglot and Glyphs.
         split_ratio: shares of the classes for train, val and test.
         split_seed: seed of the class split; separate from ``seed``, so that a trained model meets the same test
             classes under every seed.
@@ -43,6 +46,8 @@ class ImageFolder(ImageDataModule):
         *,
         image_size: int = 84,
         channels: Channels = 3,
+        whole_images: bool = False,
+        light_on_dark: bool = False,
         split_ratio: SplitRatio = (0.64, 0.16, 0.20),
         split_seed: int = 0,
         **kwargs: Any,
@@ -50,6 +55,8 @@ class ImageFolder(ImageDataModule):
         super().__init__(**kwargs)
         self.image_size = image_size
         self.channels = channels
+        self.whole_images = whole_images
+        self.light_on_dark = light_on_dark
         self.split_ratio = split_ratio
         self.split_seed = split_seed
         self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
@@ -83,6 +90,9 @@ class ImageFolder(ImageDataModule):
             "classes": {
                 split: [FolderTree(folder).image_fingerprint() for folder in folders[split]] for split in SPLITS
             },
+            # Stores of older versions are still good.
+            **({"whole_images": True} if self.whole_images else {}),
+            **({"light_on_dark": True} if self.light_on_dark else {}),
         }
 
     @cached_property
@@ -93,7 +103,8 @@ class ImageFolder(ImageDataModule):
         tree = FolderTree(folder)
         if not tree.names:
             raise InputError(f"class folder {folder} holds no image: add images or remove the folder")
-        images = [read_square(ImageFile(tree, name), self.image_size, self.channels) for name in tree.names]
+        files = (ImageFile(tree, name) for name in tree.names)
+        images = [self.own_image(file.decoded(at_least=2 * self.image_size)) for file in files]
         return printable(folder.name), np.stack(images)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import Self
 
 from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.data.augment import Augmentation
@@ -18,7 +19,7 @@ from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, S
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
-from fewshot_pl.data.square_image import plain_colour, square_image, whole_image
+from fewshot_pl.data.square_image import Channels, plain_colour, square_image, whole_image
 from fewshot_pl.data.stored_datamodule import StoredDataModule
 from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize, check_bounds
 from fewshot_pl.episode import UNKNOWN, Episode
@@ -96,12 +97,17 @@ class ImageDataModule(StoredDataModule):
 
     def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
         """A user's image as this benchmark would store it, uint8 [C, H, W]: see ``square_image``, ``whole_image``."""
-        channels, _, size = self.image_shape
-        if self.whole_images:
-            own = whole_image(plain_colour(image), size)
-        else:
-            own = square_image(image, size, 3 if channels == 3 else 1)
+        size = self.image_shape[1]
+        channels: Channels = 3 if self.image_shape[0] == 3 else 1
+        whole = self.whole_images
+        own = whole_image(plain_colour(image), size, channels) if whole else square_image(image, size, channels)
         return np.invert(own) if self.light_on_dark else own
+
+    def sized(self, **sizes: int) -> Self:
+        """The same benchmark with other sizes, sharing the images in memory, normalised alike."""
+        other = super().sized(**sizes)
+        other.mean, other.std = self.mean, self.std
+        return other
 
     # Lightning's hooks -------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from fewshot_pl.data.bit_depth import eight_bit
-from fewshot_pl.data.image_tree import ImageFile
 
 Channels = Literal[1, 3]
 _TURNS: dict[object, Image.Transpose] = {
@@ -22,15 +21,6 @@ _TURNS: dict[object, Image.Transpose] = {
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of photographs, by channel
 
 
-def read_square(file: ImageFile, size: int, channels: Channels) -> NDArray[np.uint8]:
-    """An image file as uint8 [channels, size, size]; see ``square_image``.
-
-    Raises:
-        InputError: the file, which is named, cannot be decoded, or has values of no known range.
-    """
-    return square_image(file.decoded(at_least=2 * size), size, channels)
-
-
 def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[np.uint8]:
     """The largest centred square of an image as uint8 [channels, size, size], upright and on white.
 
@@ -38,15 +28,17 @@ def square_image(image: Image.Image, size: int, channels: Channels) -> NDArray[n
     transparent parts become white, depths above 8 bits are scaled to 8 (see ``eight_bit``), and colour becomes grey for
     one channel.
     """
-    square = ImageOps.fit(plain_colour(image), (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(square).transpose(2, 0, 1) if channels == 3 else np.asarray(square.convert("L"))[None]
+    return _pixels(ImageOps.fit(plain_colour(image), (size, size), Image.Resampling.LANCZOS), channels)
 
 
-def whole_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """A whole image, grey or of any colours, as uint8 [3, size, size], whatever its proportions."""
+def whole_image(image: Image.Image, size: int, channels: Channels = 3) -> NDArray[np.uint8]:
+    """A whole image, grey or of any colours, as uint8 [channels, size, size], whatever its proportions."""
     # Lanczos, as in the data script of Finn et al. 2017 for miniImageNet.
-    square = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(square).transpose(2, 0, 1)
+    return _pixels(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS), channels)
+
+
+def _pixels(image: Image.Image, channels: Channels) -> NDArray[np.uint8]:
+    return np.asarray(image).transpose(2, 0, 1) if channels == 3 else np.asarray(image.convert("L"))[None]
 
 
 def plain_colour(image: Image.Image) -> Image.Image:

@@ -24,6 +24,7 @@ from fewshot_pl.evaluation.outcome import (
     table_rows,
     title,
 )
+from fewshot_pl.evaluation.preparation import normalise_as
 from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
 from fewshot_pl.flags import as_list
@@ -40,10 +41,11 @@ from fewshot_pl.tf32 import allow_tf32
 def evaluate(args: Sequence[str] | None) -> None:
     """Evaluate checkpoints on fixed lists of episodes, print the results, and save them where flags ask for it."""
     keep_freed_memory()
-    config, parser, checkpoints = request(list(sys.argv[1:] if args is None else args))
+    config, parser, checkpoints, trained = request(list(sys.argv[1:] if args is None else args))
     allow_tf32(config.tf32)
     seed_everything(0, verbose=False)
     made = parser.instantiate(config)
+    normalise_as(trained, made.data)
     recorder = EpisodeRecorder() if config.compare or config.report else None
     trainer = Trainer(**_with_callbacks(made.trainer, recorder))
     check_processes(trainer)

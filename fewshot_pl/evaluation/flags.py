@@ -1,6 +1,7 @@
 """The flags of ``evaluate.py``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,9 @@ from pytorch_lightning import Trainer
 from fewshot_pl import benchmarks
 from fewshot_pl.checkpoints import check_is_ours, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.errors import InputError
+from fewshot_pl.evaluation.preparation import known_benchmarks, own_images_as
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class, given_flags, make_folder
 from fewshot_pl.registries import named_class, stored_name
 from fewshot_pl.tf32 import TF32_FLAG
@@ -23,6 +26,7 @@ class Request(NamedTuple):
     config: Any
     parser: FewShotArgumentParser
     checkpoints: dict[str, dict[str, Any]]  # contents by path, each read once; others are compared with the first
+    trained: list[ImageDataModule]  # what the first was trained on; empty where that is unknown or without images
 
 
 def request(args: list[str]) -> Request:
@@ -33,8 +37,10 @@ def request(args: list[str]) -> Request:
     """
     opened = {path: _opened(path) for path in _named_first(args)}
     parser = _parser()
-    if first := next(iter(opened.values()), None):
-        parser.set_defaults({"data": _training_data(first, chosen_class("data", args, ""))})
+    trained: list[ImageDataModule] = []
+    for path, first in opened.items():
+        trained = known_benchmarks(first, path)
+        parser.set_defaults({"data": _training_data(first, trained, chosen_class("data", args, ""))})
     config = parser.parse_args(args)
     _check(config, args)
     checkpoints = {path: opened.get(path) or _opened(path) for path in config.compare or [config.ckpt_path]}
@@ -42,7 +48,7 @@ def request(args: list[str]) -> Request:
         raise InputError(_lack_of_data(next(iter(checkpoints.values())).get("data")))
     if config.num_episodes is not None:
         config.data.init_args[f"num_{config.split}_episodes"] = config.num_episodes
-    return Request(config, parser, checkpoints)
+    return Request(config, parser, checkpoints, trained)
 
 
 def _opened(path: str) -> dict[str, Any]:
@@ -95,12 +101,20 @@ def _parser() -> FewShotArgumentParser:
     return parser
 
 
-def _training_data(checkpoint: dict[str, Any], chosen: str) -> dict[str, Any] | None:
-    """The benchmark of a training, as flags; a user-defined one only if ``chosen``, a flag's value, names it."""
+def _training_data(
+    checkpoint: dict[str, Any], trained: Sequence[ImageDataModule], chosen: str
+) -> dict[str, Any] | None:
+    """The benchmark of a training, as flags; a user-defined one only if ``chosen``, a flag's value, names it.
+
+    Where ImageFolder is chosen, its images are made as those of the training.
+    """
     name, arguments = checkpoint.get("data"), checkpoint.get("datamodule_hyper_parameters")
+    wanted = named_class(benchmarks, chosen)
+    if wanted is benchmarks.ImageFolder and name != wanted.__name__ and trained:
+        return {"class_path": f"{benchmarks.__name__}.{wanted.__name__}", "init_args": own_images_as(trained[0])}
     if name in benchmarks.__all__:
         path = f"{benchmarks.__name__}.{name}"  # a user-defined one may have the same name
-    elif (own := named_class(benchmarks, chosen)) and stored_name(own) == name:
+    elif wanted and stored_name(wanted) == name:
         path = chosen
     else:
         return None

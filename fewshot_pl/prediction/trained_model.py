@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewshot_pl import benchmarks
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.checkpoints import algorithm_of, opened_checkpoint
@@ -20,6 +19,7 @@ from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.pixels import normalised
 from fewshot_pl.errors import InputError
 from fewshot_pl.prediction.rejection import Rejection, rejections_in
+from fewshot_pl.trained_data import trained_benchmarks
 
 OwnImage = str | PathLike[str] | Image.Image | NDArray[np.uint8]  # a file, an image, or pixels [H, W] or [H, W, 3]
 
@@ -115,34 +115,8 @@ def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = 
         return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
     path = Path(checkpoint)
     contents = opened_checkpoint(path)
-    data = _trained_data(contents, path)
+    data = trained_benchmarks(contents, path)[0]
     return TrainedModel(algorithm_of(contents).to(_chosen_device(device)), data, rejections_in(contents))
-
-
-def _trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
-    """The benchmark that the algorithm in a checkpoint was trained on (the first of several), without its images.
-
-    Raises:
-        InputError: it is not known, or has no images.
-    """
-    name, arguments = contents.get("data"), contents.get("datamodule_hyper_parameters")
-    if name not in benchmarks.__all__ or not isinstance(arguments, dict):
-        raise InputError(
-            f"{path} was not trained on a benchmark of fewshot_pl, so nobody knows how its images are made: take one "
-            "that train.py wrote on such a benchmark, or in Python FewShotPredictor(TrainedModel(algorithm, data))"
-        )
-    try:
-        data = getattr(benchmarks, str(name))(**arguments)
-    except (TypeError, KeyError) as error:  # arguments that another version had
-        raise InputError(
-            f"{path} was trained on {name} with arguments that this version does not have ({error}): use the "
-            "version of fewshot_pl that wrote it, or train anew"
-        ) from error
-    if isinstance(data, benchmarks.MultiSource):
-        data = data.sources[0]
-    if not isinstance(data, ImageDataModule):
-        raise InputError(f"{path} was trained on {name}, which has no images: take a checkpoint trained on images")
-    return data
 
 
 def is_transductive(algorithm: FewShotAlgorithm) -> bool:

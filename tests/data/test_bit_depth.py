@@ -8,7 +8,7 @@ from PIL import Image
 
 from fewshot_pl.data.bit_depth import eight_bit
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
-from fewshot_pl.data.square_image import plain_colour, read_square
+from fewshot_pl.data.square_image import plain_colour, square_image
 from fewshot_pl.errors import InputError
 
 
@@ -80,6 +80,6 @@ def test_what_fits_no_range_is_refused_by_name(value, kind, told, tmp_path):
     values[1, 2] = value
     Image.fromarray(values).save(tmp_path / "odd.tif")
     with pytest.raises(InputError, match=rf"^image {tmp_path}/odd\.tif has .*{told}"):
-        read_square(ImageFile(FolderTree(tmp_path), "odd.tif"), 8, 3)
+        square_image(ImageFile(FolderTree(tmp_path), "odd.tif").decoded(at_least=16), 8, 3)
     with pytest.raises(InputError, match=f"^this image has .*{told}"):
         eight_bit(Image.fromarray(values))
