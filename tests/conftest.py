@@ -3,8 +3,9 @@
 import os
 
 # Networks of tests are so small that threads only wait for each other, and where a test asks for two, they would wait
-# by spinning on the cores that other tests need. Must come before torch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# by spinning on the cores that other tests need. Must come before torch is imported. Whatever the user has set: forked
+# processes have one thread, and are compared to the last digit.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
