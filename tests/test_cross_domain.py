@@ -9,8 +9,9 @@ from tiny_archives import cut_splits, write_cub, write_dtd, write_tiered
 
 from fewshot_pl.benchmarks import CUB, DTD, MiniImageNet
 from fewshot_pl.cli import evaluate, train
+from fewshot_pl.evaluation.contestants import contestants
 from fewshot_pl.evaluation.flags import request
-from fewshot_pl.evaluation.preparation import normalise_as
+from fewshot_pl.evaluation.preparation import normalised_as
 from fewshot_pl.prediction.trained_model import trained_model
 
 pytestmark = [
@@ -18,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*no figure will be comparable"),
 ]
 SMALL = ["--data.num_ways=2", "--data.num_queries=1", "--data.num_val_episodes=2", "--data.num_test_episodes=4"]
+SHORT = ["--data.batches_per_epoch=2", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
 
 
 @pytest.fixture
@@ -35,8 +37,7 @@ def root(tmp_path, monkeypatch):
 
 def trained(*flags):
     """The best checkpoint of a training of two steps."""
-    short = ["--data.batches_per_epoch=2", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
-    assert train([*flags, *SMALL, *short, "--runs=runs"]) == 0
+    assert train([*flags, *SMALL, *SHORT, "--runs=runs"]) == 0
     return next(Path("runs").rglob("best.ckpt"))
 
 
@@ -74,38 +75,30 @@ def test_images_of_another_shape_are_refused_with_the_cure(root, capsys):
 @pytest.mark.parametrize("more", [[], ["--data.normalise=false"]], ids=["normalised", "as they are"])
 def test_own_images_reach_the_network_as_in_predict(more, root):
     best = trained("--data=TieredImageNet", f"--data.root={root}", "--data.image_size=16", *more)
-    data = evaluated_on(best, ["--data=ImageFolder", f"--data.root={root / 'own'}", *SMALL], root)
-    assert data.whole_images and not data.light_on_dark and data.image_shape == (3, 16, 16)
-    assert seen_images(data) <= predicted_images(best, root)
+    seen = seen_images(best, ["--data=ImageFolder", f"--data.root={root / 'own'}", *SMALL], root)
+    assert seen <= predicted_images(best, root)
 
 
 def test_own_ink_reaches_the_network_as_in_predict(root, monkeypatch):
     give_random_images(monkeypatch)
     best = trained("--data=Omniglot", f"--data.root={root}")
-    data = evaluated_on(best, ["--data=ImageFolder", f"--data.root={root / 'own'}", *SMALL], root)
-    assert data.light_on_dark and not data.whole_images and data.image_shape == (1, 28, 28)
-    assert seen_images(data) <= predicted_images(best, root)
-    flags = ["--data=ImageFolder", f"--data.root={root / 'own'}", "--data.light_on_dark=false", *SMALL]
-    assert not seen_images(evaluated_on(best, flags, root)) & predicted_images(best, root)
+    flags = ["--data=ImageFolder", f"--data.root={root / 'own'}", *SMALL]
+    assert seen_images(best, flags, root) <= predicted_images(best, root)
+    assert not seen_images(best, [*flags, "--data.light_on_dark=false"], root) & predicted_images(best, root)
 
 
-def evaluated_on(checkpoint, flags, root):
-    """The benchmark that ``evaluate.py`` makes of flags for a checkpoint, over photographs that are not square."""
+def seen_images(checkpoint, flags, root):
+    """The images of test episodes, as bytes, that ``evaluate.py`` gives the network: photographs, here not square."""
     if not (root / "own").exists():
         write_image_folder(root / "own", size=18, width=24)
-    config, parser, _, trained_on = request([f"--ckpt_path={checkpoint}", *flags])
+    config, parser, checkpoints = request([f"--ckpt_path={checkpoint}", *flags])
     data = parser.instantiate(config).data
-    normalise_as(trained_on, data)
     data.prepare_data()
     data.setup("test")
-    return data
-
-
-def seen_images(data):
-    """The images of test episodes, as bytes; of another size, they are the same."""
-    episodes = [data.fixed_episodes("test", number) for number in range(4)]
-    episodes += [data.sized(num_shots=2).fixed_episodes("test", 0)]
-    return {image.numpy().tobytes() for episode in episodes for image in episode.query_x[0]}
+    with normalised_as(contestants(checkpoints)[0].trained, data):
+        return {
+            image.numpy().tobytes() for number in range(4) for image in data.fixed_episodes("test", number).query_x[0]
+        }
 
 
 def predicted_images(checkpoint, root):
@@ -116,15 +109,28 @@ def predicted_images(checkpoint, root):
 
 def test_another_benchmark_is_normalised_by_the_trainings_mean_and_deviation():
     trained_on, data = MiniImageNet(image_size=16), DTD(image_size=16)
-    normalise_as([trained_on], data)
-    for one in (data, data.sized(num_ways=2)):
-        assert (one.mean, one.std) == (MiniImageNet.mean, MiniImageNet.std)
-    for other, made in (
-        ("one of the training's", lambda: [trained_on, DTD(image_size=16)]),
-        ("other pixels", lambda: [MiniImageNet(image_size=16, normalise=False)]),
-        ("another shape", lambda: [MiniImageNet(image_size=84)]),
-        ("unknown", list),
+    with normalised_as([trained_on], data):
+        assert (data.mean, data.std) == (MiniImageNet.mean, MiniImageNet.std)
+    assert (data.mean, data.std) == (DTD.mean, DTD.std)
+    for other, sources in (
+        ("one of the training's", [trained_on, DTD(image_size=16)]),
+        ("other pixels", [MiniImageNet(image_size=16, normalise=False)]),
+        ("another shape", [MiniImageNet(image_size=84)]),
+        ("unknown", []),
     ):
-        data = DTD(image_size=16)
-        normalise_as(made(), data)
-        assert (data.mean, data.std) == (DTD.mean, DTD.std), other
+        with normalised_as(sources, data):
+            assert (data.mean, data.std) == (DTD.mean, DTD.std), other
+
+
+def test_in_a_comparison_each_normalises_as_alone(root):
+    flags = ["--data.image_size=16", "--model.norm=running"]
+    first = trained("--data=TieredImageNet", f"--data.root={root}", *flags)
+    own = root / "own"
+    write_image_folder(own)
+    assert train(["--data=ImageFolder", f"--data.root={own}", *flags, *SMALL, *SHORT, "--runs=others"]) == 0
+    paths = [str(first), str(next(Path("others").rglob("best.ckpt")))]
+    on = ["--data=CUB", f"--data.root={root}", "--data.normalise=true", *SMALL, "--trainer.accelerator=cpu"]
+    assert evaluate(["--compare", *paths, *on, "--output=both.json"]) == 0
+    for path, result in zip(paths, json.loads(Path("both.json").read_text()), strict=True):
+        assert evaluate([f"--ckpt_path={path}", *on, "--output=one.json"]) == 0
+        assert result["nll"] == json.loads(Path("one.json").read_text())["nll"]

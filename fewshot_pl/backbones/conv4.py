@@ -18,6 +18,8 @@ class Conv4(nn.Module):
 
     Vinyals et al. 2016, section 4.1 (pooled); Finn et al. 2017, section 5.2 (strided: stride 2 in place of pooling,
     and the mean over positions at the end, as in the authors' code); Nichol et al. 2018 (strided, without the mean).
+    Convolutions are padded by one pixel on every side; with a stride, the authors' code pads maps of even size only
+    below and to the right, which shifts the positions by a pixel.
 
     Args:
         in_channels: C.

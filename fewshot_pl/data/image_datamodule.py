@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from typing_extensions import Self
 
 from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.data.augment import Augmentation
@@ -102,12 +101,6 @@ class ImageDataModule(StoredDataModule):
         whole = self.whole_images
         own = whole_image(plain_colour(image), size, channels) if whole else square_image(image, size, channels)
         return np.invert(own) if self.light_on_dark else own
-
-    def sized(self, **sizes: int) -> Self:
-        """The same benchmark with other sizes, sharing the images in memory, normalised alike."""
-        other = super().sized(**sizes)
-        other.mean, other.std = self.mean, self.std
-        return other
 
     # Lightning's hooks -------------------------------------------------------------------------------
 

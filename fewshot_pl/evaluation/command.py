@@ -24,7 +24,7 @@ from fewshot_pl.evaluation.outcome import (
     table_rows,
     title,
 )
-from fewshot_pl.evaluation.preparation import normalise_as
+from fewshot_pl.evaluation.preparation import normalised_as
 from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
 from fewshot_pl.flags import as_list
@@ -41,11 +41,10 @@ from fewshot_pl.tf32 import allow_tf32
 def evaluate(args: Sequence[str] | None) -> None:
     """Evaluate checkpoints on fixed lists of episodes, print the results, and save them where flags ask for it."""
     keep_freed_memory()
-    config, parser, checkpoints, trained = request(list(sys.argv[1:] if args is None else args))
+    config, parser, checkpoints = request(list(sys.argv[1:] if args is None else args))
     allow_tf32(config.tf32)
     seed_everything(0, verbose=False)
     made = parser.instantiate(config)
-    normalise_as(trained, made.data)
     recorder = EpisodeRecorder() if config.compare or config.report else None
     trainer = Trainer(**_with_callbacks(made.trainer, recorder))
     check_processes(trainer)
@@ -115,7 +114,8 @@ def _outcome(
     if recorder:
         recorder.records = None  # of the previous model
     run = trainer.test if split == "test" else trainer.validate
-    with within_memory(f"lower --data.eval_tasks_per_batch{data.store_cure}"):
+    cure = f"lower --data.eval_tasks_per_batch{data.store_cure}"
+    with within_memory(cure), normalised_as(contestant.trained, data):
         measured = run(contestant.model, datamodule=data, verbose=False)
     if not measured:
         flag = "--trainer.limit_test_batches" if split == "test" else "--trainer.limit_val_batches"

@@ -9,8 +9,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.checkpoints import algorithm_of, data_state
 from fewshot_pl.data.datamodule import EpisodicDataModule, Split
+from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.trained_classes import warn_of_trained_classes
 from fewshot_pl.errors import InputError
+from fewshot_pl.evaluation.preparation import known_benchmarks
 from fewshot_pl.registries import stored_name
 
 _STEPS, _PER_QUERY = "num_inner_steps_test", "per_query"
@@ -24,6 +26,7 @@ class Contestant(NamedTuple):
     model: FewShotAlgorithm
     trained_on: str | None  # name of the benchmark
     data_state: dict[str, Any]  # the benchmark's saved state in the checkpoint
+    trained: Sequence[ImageDataModule]  # the benchmarks of images that it was trained on, where they are known
 
 
 def contestants(
@@ -49,7 +52,8 @@ def contestants(
     for path, checkpoint in checkpoints.items():
         changed = {name: value for name, value in asked.items() if name in checkpoint["hyper_parameters"]}
         model = algorithm_of(checkpoint, **changed)
-        found.append(Contestant(labels[path], path, model, checkpoint.get("data"), data_state(checkpoint)))
+        trained = known_benchmarks(checkpoint, path)
+        found.append(Contestant(labels[path], path, model, checkpoint.get("data"), data_state(checkpoint), trained))
     return found
 
 

@@ -1,7 +1,6 @@
 """The flags of ``evaluate.py``."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +9,6 @@ from pytorch_lightning import Trainer
 from fewshot_pl import benchmarks
 from fewshot_pl.checkpoints import check_is_ours, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
-from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.evaluation.preparation import known_benchmarks, own_images_as
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class, given_flags, make_folder
@@ -26,7 +24,6 @@ class Request(NamedTuple):
     config: Any
     parser: FewShotArgumentParser
     checkpoints: dict[str, dict[str, Any]]  # contents by path, each read once; others are compared with the first
-    trained: list[ImageDataModule]  # what the first was trained on; empty where that is unknown or without images
 
 
 def request(args: list[str]) -> Request:
@@ -37,10 +34,8 @@ def request(args: list[str]) -> Request:
     """
     opened = {path: _opened(path) for path in _named_first(args)}
     parser = _parser()
-    trained: list[ImageDataModule] = []
     for path, first in opened.items():
-        trained = known_benchmarks(first, path)
-        parser.set_defaults({"data": _training_data(first, trained, chosen_class("data", args, ""))})
+        parser.set_defaults({"data": _training_data(first, path, chosen_class("data", args, ""))})
     config = parser.parse_args(args)
     _check(config, args)
     checkpoints = {path: opened.get(path) or _opened(path) for path in config.compare or [config.ckpt_path]}
@@ -48,7 +43,7 @@ def request(args: list[str]) -> Request:
         raise InputError(_lack_of_data(next(iter(checkpoints.values())).get("data")))
     if config.num_episodes is not None:
         config.data.init_args[f"num_{config.split}_episodes"] = config.num_episodes
-    return Request(config, parser, checkpoints, trained)
+    return Request(config, parser, checkpoints)
 
 
 def _opened(path: str) -> dict[str, Any]:
@@ -101,16 +96,14 @@ def _parser() -> FewShotArgumentParser:
     return parser
 
 
-def _training_data(
-    checkpoint: dict[str, Any], trained: Sequence[ImageDataModule], chosen: str
-) -> dict[str, Any] | None:
+def _training_data(checkpoint: dict[str, Any], path: str, chosen: str) -> dict[str, Any] | None:
     """The benchmark of a training, as flags; a user-defined one only if ``chosen``, a flag's value, names it.
 
     Where ImageFolder is chosen, its images are made as those of the training.
     """
     name, arguments = checkpoint.get("data"), checkpoint.get("datamodule_hyper_parameters")
     wanted = named_class(benchmarks, chosen)
-    if wanted is benchmarks.ImageFolder and name != wanted.__name__ and trained:
+    if wanted is benchmarks.ImageFolder and name != wanted.__name__ and (trained := known_benchmarks(checkpoint, path)):
         return {"class_path": f"{benchmarks.__name__}.{wanted.__name__}", "init_args": own_images_as(trained[0])}
     if name in benchmarks.__all__:
         path = f"{benchmarks.__name__}.{name}"  # a user-defined one may have the same name

@@ -1,6 +1,7 @@
 """How a model's images are prepared when it is evaluated on another benchmark: as in its training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fewshot_pl.benchmarks import ImageFolder
@@ -28,14 +29,25 @@ def own_images_as(trained: ImageDataModule) -> dict[str, Any]:
     return {**shared, "image_size": size, "channels": channels, **kept}
 
 
-def normalise_as(trained: Sequence[ImageDataModule], data: EpisodicDataModule) -> None:
-    """Normalise a benchmark's images by the mean and deviation of a training on others, whose weights expect these.
+@contextmanager
+def normalised_as(trained: Sequence[ImageDataModule], data: EpisodicDataModule) -> Iterator[None]:
+    """Within it, a benchmark's images have the mean and deviation of a training on others, whose weights expect these.
 
     A benchmark that was one of the training's, or is to be normalised otherwise by a flag, is left as it is.
     """
-    if not (trained and isinstance(data, ImageDataModule)) or type(data) in map(type, trained):
+    if not (isinstance(data, ImageDataModule) and _is_to_follow(trained, data)):
+        yield
         return
-    first = trained[0]
-    wanted = first.hparams.get("normalise", True)
-    if data.hparams.get("normalise", wanted) == wanted and data.image_shape == first.image_shape:
-        data.mean, data.std = first.mean, first.std
+    own = data.mean, data.std
+    data.mean, data.std = trained[0].mean, trained[0].std
+    try:
+        yield
+    finally:
+        data.mean, data.std = own
+
+
+def _is_to_follow(trained: Sequence[ImageDataModule], data: ImageDataModule) -> bool:
+    if not trained or type(data) in map(type, trained) or trained[0].image_shape != data.image_shape:
+        return False
+    wanted = trained[0].hparams.get("normalise", True)
+    return bool(data.hparams.get("normalise", wanted) == wanted)
