@@ -1,8 +1,8 @@
 """CIFAR-FS and FC100: two splits of CIFAR-100's classes, each class with 600 images of 32x32 pixels."""
 
 import pickle
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,9 @@ from fewshot_pl.errors import InputError
 
 _SIDE = 32
 _IMAGES_PER_CLASS = 600
+_PLACES = ("cifar100", "cifar-fs", "CIFAR-FS", "cifar_fs")
+# In which class folders lie: of CIFAR-100, of CIFAR-FS as published, and of copies that are divided already.
+_PARTS = ("train", "test", "data", "val", "meta-train", "meta-val", "meta-test")
 _OF_ARRAYS = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -33,8 +36,10 @@ _OF_ARRAYS = {
 class _CIFAR100(ImageDataModule):
     """CIFAR-100 with its training and test images pooled and its classes split.
 
-    Reads ``cifar100/{train,test}/<class>/*.png``, zipped or extracted, from ``root``; if that is missing, CIFAR-100
-    is downloaded into ``root/cifar-100-python``.
+    Reads ``cifar100/{train,test}/<class>/*.png``, as an archive or extracted, from ``root``, or ``root`` itself; or
+    CIFAR-FS as published, ``cifar100/data/<class>/*.png``, or divided, ``cifar-fs/{train,val,test}/<class>/*.png``. A
+    class goes to its published split, wherever its images lie. If nothing of this is there, CIFAR-100 is downloaded
+    into ``root/cifar-100-python``.
     """
 
     image_shape = (3, _SIDE, _SIDE)
@@ -54,7 +59,9 @@ class _CIFAR100(ImageDataModule):
     def class_images(self, split: Split) -> ClassImages:
         names = self.published_classes(split)
         tree = _find_cifar(self.root)
-        return _from_download(self.root, names) if tree is None else _from_tree(tree, names)
+        if tree is None:
+            return _from_download(self.root, names)
+        return _from_tree(tree, _class_in_a_part if tree.path == self.root else folder_name, names)
 
     def source_fingerprint(self) -> dict[str, Any]:
         tree = _find_cifar(self.root)
@@ -76,14 +83,30 @@ class FC100(_CIFAR100):
 
 
 def _find_cifar(root: Path) -> ImageTree | None:
-    if (root / "train").is_dir() and (root / "test").is_dir():  # the root is the folder cifar100 itself
-        return FolderTree(root)
-    return find_tree(root, "cifar100")
+    trees = (find_tree(root, name) for name in _PLACES)
+    if (tree := next(filter(None, trees), None)) is not None:
+        return tree
+    return FolderTree(root) if _holds_most_classes(root) else None
 
 
-def _from_tree(tree: ImageTree, names: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    layout = "it should hold them in train/{name} and test/{name}"
-    files = files_by_class(tree, folder_name)
+def _holds_most_classes(root: Path) -> bool:
+    """Whether ``root`` is the folder itself; a few classes, as apple and orange, may be a user's own images."""
+    classes = [name for names in published_split("cifar_fs").values() for name in names]
+    held = [name for name in classes if any((root / part / name).is_dir() for part in _PARTS)]
+    return 2 * len(held) > len(classes)
+
+
+def _class_in_a_part(path: str) -> str | None:
+    """The class of a file in ``<part>/<class>``; what else lies in ``root`` is not CIFAR-100's."""
+    folder = PurePosixPath(path).parent
+    return folder.name if str(folder.parent) in _PARTS else None
+
+
+def _from_tree(
+    tree: ImageTree, class_of: Callable[[str], str | None], names: list[str]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    layout = "it should hold them in train/{name} and test/{name}, or in data/{name}"
+    files = files_by_class(tree, class_of)
     for name, pooled in whole_classes(names, files, tree.path, layout, _IMAGES_PER_CLASS):
         yield name, np.stack([_pixels(file) for file in pooled])
 
