@@ -16,17 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from fewshot_pl.data.bit_depth import check_depth
+from fewshot_pl.data.image_formats import FORMATS, extension, is_decoded, undecoded
 from fewshot_pl.errors import InputError
 
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
 _LEFT_BEHIND = {"__MACOSX", "__pycache__"}
 _UNPACK = "unpack it, and leave the folder in its place"
 _MAX_BYTES = 1 << 30  # of one file; a larger one is no image, and would fill the memory
-Image.init()
-# Without formats that need another program or have no decoder; EPS is itself a program, run by Ghostscript.
-_FORMATS = [kind for kind in Image.ID if kind not in {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC"}]
-_EXTENSIONS = {end for end, kind in Image.registered_extensions().items() if kind in _FORMATS}
-_SEEN = {*_EXTENSIONS, *_ANNOTATIONS}
 
 
 class ImageTree(ABC):
@@ -49,12 +45,17 @@ class ImageTree(ABC):
     @cached_property
     def files(self) -> list[str]:
         """The paths of images and annotations."""
-        return [name for name in self.everything if _extension(name) in _SEEN]
+        return [name for name in self.everything if is_decoded(name) or extension(name) in _ANNOTATIONS]
 
     @cached_property
     def names(self) -> list[str]:
         """The paths of images."""
-        return [name for name in self.everything if _extension(name) in _EXTENSIONS]
+        return list(filter(is_decoded, self.everything))
+
+    @property
+    def undecoded(self) -> list[str]:
+        """The paths of photographs in formats that are not read, as .heic, without a copy in one that is."""
+        return undecoded(self.everything)
 
     @abstractmethod
     def _paths(self) -> Iterable[str]:
@@ -185,7 +186,7 @@ class ImageFile(NamedTuple):
             InputError: the file, which is named, cannot be decoded, or has values of no known range.
         """
         try:
-            image = Image.open(io.BytesIO(self.tree.read(self.name)), formats=_FORMATS)
+            image = Image.open(io.BytesIO(self.tree.read(self.name)), formats=FORMATS)
             if at_least is not None:
                 image.draft(None, (at_least, at_least))  # many times faster on large photographs
             image.load()
@@ -244,7 +245,3 @@ def _below(folder: str, start: int | None = None, above: tuple[str, ...] = ()) -
 def is_hidden(name: str) -> bool:
     """Whether a relative path is hidden, or one that programs leave among a user's files."""
     return any(part.startswith(".") or part in _LEFT_BEHIND for part in PurePosixPath(name).parts)
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - called 60,000 times
