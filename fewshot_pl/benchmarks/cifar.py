@@ -1,6 +1,5 @@
 """CIFAR-FS and FC100: two splits of CIFAR-100's classes, each class with 600 images of 32x32 pixels."""
 
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision import datasets
 
+from fewshot_pl.benchmarks.array_pickle import unpickled_arrays
 from fewshot_pl.benchmarks.placed import files_by_class, folder_name
 from fewshot_pl.benchmarks.published_splits import published_split, whole_classes
 from fewshot_pl.data.augment import standard_augmentation
@@ -25,12 +25,6 @@ _IMAGES_PER_CLASS = 600
 _PLACES = ("cifar100", "cifar-fs", "CIFAR-FS", "cifar_fs")
 # In which class folders lie: of CIFAR-100, of CIFAR-FS as published, and of copies that are divided already.
 _PARTS = ("train", "test", "data", "val", "meta-train", "meta-val", "meta-test")
-_OF_ARRAYS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
 
 
 class _CIFAR100(ImageDataModule):
@@ -141,16 +135,7 @@ def _from_download(root: Path, names: list[str]) -> Iterator[tuple[str, NDArray[
 
 
 def _unpickled(path: Path) -> dict[str, Any]:
-    """The content of a CIFAR file, whose checksum torchvision has verified: a pickle can run code."""
+    """The content of a CIFAR file, whose checksum torchvision has verified."""
     with path.open("rb") as file:
-        content: dict[str, Any] = _ArrayUnpickler(file, encoding="latin1").load()
+        content: dict[str, Any] = unpickled_arrays(file, path)
     return content
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles only arrays of numbers, in case the checksum was not enough."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) not in _OF_ARRAYS:
-            raise InputError(f"a file of CIFAR-100 wants to run {module_name}.{global_name}: download it again")
-        return super().find_class(module_name, global_name)

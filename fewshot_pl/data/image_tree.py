@@ -74,19 +74,19 @@ class ImageTree(ABC):
 
 
 class FolderTree(ImageTree):
-    """The images below a folder, at any depth, following links; or ``only`` one file in it.
+    """The images below a folder, at any depth, following links; or ``only`` some files in it.
 
     Raises:
         InputError: a folder or file cannot be read, or is a pipe or a device.
     """
 
-    def __init__(self, path: Path, only: str | None = None) -> None:
+    def __init__(self, path: Path, only: Iterable[str] | None = None) -> None:
         super().__init__(path)
         self._only = only
 
     def _paths(self) -> Iterable[str]:
         with _readable(self.path):
-            yield from _below(f"{self.path}/") if self._only is None else [self._only]
+            yield from _below(f"{self.path}/") if self._only is None else self._only
 
     def read(self, name: str) -> bytes:
         path = self.path / name
@@ -98,13 +98,14 @@ class FolderTree(ImageTree):
             return path.read_bytes()
 
     def fingerprint(self) -> dict[str, Any]:
-        return self._fingerprint_of(self.files)
+        return self.fingerprint_of(self.files)
 
     def image_fingerprint(self) -> dict[str, Any]:
         """The fingerprint of the images alone."""
-        return self._fingerprint_of(self.names)
+        return self.fingerprint_of(self.names)
 
-    def _fingerprint_of(self, names: list[str]) -> dict[str, Any]:
+    def fingerprint_of(self, names: Iterable[str]) -> dict[str, Any]:
+        """The fingerprint of some files."""
         digest = hashlib.sha256()
         with _readable(self.path):
             for name in names:

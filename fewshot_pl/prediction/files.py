@@ -75,4 +75,4 @@ def _below(folder: Path) -> FoundFiles:
 
 
 def _sorted_out(path: Path) -> FoundFiles:
-    return FoundFiles([path], []) if FolderTree(path.parent, only=path.name).names else FoundFiles([], [path])
+    return FoundFiles([path], []) if FolderTree(path.parent, only=[path.name]).names else FoundFiles([], [path])
