@@ -1,14 +1,14 @@
 """CIFAR-FS and FC100: two splits of CIFAR-100's classes, each class with 600 images of 32x32 pixels."""
 
-import pickle
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torchvision import datasets
 
+from fewshot_pl.benchmarks.array_pickle import unpickled_arrays
 from fewshot_pl.benchmarks.placed import files_by_class, folder_name
 from fewshot_pl.benchmarks.published_splits import published_split, whole_classes
 from fewshot_pl.data.augment import standard_augmentation
@@ -22,19 +22,18 @@ from fewshot_pl.errors import InputError
 
 _SIDE = 32
 _IMAGES_PER_CLASS = 600
-_OF_ARRAYS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
+_PLACES = ("cifar100", "cifar-fs", "CIFAR-FS", "cifar_fs")
+# In which class folders lie: of CIFAR-100, of CIFAR-FS as published, and of copies that are divided already.
+_PARTS = ("train", "test", "data", "val", "meta-train", "meta-val", "meta-test")
 
 
 class _CIFAR100(ImageDataModule):
     """CIFAR-100 with its training and test images pooled and its classes split.
 
-    Reads ``cifar100/{train,test}/<class>/*.png``, zipped or extracted, from ``root``; if that is missing, CIFAR-100
-    is downloaded into ``root/cifar-100-python``.
+    Reads ``cifar100/{train,test}/<class>/*.png``, as an archive or extracted, from ``root``, or ``root`` itself; or
+    CIFAR-FS as published, ``cifar100/data/<class>/*.png``, or divided, ``cifar-fs/{train,val,test}/<class>/*.png``. A
+    class goes to its published split, wherever its images lie. If nothing of this is there, CIFAR-100 is downloaded
+    into ``root/cifar-100-python``.
     """
 
     image_shape = (3, _SIDE, _SIDE)
@@ -54,7 +53,9 @@ class _CIFAR100(ImageDataModule):
     def class_images(self, split: Split) -> ClassImages:
         names = self.published_classes(split)
         tree = _find_cifar(self.root)
-        return _from_download(self.root, names) if tree is None else _from_tree(tree, names)
+        if tree is None:
+            return _from_download(self.root, names)
+        return _from_tree(tree, _class_in_a_part if tree.path == self.root else folder_name, names)
 
     def source_fingerprint(self) -> dict[str, Any]:
         tree = _find_cifar(self.root)
@@ -76,14 +77,30 @@ class FC100(_CIFAR100):
 
 
 def _find_cifar(root: Path) -> ImageTree | None:
-    if (root / "train").is_dir() and (root / "test").is_dir():  # the root is the folder cifar100 itself
-        return FolderTree(root)
-    return find_tree(root, "cifar100")
+    trees = (find_tree(root, name) for name in _PLACES)
+    if (tree := next(filter(None, trees), None)) is not None:
+        return tree
+    return FolderTree(root) if _holds_most_classes(root) else None
 
 
-def _from_tree(tree: ImageTree, names: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    layout = "it should hold them in train/{name} and test/{name}"
-    files = files_by_class(tree, folder_name)
+def _holds_most_classes(root: Path) -> bool:
+    """Whether ``root`` is the folder itself; a few classes, as apple and orange, may be a user's own images."""
+    classes = [name for names in published_split("cifar_fs").values() for name in names]
+    held = [name for name in classes if any((root / part / name).is_dir() for part in _PARTS)]
+    return 2 * len(held) > len(classes)
+
+
+def _class_in_a_part(path: str) -> str | None:
+    """The class of a file in ``<part>/<class>``; what else lies in ``root`` is not CIFAR-100's."""
+    folder = PurePosixPath(path).parent
+    return folder.name if str(folder.parent) in _PARTS else None
+
+
+def _from_tree(
+    tree: ImageTree, class_of: Callable[[str], str | None], names: list[str]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    layout = "it should hold them in train/{name} and test/{name}, or in data/{name}"
+    files = files_by_class(tree, class_of)
     for name, pooled in whole_classes(names, files, tree.path, layout, _IMAGES_PER_CLASS):
         yield name, np.stack([_pixels(file) for file in pooled])
 
@@ -118,16 +135,7 @@ def _from_download(root: Path, names: list[str]) -> Iterator[tuple[str, NDArray[
 
 
 def _unpickled(path: Path) -> dict[str, Any]:
-    """The content of a CIFAR file, whose checksum torchvision has verified: a pickle can run code."""
+    """The content of a CIFAR file, whose checksum torchvision has verified."""
     with path.open("rb") as file:
-        content: dict[str, Any] = _ArrayUnpickler(file, encoding="latin1").load()
+        content: dict[str, Any] = unpickled_arrays(file, path)
     return content
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles only arrays of numbers, in case the checksum was not enough."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) not in _OF_ARRAYS:
-            raise InputError(f"a file of CIFAR-100 wants to run {module_name}.{global_name}: download it again")
-        return super().find_class(module_name, global_name)

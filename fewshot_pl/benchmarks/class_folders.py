@@ -54,6 +54,15 @@ def visible_folders(parent: Path) -> Iterator[Path]:
         yield from sorted(path for path in parent.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
+def no_image(tree: FolderTree) -> InputError:
+    """The error for a class folder without an image that can be read."""
+    if tree.undecoded:
+        return InputError(
+            f"class folder {tree.path} holds no image that can be read, but {first_of(tree.undecoded)}: convert to JPEG"
+        )
+    return InputError(f"class folder {tree.path} holds no image: add images or remove the folder")
+
+
 def _given(root: Path, split: Split) -> list[Path]:
     found = {name: folders for name in _NAMES[split] if (folders := list(visible_folders(root / name)))}
     if len(found) > 1:

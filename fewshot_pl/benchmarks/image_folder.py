@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 
-from fewshot_pl.benchmarks.class_folders import ClassFolders, SplitRatio, class_folders
+from fewshot_pl.benchmarks.class_folders import ClassFolders, SplitRatio, class_folders, no_image
 from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import SPLITS, Split
 from fewshot_pl.data.episode_dataset import Sampler
@@ -16,7 +17,7 @@ from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.data.square_image import IMAGENET_MEAN, IMAGENET_STD, Channels
 from fewshot_pl.errors import InputError
-from fewshot_pl.printable import printable
+from fewshot_pl.printable import first_of, printable
 
 
 class ImageFolder(ImageDataModule):
@@ -27,7 +28,7 @@ class ImageFolder(ImageDataModule):
     validation takes its share of the classes in ``train/``. Evaluation alone needs only ``test/``.
     Every image is turned upright, resized to ``image_size`` on its shorter side and cropped around its centre, unless
     ``whole_images`` says otherwise; transparent parts become white. Files whose extension belongs to no image format
-    are ignored.
+    are ignored; so are photographs in a format that Pillow does not read, as ``.heic``, with a warning.
 
     Args:
         image_size: height and width of the images after resizing.
@@ -80,7 +81,9 @@ class ImageFolder(ImageDataModule):
     def class_images(self, split: Split) -> ClassImages:
         folders = self._classes
         _check_enough(folders, split, 1, self.root)
-        return (self._one_class(folder) for folder in folders[split])
+        trees = [FolderTree(folder) for folder in folders[split]]
+        _warn_of_undecoded([f"{tree.path}/{name}" for tree in trees for name in tree.undecoded])
+        return map(self._one_class, trees)
 
     def source_fingerprint(self) -> dict[str, Any]:
         folders = self._classes
@@ -99,13 +102,17 @@ class ImageFolder(ImageDataModule):
     def _classes(self) -> ClassFolders:
         return class_folders(self.root, self.split_ratio, self.split_seed, self.cache_dir)
 
-    def _one_class(self, folder: Path) -> tuple[str, NDArray[np.uint8]]:
-        tree = FolderTree(folder)
+    def _one_class(self, tree: FolderTree) -> tuple[str, NDArray[np.uint8]]:
         if not tree.names:
-            raise InputError(f"class folder {folder} holds no image: add images or remove the folder")
+            raise no_image(tree)
         files = (ImageFile(tree, name) for name in tree.names)
         images = [self.own_image(file.decoded(at_least=2 * self.image_size)) for file in files]
-        return printable(folder.name), np.stack(images)
+        return printable(tree.path.name), np.stack(images)
+
+
+def _warn_of_undecoded(paths: list[str]) -> None:
+    if paths:
+        rank_zero_warn(f"Left out, as no image that can be read: {first_of(paths)}: convert to JPEG")
 
 
 def _check_enough(folders: ClassFolders, split: str, num_ways: int, root: Path) -> None:

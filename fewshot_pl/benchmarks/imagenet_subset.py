@@ -19,10 +19,10 @@ class ImageNetSubset(Photographs):
         return [f"ImageNet/{wnid}" for wnid in self.published_classes(split)]
 
     def class_of(self) -> Callable[[str], str | None]:
-        return _wnid
+        return wnid_of
 
 
-def _wnid(path: str) -> str | None:
+def wnid_of(path: str) -> str | None:
     """The WordNet id that is the name of an image's folder, or else starts its file name; None if there is neither."""
     *_, folder, name = ("", *path.split("/"))
     match = re.fullmatch(r"n\d{8}", folder) or re.match(r"n\d{8}", name)

@@ -28,8 +28,8 @@ _SMOOTH, _NEAREST = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
 class Omniglot(ImageDataModule):
     """Characters of 28x28 pixels, paper 0 and ink 1; each quarter turn of a character is a separate class.
 
-    Reads ``images_background`` and ``images_evaluation``, zipped or extracted, from ``root``; a missing archive is
-    downloaded into ``root/omniglot-py``.
+    Reads ``images_background`` and ``images_evaluation``, zipped or extracted, from ``root`` or ``root/omniglot-py``; a
+    missing archive is downloaded into the latter.
 
     Args:
         split: ``vinyals`` trains on 1,028 characters, validates on 172 and tests on 423, as Matching Networks and
@@ -105,10 +105,22 @@ def _characters(split: str) -> dict[str, list[str]]:
     }
 
 
-def _archive(root: Path, name: str) -> ImageTree:
+def _placed(root: Path, name: str) -> ImageTree | None:
+    """The archive or folder; None if it is, or has to be, downloaded."""
     if (tree := find_tree(root, name)) is not None:
         return tree
-    archive = root / datasets.Omniglot.folder / f"{name}.zip"
+    return None if _download(root, name).is_file() else find_tree(root / datasets.Omniglot.folder, name)
+
+
+def _download(root: Path, name: str) -> Path:
+    archive: Path = root / datasets.Omniglot.folder / f"{name}.zip"
+    return archive
+
+
+def _archive(root: Path, name: str) -> ImageTree:
+    if (tree := _placed(root, name)) is not None:
+        return tree
+    archive = _download(root, name)
     downloaded(
         lambda: _fetch(archive, root, name),
         archive.with_suffix(""),
@@ -125,7 +137,7 @@ def _fetch(archive: Path, root: Path, name: str) -> None:
 
 
 def _archive_fingerprint(root: Path, name: str) -> dict[str, Any]:
-    tree = find_tree(root, name)
+    tree = _placed(root, name)
     # A download is verified by its checksum before it is read, so the checksum identifies its content.
     return {"download": datasets.Omniglot.zips_md5[name]} if tree is None else tree.fingerprint()
 

@@ -51,7 +51,7 @@ class PlacedDataModule(ImageDataModule):
                 tree.close()
 
     def source_fingerprint(self) -> dict[str, Any]:
-        tree = self._placed()
+        tree = self.placed()
         # A download is verified before it is read, so its checksums identify the content, even after it is removed.
         source = [remote.md5 for remote in self.remotes] if self._is_published(tree) else self._fingerprints(tree)
         return {"format": 1, "split": self.split_name, "source": source}
@@ -64,6 +64,25 @@ class PlacedDataModule(ImageDataModule):
             InputError: it is missing and cannot be downloaded, or is broken.
         """
         return self._trees[0]
+
+    def placed(self) -> ImageTree | None:
+        """The folder or archive, not yet opened; None if it has to be downloaded.
+
+        Raises:
+            InputError: it is missing and cannot be downloaded.
+        """
+        trees = (find_tree(self.root, name) for name in self.places)
+        if (tree := next(filter(None, trees), None)) is not None:
+            return tree
+        if (tree := self.root_itself()) is not None:
+            return tree
+        if self.remotes:
+            return None
+        raise InputError(f"{type(self).__name__} is not in {self.root} and is not downloaded: {self._cure()}")
+
+    def root_itself(self) -> ImageTree | None:
+        """``root`` if it is the folder itself, else None."""
+        return FolderTree(self.root) if any(any(self.root.glob(mark)) for mark in self.marks) else None
 
     def annotation(self, name: str, parse: Callable[[bytes], _Parsed]) -> _Parsed:
         """The result of ``parse`` for an annotation file, in the folder or archive or beside it.
@@ -88,22 +107,12 @@ class PlacedDataModule(ImageDataModule):
     @cached_property
     def _trees(self) -> list[ImageTree]:
         """The folder or archive, then its companions."""
-        if self._is_published(self._placed()):
+        if self._is_published(self.placed()):
             for remote in self.remotes:
                 verified_download(remote, self.root, self._cure())
-        tree = self._placed()
+        tree = self.placed()
         assert tree is not None, "one of the places has the name of a download"
         return [tree, *_companions(self.root, self.companions)]
-
-    def _placed(self) -> ImageTree | None:
-        trees = (find_tree(self.root, name) for name in self.places)
-        if (tree := next(filter(None, trees), None)) is not None:
-            return tree
-        if any(any(self.root.glob(mark)) for mark in self.marks):
-            return FolderTree(self.root)
-        if self.remotes:
-            return None
-        raise InputError(f"{type(self).__name__} is not in {self.root} and is not downloaded: {self._cure()}")
 
     def _is_published(self, tree: ImageTree | None) -> bool:
         return tree is None or tree.path in [self.root / remote.name for remote in self.remotes]
@@ -145,6 +154,6 @@ def _parsed(content: bytes, path: str, parse: Callable[[bytes], _Parsed]) -> _Pa
 def _companions(root: Path, names: Iterable[str]) -> Iterator[ImageTree]:
     for name in names:
         if (root / name).is_file():
-            yield FolderTree(root, only=name)
+            yield FolderTree(root, only=[name])
         elif (tree := find_tree(root, name)) is not None:
             yield tree

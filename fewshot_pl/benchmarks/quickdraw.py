@@ -3,6 +3,7 @@
 import io
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class Quickdraw(PlacedDataModule):
     light_on_dark = True
     split_name = "quickdraw"
     places = ("quickdraw", "numpy_bitmap")
-    marks = ("angel.npy", "full_numpy_bitmap_angel.npy")
+    marks = ("angel.npy", "full_numpy_bitmap_angel.npy", "full%2Fnumpy_bitmap%2Fangel.npy")
     by_hand = (
         "get the numpy bitmaps from https://github.com/googlecreativelab/quickdraw-dataset, as by gsutil -m cp "
         "'gs://quickdraw_dataset/full/numpy_bitmap/*.npy' {root}/quickdraw"
@@ -62,7 +63,8 @@ class Quickdraw(PlacedDataModule):
 
 
 def _class_name(path: str) -> str:
-    return PurePosixPath(path).stem.removeprefix("full_numpy_bitmap_").replace("_", " ")
+    # A browser or a tool may keep the encoding of the address.
+    return PurePosixPath(unquote(path)).stem.removeprefix("full_numpy_bitmap_").replace("_", " ")
 
 
 def _bitmaps(tree: ImageTree, path: str) -> NDArray[np.uint8]:

@@ -16,17 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from fewshot_pl.data.bit_depth import check_depth
+from fewshot_pl.data.image_formats import FORMATS, extension, is_decoded, undecoded
 from fewshot_pl.errors import InputError
 
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
 _LEFT_BEHIND = {"__MACOSX", "__pycache__"}
 _UNPACK = "unpack it, and leave the folder in its place"
 _MAX_BYTES = 1 << 30  # of one file; a larger one is no image, and would fill the memory
-Image.init()
-# Without formats that need another program or have no decoder; EPS is itself a program, run by Ghostscript.
-_FORMATS = [kind for kind in Image.ID if kind not in {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC"}]
-_EXTENSIONS = {end for end, kind in Image.registered_extensions().items() if kind in _FORMATS}
-_SEEN = {*_EXTENSIONS, *_ANNOTATIONS}
 
 
 class ImageTree(ABC):
@@ -49,12 +45,17 @@ class ImageTree(ABC):
     @cached_property
     def files(self) -> list[str]:
         """The paths of images and annotations."""
-        return [name for name in self.everything if _extension(name) in _SEEN]
+        return [name for name in self.everything if is_decoded(name) or extension(name) in _ANNOTATIONS]
 
     @cached_property
     def names(self) -> list[str]:
         """The paths of images."""
-        return [name for name in self.everything if _extension(name) in _EXTENSIONS]
+        return list(filter(is_decoded, self.everything))
+
+    @property
+    def undecoded(self) -> list[str]:
+        """The paths of photographs in formats that are not read, as .heic, without a copy in one that is."""
+        return undecoded(self.everything)
 
     @abstractmethod
     def _paths(self) -> Iterable[str]:
@@ -73,19 +74,19 @@ class ImageTree(ABC):
 
 
 class FolderTree(ImageTree):
-    """The images below a folder, at any depth, following links; or ``only`` one file in it.
+    """The images below a folder, at any depth, following links; or ``only`` some files in it.
 
     Raises:
         InputError: a folder or file cannot be read, or is a pipe or a device.
     """
 
-    def __init__(self, path: Path, only: str | None = None) -> None:
+    def __init__(self, path: Path, only: Iterable[str] | None = None) -> None:
         super().__init__(path)
         self._only = only
 
     def _paths(self) -> Iterable[str]:
         with _readable(self.path):
-            yield from _below(f"{self.path}/") if self._only is None else [self._only]
+            yield from _below(f"{self.path}/") if self._only is None else self._only
 
     def read(self, name: str) -> bytes:
         path = self.path / name
@@ -97,13 +98,14 @@ class FolderTree(ImageTree):
             return path.read_bytes()
 
     def fingerprint(self) -> dict[str, Any]:
-        return self._fingerprint_of(self.files)
+        return self.fingerprint_of(self.files)
 
     def image_fingerprint(self) -> dict[str, Any]:
         """The fingerprint of the images alone."""
-        return self._fingerprint_of(self.names)
+        return self.fingerprint_of(self.names)
 
-    def _fingerprint_of(self, names: list[str]) -> dict[str, Any]:
+    def fingerprint_of(self, names: Iterable[str]) -> dict[str, Any]:
+        """The fingerprint of some files."""
         digest = hashlib.sha256()
         with _readable(self.path):
             for name in names:
@@ -185,7 +187,7 @@ class ImageFile(NamedTuple):
             InputError: the file, which is named, cannot be decoded, or has values of no known range.
         """
         try:
-            image = Image.open(io.BytesIO(self.tree.read(self.name)), formats=_FORMATS)
+            image = Image.open(io.BytesIO(self.tree.read(self.name)), formats=FORMATS)
             if at_least is not None:
                 image.draft(None, (at_least, at_least))  # many times faster on large photographs
             image.load()
@@ -244,7 +246,3 @@ def _below(folder: str, start: int | None = None, above: tuple[str, ...] = ()) -
 def is_hidden(name: str) -> bool:
     """Whether a relative path is hidden, or one that programs leave among a user's files."""
     return any(part.startswith(".") or part in _LEFT_BEHIND for part in PurePosixPath(name).parts)
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - called 60,000 times

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from fewshot_pl.benchmarks.class_folders import visible_folders
+from fewshot_pl.benchmarks.class_folders import no_image, visible_folders
 from fewshot_pl.data.image_tree import FolderTree
 from fewshot_pl.errors import InputError
 
@@ -34,7 +34,7 @@ def support_classes(folder: Path) -> dict[str, FoundFiles]:
         )
     for name, files in classes.items():
         if not files.images:
-            raise InputError(f"class folder {folder / name} holds no image: add images to it or remove it")
+            raise no_image(FolderTree(folder / name))
     return classes
 
 
@@ -75,4 +75,4 @@ def _below(folder: Path) -> FoundFiles:
 
 
 def _sorted_out(path: Path) -> FoundFiles:
-    return FoundFiles([path], []) if FolderTree(path.parent, only=path.name).names else FoundFiles([], [path])
+    return FoundFiles([path], []) if FolderTree(path.parent, only=[path.name]).names else FoundFiles([], [path])

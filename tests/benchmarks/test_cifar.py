@@ -128,6 +128,81 @@ def test_every_source_gives_the_same_images(source, extracted, zipped, server, t
     assert server.downloads == (source == "downloaded")
 
 
+def published_layout(split):
+    """Where each class lies in CIFAR-FS as its authors pack it."""
+    return {name: f"data/{name}" for names in split.values() for name in names}
+
+
+def divided_layout(split, prefix=""):
+    """Where each class lies in a copy that is divided already, here with a validation class in train."""
+    part_of = {name: part for part, names in split.items() for name in names} | {split["val"][0]: "train"}
+    return {name: f"{prefix}{part}/{name}" for name, part in part_of.items()}
+
+
+def arranged(extracted, folder, place_of):
+    """The images in another layout, all of a class in one folder."""
+    for name, place in place_of.items():
+        for part in ("train", "test"):
+            shutil.copytree(extracted / "cifar100" / part / name, folder / place, dirs_exist_ok=True)
+    (folder / "splits" / "bertinetto").mkdir(parents=True)
+    (folder / "splits" / "bertinetto" / "val.txt").write_text("apple\n")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["above", "the folder itself", "zip"])
+@pytest.mark.parametrize(
+    ("folder", "layout"),
+    [
+        ("cifar100", published_layout),
+        ("cifar-fs", divided_layout),
+        ("CIFAR-FS", published_layout),
+        ("cifar_fs", lambda split: divided_layout(split, "meta-")),
+    ],
+)
+def test_cifar_fs_is_read_as_published_and_as_divided_by_others(folder, layout, form, extracted, zipped, tmp_path):
+    place = arranged(extracted, tmp_path / folder, layout(published_split("cifar_fs")))
+    if form == "zip":
+        shutil.make_archive(str(tmp_path / folder), "zip", tmp_path, folder)
+        shutil.rmtree(place)
+    for benchmark in (CIFARFS, FC100):
+        names, images = images_of(benchmark(root=str(place if form == "the folder itself" else tmp_path)), "val")
+        expected_names, expected_images = images_of(benchmark(root=str(zipped)), "val")
+        assert names == expected_names
+        np.testing.assert_array_equal(images, expected_images)
+
+
+@pytest.mark.parametrize("named", ["zip", "folder"])
+def test_a_users_folders_beside_it_are_not_read(named, extracted, zipped, server, tmp_path):
+    if named == "zip":
+        shutil.copy(zipped / "cifar100.zip", tmp_path)
+    else:
+        shutil.copytree(extracted / "cifar100", tmp_path / "cifar100")
+    users_own_fruit(tmp_path)
+    names, images = images_of(CIFARFS(root=str(tmp_path)), "train")
+    expected_names, expected_images = images_of(CIFARFS(root=str(zipped)), "train")
+    assert names == expected_names
+    np.testing.assert_array_equal(images, expected_images)
+
+
+def test_a_users_folders_do_not_stand_in_for_it(zipped, server, tmp_path):
+    users_own_fruit(tmp_path)
+    assert len(images_of(CIFARFS(root=str(tmp_path)), "train")[0]) == 64
+    assert server.downloads == 1
+
+
+def test_folders_of_cifar_100_in_the_root_are_read_without_a_users_own_beside_them(extracted, tmp_path):
+    shutil.copytree(extracted / "cifar100", tmp_path, dirs_exist_ok=True)
+    users_own_fruit(tmp_path / "fruit")
+    assert images_of(CIFARFS(root=str(tmp_path)), "train")[1].shape[:2] == (64, 4)
+
+
+def users_own_fruit(root):
+    """Photographs in train/ and test/, of some classes that CIFAR-100 has too."""
+    for part, name in itertools.product(("train", "test"), ("apple", "orange", "banana")):
+        (root / part / name).mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(root / part / name / "1.png")
+
+
 def test_a_cache_survives_its_download(server, tmp_path):
     def prepared():
         data = CIFARFS(root=str(tmp_path / "root"), cache_dir=str(tmp_path / "cache"), num_queries=3)

@@ -96,6 +96,30 @@ def test_a_class_that_comes_or_goes_moves_hardly_another(root, seed):
     assert len(after) == 41 and len(moved) <= 3 * 2  # by a removal and two additions, one at each of two borders
 
 
+def test_photographs_in_a_format_that_is_not_read_are_warned_of_when_packing(folder, root):
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        fill(root / split, names(count, split))
+    for name in ("train/train00/3.HEIC", "train/train01/3.heif", "train/train03/deep.CR2"):
+        (root / name).write_bytes(b"of a phone")
+    with pytest.warns(UserWarning) as caught:
+        built(folder())
+    expected = f"Left out, as no image that can be read: '{root}/train/train00/3.HEIC' (and 2 more): convert to JPEG"
+    assert [str(one.message) for one in caught if "Left out" in str(one.message)] == [expected]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        built(folder())  # packed already
+
+
+@pytest.mark.filterwarnings("error:Left out")
+@pytest.mark.parametrize(
+    "name", ["2.HEIC", ".hidden.heic", "Thumbs.db", "desktop.ini", "notes.txt", "labels.csv", "README"]
+)
+def test_other_files_and_photographs_with_a_copy_are_ignored_without_a_word(name, folder, root):
+    fill(root, names(20))
+    (root / "class03" / name).write_bytes(b"of no image")
+    built(folder())
+
+
 def division(root, seed):
     """The split of each class."""
     folders = class_folders(root, (0.64, 0.16, 0.20), seed, root / "cache")
@@ -324,6 +348,12 @@ def an_empty_class(root):
     (root / "class07x" / "notes.txt").write_text("nothing here")
 
 
+def only_a_phones_photographs(root):
+    fill(root, names(20))
+    (root / "class07x").mkdir()
+    (root / "class07x" / "IMG_1.HEIC").write_bytes(b"of a phone")
+
+
 def too_few_classes(root):
     fill(root, names(4))
 
@@ -357,6 +387,7 @@ def a_page_saved_as_an_image(root):
         (an_empty_root, "root holds no folders: make one folder per class"),
         (only_loose_images, "root holds no folders: make one folder per class"),
         (an_empty_class, "class folder .*class07x holds no image: add images or remove the folder"),
+        (only_a_phones_photographs, r"class07x holds no image that can be read, but 'IMG_1\.HEIC': convert to JPEG"),
         (
             too_few_classes,
             "gives 3 train, 0 val and 1 test classes, and val needs at least 1.*lower num_ways .*, or change",

@@ -2,12 +2,15 @@ import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import itertools
 import json
+import os
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_archives import packed
 
 from fewshot_pl.benchmarks import MiniImageNet
 from fewshot_pl.benchmarks.published_splits import published_split
@@ -53,6 +56,59 @@ def divided(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def pickled(extracted, tmp_path_factory):
+    """The pickles of Ren et al., with one class in another file than its split's."""
+    root = tmp_path_factory.mktemp("pickled")
+    write_pickles(extracted, root / "mini_imagenet", "mini-imagenet-cache-{}.pkl", of_cache)
+    return root
+
+
+@pytest.fixture(scope="module")
+def category_split(extracted, tmp_path_factory):
+    """The pickles of Gidaris and Komodakis, with one of more images that are not to be read."""
+    root = tmp_path_factory.mktemp("category_split")
+    name = "miniImageNet_category_split_{}.pickle"
+    write_pickles(extracted, root / "miniImageNet", name, of_category_split, train="train_phase_train")
+    shutil.copy(root / "miniImageNet" / name.format("val"), root / "miniImageNet" / name.format("train_phase_val"))
+    return root
+
+
+def of_cache(images, classes):
+    return {
+        "image_data": images,
+        "class_dict": {wnid: [row for row, other in enumerate(classes) if other == wnid] for wnid in set(classes)},
+    }
+
+
+def of_category_split(images, classes):
+    labels = {wnid: 64 + number for number, wnid in enumerate(sorted(set(classes)))}
+    return {"data": images, "labels": [labels[wnid] for wnid in classes], "catname2label": labels}
+
+
+def write_pickles(extracted, folder, name, content, **part_names):
+    """Write the images into one pickle for each split, the classes in turn."""
+    folder.mkdir(exist_ok=True)
+    part_of = {wnid: part for part in SPLITS for wnid in SPLIT[part]} | {SPLIT["val"][0]: "train"}
+    for protocol, part in enumerate(SPLITS, 2):
+        classes = [wnid for _, wnid in itertools.product(NUMBERS, CLASSES) if part_of[wnid] == part]
+        numbers = [number for number, wnid in itertools.product(NUMBERS, CLASSES) if part_of[wnid] == part]
+        files = [
+            extracted / "mini_imagenet" / wnid / f"{wnid}{n}.jpg" for n, wnid in zip(numbers, classes, strict=True)
+        ]
+        images = np.stack([np.asarray(Image.open(file)) for file in files])
+        written = pickle.dumps(content(images, classes), protocol=protocol)
+        (folder / name.format(part_names.get(part, part))).write_bytes(written)
+
+
+def pickles_in_root(pickled, tiered_class, root):
+    """The pickles in ``root`` itself, beside another benchmark with one of their classes."""
+    shutil.copytree(pickled / "mini_imagenet", root, dirs_exist_ok=True)
+    (root / "tiered_imagenet" / "train" / tiered_class).mkdir(parents=True)
+    Image.new("RGB", (84, 84)).save(root / "tiered_imagenet" / "train" / tiered_class / "1.jpg")
+    return root
+
+
 def zipped(source, name, root):
     shutil.make_archive(str(root / name), "zip", source, name)
     return root
@@ -90,9 +146,15 @@ def test_classes_and_images_are_sorted_and_whole(extracted):
         "zip",
         "divided zip",
         "flat zip",
+        "pickles",
+        "the folder of pickles itself",
+        "pickles in the root",
+        "pickles zip",
+        "pickles tgz",
+        "pickles of categories",
     ],
 )
-def test_every_layout_gives_the_same_images(source, extracted, divided, flat, tmp_path):
+def test_every_layout_gives_the_same_images(source, extracted, divided, flat, pickled, category_split, tmp_path):
     root = {
         "the folder itself": lambda: extracted / "mini_imagenet",
         "of OpenAI's script": lambda: renamed(divided, tmp_path),
@@ -102,6 +164,12 @@ def test_every_layout_gives_the_same_images(source, extracted, divided, flat, tm
         "zip": lambda: zipped(extracted, "mini_imagenet", tmp_path),
         "divided zip": lambda: zipped(divided, "miniImagenet", tmp_path),
         "flat zip": lambda: zipped(flat, "images", tmp_path),
+        "pickles": lambda: pickled,
+        "the folder of pickles itself": lambda: pickled / "mini_imagenet",
+        "pickles in the root": lambda: pickles_in_root(pickled, CLASSES[0], tmp_path),
+        "pickles zip": lambda: zipped(pickled, "mini_imagenet", tmp_path),
+        "pickles tgz": lambda: packed(pickled / "mini_imagenet", tmp_path / "mini-imagenet.tgz").parent,
+        "pickles of categories": lambda: category_split,
     }[source]()
     for split in SPLITS:
         names, images = images_of(root, split)
@@ -202,6 +270,83 @@ def test_bad_input_is_named_with_its_cure(extracted, tmp_path):
 def test_an_incomplete_copy_is_warned_of(extracted):
     with pytest.warns(UserWarning, match=r"'n\d{8}' has 3 images in .*mini_imagenet and not 600"):
         images_of(extracted, "test")
+
+
+def test_pickled_images_are_resized_like_files(extracted, pickled):
+    names, images = images_of(pickled, "val", image_size=20)
+    expected_names, expected_images = images_of(extracted, "val", image_size=20)
+    assert names == expected_names
+    np.testing.assert_array_equal(images, expected_images)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_number_of_pickled_images_is_checked(pickled):
+    with pytest.warns(UserWarning, match=r"'n\d{8}' has 3 images in .*mini_imagenet and not 600"):
+        images_of(pickled, "test")
+
+
+def test_images_are_preferred_to_pickles_beside_them(extracted, pickled, tmp_path):
+    shutil.copytree(extracted, tmp_path, dirs_exist_ok=True)
+    before = MiniImageNet(root=str(tmp_path)).source_fingerprint()
+    (tmp_path / "mini_imagenet" / "mini-imagenet-cache-train.pkl").write_bytes(b"never opened")
+    assert MiniImageNet(root=str(tmp_path)).source_fingerprint() == before
+    images_of(tmp_path, "val")
+
+
+def test_pickles_are_packed_once_and_again_when_they_change(pickled, tmp_path):
+    shutil.copytree(pickled, tmp_path, dirs_exist_ok=True)
+
+    def prepared():
+        data = MiniImageNet(root=str(tmp_path), cache_dir=str(tmp_path / "cache"), image_size=8)
+        data.prepare_data()
+        return data.source_fingerprint()
+
+    before = prepared()
+    test = tmp_path / "mini_imagenet" / "mini-imagenet-cache-test.pkl"
+    assert prepared() == before
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    os.utime(test, ns=(1, 1))
+    assert prepared() != before
+    test.unlink()
+    with pytest.raises(InputError, match=r"class 'n\d{8}' has no images .* in mini-imagenet-cache-\{train,val,test\}"):
+        prepared()
+
+
+class Payload:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.makedirs, (str(self.folder),)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda ran: {"image_data": Payload(ran), "class_dict": {}}, "wants to run os.makedirs: download it again"),
+        (lambda ran: {"images": np.zeros(3)}, "does not hold miniImageNet as its name says: get it again"),
+        (lambda ran: [np.zeros(3)], "does not hold miniImageNet"),
+        (lambda ran: of_cache(np.zeros((1, 84, 84, 3)), CLASSES[:1]), "does not hold miniImageNet"),
+        (lambda ran: of_cache(np.zeros((1, 84, 84), np.uint8), CLASSES[:1]), "does not hold miniImageNet"),
+        (lambda ran: of_cache(np.zeros((1, 84, 84, 3), np.uint8), CLASSES[:2]), "does not hold miniImageNet"),
+    ],
+)
+def test_a_bad_pickle_is_named_and_no_code_in_it_is_run(content, message, pickled, tmp_path):
+    shutil.copytree(pickled, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "mini_imagenet" / "mini-imagenet-cache-val.pkl"
+    path.write_bytes(pickle.dumps(content(tmp_path / "ran")))
+    with pytest.raises(InputError) as caught:
+        images_of(tmp_path, "val")
+    assert str(caught.value).startswith(f"{path} {message}") and "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_that_is_cut_short_is_named(pickled, tmp_path):
+    shutil.copytree(pickled, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "mini_imagenet" / "mini-imagenet-cache-val.pkl"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"cache-val\.pkl is not a whole pickle of arrays: download or copy it again"):
+        images_of(tmp_path, "val")
 
 
 def test_a_changed_source_has_another_fingerprint(extracted, flat, tmp_path):

@@ -219,6 +219,18 @@ def test_a_downloaded_archive_is_read_without_the_folder_that_was_extracted(
         next(iter(Omniglot(root=str(tmp_path)).class_images("test")))
 
 
+def test_what_torchvision_extracted_is_read_without_its_zips(zipped, built, tmp_path, offline):
+    for name in ("images_background", "images_evaluation"):
+        zipfile.ZipFile(zipped / f"{name}.zip").extractall(tmp_path / "omniglot-py")
+    data = Omniglot(root=str(tmp_path))
+    name, images = next(iter(data.class_images("test")))
+    assert name == built.stores["test"].class_names[0]
+    np.testing.assert_array_equal(images, built.stores["test"].class_images(0))
+    before = data.source_fingerprint()
+    os.utime(next((tmp_path / "omniglot-py").rglob("*.png")), ns=(1, 1))
+    assert data.source_fingerprint() != before
+
+
 def test_without_network_it_says_which_file_goes_where(tmp_path, offline):
     data = Omniglot(root=str(tmp_path / "nothing"), cache_dir=str(tmp_path / "cache"))
     message = (

@@ -4,6 +4,7 @@ import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import json
 import pickle
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -35,14 +36,22 @@ def images_of(root, split="test", **settings):
     return list(names), np.stack(images)
 
 
-@pytest.mark.parametrize("form", ["folder", "the folder itself", "zip", "tgz", "names of the web page"])
+@pytest.mark.parametrize(
+    "form",
+    ["folder", "the folder itself", "zip", "tgz", "names of the web page", "names of its addresses", "encoded spaces"],
+)
 def test_every_form_gives_the_bitmaps_of_the_published_split(form, cut, folder, tmp_path):
     root = {"folder": folder.parent, "the folder itself": folder}.get(form, tmp_path)
     if form in ("zip", "tgz"):
         packed(folder, tmp_path / f"quickdraw.{form}")
-    if form == "names of the web page":
+    renamed = {
+        "names of the web page": lambda name: f"full_numpy_bitmap_{name.replace(' ', '_')}",
+        "names of its addresses": lambda name: quote(f"full/numpy_bitmap/{name}", safe=""),
+        "encoded spaces": quote,
+    }
+    if form in renamed:
         for path in list(folder.iterdir()):
-            path.rename(folder / f"full_numpy_bitmap_{path.name.replace(' ', '_')}")
+            path.rename(folder / renamed[form](path.name))
         root = folder.parent
     every = classes_of(cut, "quickdraw")
     assert any(" " in name for name in every)

@@ -31,7 +31,8 @@ def test_classes_are_folders_with_all_images_below_them(tmp_path):
         ([], "holds no class folders"),
         (["1.png", "2.png"], "holds no class folders"),
         (["cat/1.png"], "holds 1 class folder and at least two"),
-        (["cat/1.png", "dog/notes.txt"], "dog holds no image"),
+        (["cat/1.png", "dog/notes.txt"], "dog holds no image: add images"),
+        (["cat/1.png", "dog/1.HEIC", "dog/2.HEIC"], r"dog holds no image .* '1\.HEIC' \(and 1 more\): convert to JPEG"),
     ],
 )
 def test_folders_that_are_no_classes(tmp_path, names, told):
