@@ -52,6 +52,7 @@ class LSTMMetaLearner(GradientAlgorithm):
         norm: where batch norm takes its statistics from; ``episode``, as in the paper, is a task's own steps.
         num_inner_steps: T, steps on the support in training and at test; the paper has 12 for 1 shot and 5 for 5 shots.
         hidden_size: H, the hidden size of the LSTM that reads losses and gradients.
+        norm_eps: what batch norm adds to the variance; by default 1e-3, as in the paper's code.
         gate_recursion: compute a gate from its ``values`` in the last step, as in the paper, or from its
             ``pre_activations`` there (before the sigmoid), as in the paper's code.
         divide_by_batch: divide g_t, the gradient of a mean, once more by the number of support images, as in the code.

@@ -84,7 +84,7 @@ def _holds_cache(folder: Path, cache_dir: Path) -> bool:
 
 
 def _divided(classes: list[Path], ratio: SplitRatio, seed: int) -> ClassFolders:
-    """The classes of each split, sorted; adding or removing a class moves one or two others to another split."""
+    """The classes of each split, sorted; adding or removing a class moves at most two others to another split."""
     shuffled = sorted(classes, key=lambda folder: _place(folder.name, seed))
     first, second, _ = np.rint(np.cumsum(ratio) / sum(ratio) * len(classes)).astype(int)
     parts = shuffled[:first], shuffled[first:second], shuffled[second:]

@@ -39,8 +39,8 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
         train_num_ways: classes per training task.
         train_num_shots: support images per class of a training task.
         train_num_queries: query images per class of a training task.
-        tasks_per_batch: training tasks per optimisation step on each device.
-        batches_per_epoch: optimisation steps between two validations.
+        tasks_per_batch: training tasks per batch on each device.
+        batches_per_epoch: batches of an epoch on each device; a step each, unless gradients are accumulated.
         eval_tasks_per_batch: tasks per validation or test batch; changes speed, never results.
         num_val_episodes: length of the fixed list of validation episodes.
         num_test_episodes: length of the fixed list of test episodes.
