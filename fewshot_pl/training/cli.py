@@ -40,6 +40,7 @@ from fewshot_pl.resuming import (
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
 from fewshot_pl.training.checks import check_finetuning, check_training, named_callbacks
+from fewshot_pl.training.finders import without_finders
 from fewshot_pl.training.first_weights import remember_classes_of
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
 from fewshot_pl.training.saved_config import configuration_text
@@ -133,13 +134,14 @@ class TrainCLI(LightningCLI):
             super()._add_configure_optimizers_method_to_model(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        flags = self.config_init.trainer
         if self.resume_from:
+            flags.callbacks = without_finders(as_list(flags.callbacks), self.resume_from, self.model, self.datamodule)
             check_same_training(self.resume_from, self.model, self.datamodule)
         elif start := self.model.hparams.get("init_from"):
             remember_classes_of(start, self.datamodule)
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
-        flags = self.config_init.trainer
         check_finetuning(as_list(flags.callbacks), self.model)
         self._add_callbacks(flags)
         logs_by_default = flags.logger in (None, True)
