@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.callbacks import BackboneFinetuning, ModelCheckpoint
 from torch import nn
 
 from fewshot_pl.data.datamodule import check_overfits_nothing
@@ -49,6 +49,28 @@ def check_finetuning(callbacks: Sequence[Any], model: LightningModule) -> None:
             f"--trainer.callbacks BackboneFinetuning needs an algorithm with a backbone apart from its head, which "
             f"{type(model).__name__} does not have: leave it out"
         )
+
+
+def check_states(callbacks: Sequence[Callback], best: ModelCheckpoint) -> None:
+    """Raise InputError if a checkpoint could not tell the states of two callbacks apart.
+
+    Args:
+        callbacks: the callbacks that the flags name.
+        best: what train.py itself keeps the best checkpoint with.
+    """
+    seen = {best.state_key}
+    for callback in callbacks:
+        if type(callback).state_dict is Callback.state_dict:  # has none
+            continue
+        name = type(callback).__name__
+        if callback.state_key == best.state_key:
+            raise InputError(
+                f"train.py already keeps the best checkpoint by {best.monitor}: leave out --trainer.callbacks {name} "
+                "and pass --checkpoint.save_top_k for more than one, or let it watch another figure"
+            )
+        if callback.state_key in seen:
+            raise InputError(f"--trainer.callbacks has two of {name} that watch the same: leave one out")
+        seen.add(callback.state_key)
 
 
 def _check_steps(trainer: Any) -> None:

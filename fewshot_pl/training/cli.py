@@ -39,7 +39,7 @@ from fewshot_pl.resuming import (
 )
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
-from fewshot_pl.training.checks import check_finetuning, check_training, named_callbacks
+from fewshot_pl.training.checks import check_finetuning, check_states, check_training, named_callbacks
 from fewshot_pl.training.finders import without_finders
 from fewshot_pl.training.first_weights import remember_classes_of
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
@@ -143,6 +143,7 @@ class TrainCLI(LightningCLI):
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
         check_finetuning(as_list(flags.callbacks), self.model)
+        check_states(as_list(flags.callbacks), self.config_init.checkpoint)
         self._add_callbacks(flags)
         logs_by_default = flags.logger in (None, True)
         if logs_by_default:

@@ -138,6 +138,16 @@ OF_CLASSES = {
         f"{STOPPING} --trainer.callbacks.monitor val/loss --trainer.callbacks.init_args.patience abc",
         "--trainer.callbacks.patience takes a whole number, not abc",
     ),
+    "what keeps the best checkpoint, again": Bad(
+        "train --trainer.callbacks ModelCheckpoint --trainer.callbacks.monitor val/accuracy "
+        "--trainer.callbacks.mode max",
+        "already keeps the best checkpoint by val/accuracy: leave out --trainer.callbacks ModelCheckpoint",
+    ),
+    "a callback twice": Bad(
+        f"{STOPPING} --trainer.callbacks.monitor val/loss --trainer.callbacks+=EarlyStopping "
+        "--trainer.callbacks.monitor val/loss",
+        "--trainer.callbacks has two of EarlyStopping that watch the same: leave one out",
+    ),
     "the second of two callbacks": Bad(
         "train --trainer.callbacks LearningRateMonitor --trainer.callbacks+=ModelCheckpoint "
         "--trainer.callbacks.save_top_k abc",
