@@ -15,7 +15,8 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.callbacks.finite_loss import uses_loss_scaler
-from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.data.datamodule import EpisodicDataModule, Split
+from fewshot_pl.data.device_shares import check_shares
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, rejection_sentence
@@ -110,9 +111,9 @@ def _saved_config(run_folder: Path) -> Any:
 def _fit(cli: TrainCLI) -> None:
     """Train; a new run that ends before its first step is removed."""
     try:
-        limits = {"val": cli.trainer.limit_val_batches, "test": cli.trainer.limit_test_batches}
+        limits: dict[Split, float] = {"val": cli.trainer.limit_val_batches, "test": cli.trainer.limit_test_batches}
         for split in [split for split, limit in limits.items() if limit]:
-            cli.datamodule.check_devices(num_devices(cli.trainer), split)
+            check_shares(cli.datamodule, split, num_devices(cli.trainer), limits[split])
         if cli.trainer.is_global_zero and not are_started_by_others(cli.trainer):
             # Here one process reports what is missing, for all those that it will start.
             cli.datamodule.prepare_data()
