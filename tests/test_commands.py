@@ -107,6 +107,24 @@ def test_tensorboard_shows_scalars_pictures_and_hyper_parameters(flags: list[str
     assert any(name.startswith("_hparams_") for name in plugins)
 
 
+def test_every_tensorboard_has_each_test_figure_once_at_the_step_of_the_test(flags: list[str], tmp_path: Path) -> None:
+    loggers = ["--trainer.logger=TensorBoardLogger", f"--trainer.logger.save_dir={tmp_path / 'one'}"]
+    loggers += ["--trainer.logger+=TensorBoardLogger", f"--trainer.logger.save_dir={tmp_path / 'two'}"]
+    loggers += ["--trainer.logger.prefix=mine"]
+    assert train([*flags, *loggers]) == 0
+    assert train([*flags, *loggers, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
+    for place, prefix in (("one", ""), ("two", "mine-")):
+        steps = []
+        noted = 0
+        for file in sorted((tmp_path / place).rglob("events.*")):
+            events = EventAccumulator(str(file)).Reload()
+            settings = events.summary_metadata.get("_hparams_/experiment")
+            noted += settings is not None and f"{prefix}test/accuracy".encode() in settings.plugin_data.content
+            if f"{prefix}test/accuracy" in events.Tags()["scalars"]:
+                steps += [event.step for event in events.Scalars(f"{prefix}test/accuracy")]
+        assert (steps, noted) == ([6, 9], 2), place
+
+
 def test_all_pictures_are_there_when_asked_for_and_none_when_not_wanted(flags: list[str]) -> None:
     shown: list[set[str]] = []
     for number, words in enumerate((["all"], ["none"], ["confusion", "calibration"])):
