@@ -1,13 +1,14 @@
-"""Flags that are refused before a training starts, as they could not do what they seem to say."""
+"""Flags that are refused or warned of before a training starts, as they could not do what they seem to say."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BackboneFinetuning, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from fewshot_pl.data.datamodule import check_overfits_nothing
+from fewshot_pl.data.datamodule import EpisodicDataModule, check_overfits_nothing
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import as_list, class_name
 from fewshot_pl.training.optimizers import check_optimizer
@@ -71,6 +72,26 @@ def check_states(callbacks: Sequence[Callback], best: ModelCheckpoint) -> None:
         if callback.state_key in seen:
             raise InputError(f"--trainer.callbacks has two of {name} that watch the same: leave one out")
         seen.add(callback.state_key)
+
+
+def warn_of_smaller_steps(trainer: Trainer, data: EpisodicDataModule) -> None:
+    """Warn if the batches of an epoch are no multiple of those of a step, as Lightning then makes a smaller last step.
+
+    Args:
+        trainer: the Trainer.
+        data: the benchmark to train on.
+    """
+    limit, in_step = trainer.limit_train_batches, trainer.accumulate_grad_batches
+    wanted = limit if isinstance(limit, int) else int(data.batches_per_epoch * limit)
+    num_batches = min(data.batches_per_epoch, wanted)
+    if left := num_batches % in_step:
+        is_limited = num_batches < data.batches_per_epoch
+        flag = "--trainer.limit_train_batches" if is_limited else "--data.batches_per_epoch"
+        cure = f"pass {flag} {num_batches - left + in_step} for steps of one size"
+        rank_zero_warn(
+            f"The {num_batches} batches of an epoch are no multiple of --trainer.accumulate_grad_batches {in_step}, so "
+            f"the last step of each epoch takes {left}: {cure}"
+        )
 
 
 def _check_steps(trainer: Any) -> None:

@@ -39,7 +39,13 @@ from fewshot_pl.resuming import (
 )
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
-from fewshot_pl.training.checks import check_finetuning, check_states, check_training, named_callbacks
+from fewshot_pl.training.checks import (
+    check_finetuning,
+    check_states,
+    check_training,
+    named_callbacks,
+    warn_of_smaller_steps,
+)
 from fewshot_pl.training.finders import without_finders
 from fewshot_pl.training.first_weights import remember_classes_of
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
@@ -151,6 +157,8 @@ class TrainCLI(LightningCLI):
         kwargs["plugins"] = _with_whole_checkpoints(as_list(flags.plugins))
         trainer = super().instantiate_trainer(**kwargs)
         check_processes(trainer)
+        if not self.is_trial:
+            warn_of_smaller_steps(trainer, self.datamodule)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
         saving = [] if self.is_trial else [last, StopOnSignal(last)]
