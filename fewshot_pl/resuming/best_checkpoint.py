@@ -36,6 +36,7 @@ class BestCheckpoint(ModelCheckpoint):
         InputError: mode is auto, which does not know the figure.
     """
 
+    _begun_at = 0  # the number of steps when the batch began
     _is_measured = False  # whether the last validation measured the weights as they are now
     _unstopped: tuple[tuple[EarlyStopping, dict[str, Any]], ...] = ()  # early stopping as if nothing was measured yet
 
@@ -125,7 +126,12 @@ class BestCheckpoint(ModelCheckpoint):
                 states[callback.state_key] = _unscored(states[callback.state_key])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._begun_at = trainer.global_step
         self._is_measured = False
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step > self._begun_at:  # a batch that only accumulates would make the same step due again
+            super().on_train_batch_end(trainer, *args, **kwargs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_measured = not trainer.sanity_checking

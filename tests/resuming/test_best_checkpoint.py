@@ -12,7 +12,7 @@ from fewshot_pl.errors import Stopped
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 
-# When a checkpoint is due, other settings, and the steps of 20, in epochs of 4, after which one is kept.
+# When a checkpoint is due, other settings, and the steps after which one is kept, in 5 epochs of 4 batches.
 DUE = {
     "steps": ({"every_n_train_steps": 3}, {}, [4, 8, 12, 16, 20]),
     "steps of which some end an epoch": ({"every_n_train_steps": 6}, {}, [8, 12, 20]),
@@ -21,6 +21,7 @@ DUE = {
         {"val_check_interval": 2},
         [4, 6, 10, 12, 16, 18],
     ),
+    "steps of several batches": ({"every_n_train_steps": 3}, {"accumulate_grad_batches": 3}, [4, 6, 10]),
     "a time": ({"train_time_interval": timedelta(0)}, {}, [4, 8, 12, 16, 20]),
     "epochs that are not all validated": ({"save_on_train_epoch_end": True}, {"check_val_every_n_epoch": 2}, [8, 16]),
 }
