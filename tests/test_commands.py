@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_trainings import give_a_perfect_score
+from tiny_trainings import assert_same, give_a_perfect_score
 
 from fewshot_pl.cli import evaluate, predict, train
 from fewshot_pl.errors import InputError
@@ -107,6 +107,24 @@ def test_tensorboard_shows_scalars_pictures_and_hyper_parameters(flags: list[str
     assert any(name.startswith("_hparams_") for name in plugins)
 
 
+def test_every_tensorboard_has_each_test_figure_once_at_the_step_of_the_test(flags: list[str], tmp_path: Path) -> None:
+    loggers = ["--trainer.logger=TensorBoardLogger", f"--trainer.logger.save_dir={tmp_path / 'one'}"]
+    loggers += ["--trainer.logger+=TensorBoardLogger", f"--trainer.logger.save_dir={tmp_path / 'two'}"]
+    loggers += ["--trainer.logger.prefix=mine"]
+    assert train([*flags, *loggers]) == 0
+    assert train([*flags, *loggers, "--trainer.max_epochs=3", "--ckpt_path=last"]) == 0
+    for place, prefix in (("one", ""), ("two", "mine-")):
+        steps = []
+        noted = 0
+        for file in sorted((tmp_path / place).rglob("events.*")):
+            events = EventAccumulator(str(file)).Reload()
+            settings = events.summary_metadata.get("_hparams_/experiment")
+            noted += settings is not None and f"{prefix}test/accuracy".encode() in settings.plugin_data.content
+            if f"{prefix}test/accuracy" in events.Tags()["scalars"]:
+                steps += [event.step for event in events.Scalars(f"{prefix}test/accuracy")]
+        assert (steps, noted) == ([6, 9], 2), place
+
+
 def test_all_pictures_are_there_when_asked_for_and_none_when_not_wanted(flags: list[str]) -> None:
     shown: list[set[str]] = []
     for number, words in enumerate((["all"], ["none"], ["confusion", "calibration"])):
@@ -150,6 +168,53 @@ def test_resuming_goes_on_in_the_same_folder(flags: list[str]) -> None:
     assert not run_folder(flags, number=1).exists()
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["epoch"] == 3 and last["global_step"] == 12
+
+
+FINDERS = {
+    "learning rate": (
+        [
+            "LearningRateFinder",
+            "--trainer.callbacks.num_training_steps=15",
+            "--trainer.callbacks.early_stop_threshold=1e9",
+            "--data.batches_per_epoch=8",
+        ],
+        "learning_rate",
+    ),
+    "batch size": (
+        ["BatchSizeFinder", "--trainer.callbacks.batch_arg_name=tasks_per_batch", "--trainer.callbacks.max_trials=1"],
+        "tasks_per_batch",
+    ),
+}
+
+
+@pytest.mark.parametrize(("finder", "setting"), FINDERS.values(), ids=FINDERS)
+def test_what_a_callback_found_when_training_began_holds_when_it_is_resumed(
+    finder: list[str],
+    setting: str,
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where Lightning leaves a checkpoint for a while
+    words = [*flags, "--trainer.callbacks", *finder]
+    for number, more in enumerate((["--trainer.max_epochs=3"], [], ["--trainer.max_epochs=3", "--ckpt_path=last"])):
+        assert train([*words, *more]) == 0
+        assert sum(f"Finder is left out: training goes on with the {setting}" in it for it in caplog.messages) == (
+            number == 2
+        )
+    assert not any("without effect" in line or "goes on with lr" in line for line in caplog.messages)
+    whole, resumed = (
+        torch.load(run_folder(flags, number=n) / "checkpoints/last.ckpt", weights_only=True) for n in (0, 1)
+    )
+    for name in ("global_step", "epoch", "hyper_parameters", "datamodule_hyper_parameters"):
+        assert whole[name] == resumed[name], name
+    assert_same(whole["state_dict"], resumed["state_dict"])
+    assert_same(whole["optimizer_states"], resumed["optimizer_states"])
+    found = {**results(run_folder(flags, number=1))["model_parameters"], **whole["datamodule_hyper_parameters"]}[
+        setting
+    ]
+    assert found != {"learning_rate": 0.001, "tasks_per_batch": 1}[setting]
 
 
 LOGGERS = {"none": ["false"], "another": ["CSVLogger", "--trainer.logger.save_dir=csv"]}

@@ -110,6 +110,33 @@ def test_the_help_says_what_the_seed_is_of(made: Made, capsys: pytest.CaptureFix
     assert "seed of the weights and of what training draws, a whole number" in told and "Set to True" not in told
 
 
+SMALLER = {
+    "an epoch": (["--data.batches_per_epoch=10"], "10 batches .* takes 2: pass --data.batches_per_epoch 12 for"),
+    "a shorter epoch": (
+        ["--data.batches_per_epoch=8", "--trainer.limit_train_batches=7"],
+        "7 batches .* takes 3: pass --trainer.limit_train_batches 8 for",
+    ),
+    "a part of an epoch": (
+        ["--data.batches_per_epoch=20", "--trainer.limit_train_batches=0.25"],
+        "5 batches .* takes 1: pass --trainer.limit_train_batches 8 for",
+    ),
+    "less than a step": (["--data.batches_per_epoch=3"], "takes 3: pass --data.batches_per_epoch 4 for"),
+}
+
+
+@pytest.mark.parametrize(("words", "warned"), SMALLER.values(), ids=SMALLER)
+def test_a_smaller_last_step_of_each_epoch_is_warned_of(words: list[str], warned: str, made: Made) -> None:
+    with pytest.warns(UserWarning, match=warned):
+        made("--trainer.accumulate_grad_batches=4", *words)
+
+
+@pytest.mark.filterwarnings("error:.*no multiple of --trainer.accumulate_grad_batches")
+def test_no_smaller_step_is_warned_of_where_there_is_none(made: Made) -> None:
+    made("--trainer.accumulate_grad_batches=4", "--data.batches_per_epoch=12")
+    made("--data.batches_per_epoch=7")
+    made("--trainer.accumulate_grad_batches=4", "--data.batches_per_epoch=7", "--trainer.fast_dev_run=true")
+
+
 @pytest.mark.parametrize("name", ["TQDMProgressBar", "RichProgressBar"])
 def test_a_progress_bar_of_the_users_takes_the_place_of_ours(name: str, made: Made) -> None:
     bars = [one for one in made(f"--trainer.callbacks+={name}").trainer.callbacks if isinstance(one, ProgressBar)]

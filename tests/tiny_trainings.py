@@ -17,7 +17,7 @@ _SMALL = {"Reptile": {"num_inner_steps": 2, "num_inner_steps_test": 2}, "PLATIPU
 _SIZE = {"num_ways": 2, "num_shots": 1, "num_queries": 1, "batches_per_epoch": 4, "num_val_episodes": 3}
 
 
-def trained(images, folder, algorithm="ProtoNet", resume_from=None, callbacks=(), data=(), model=(), **flags):
+def trained(images, folder, algorithm="ProtoNet", resume_from=None, callbacks=(), data=(), model=(), best=(), **flags):
     """The Trainer and the model after training on 16 x 16 augmented images, with ``last.ckpt`` in a folder."""
     benchmark = ImageFolder(
         **{"root": str(images), "cache_dir": str(images / "cache"), "image_size": 16, "channels": 1},
@@ -28,7 +28,8 @@ def trained(images, folder, algorithm="ProtoNet", resume_from=None, callbacks=()
     if "num_ways" in arguments:
         arguments["num_ways"] = 2
     learner = getattr(algorithms, algorithm)(image_shape=benchmark.image_shape, **arguments)
-    best = BestCheckpoint(monitor="val/accuracy", mode="max", filename="best", enable_version_counter=False)
+    chosen = {"monitor": "val/accuracy", "filename": "best", "enable_version_counter": False}
+    best = BestCheckpoint(**{**chosen, **dict(best)})
     last = LastCheckpoint()
     defaults = {"max_epochs": 2, "default_root_dir": folder, "enable_checkpointing": True}
     written = {"plugins": [WholeCheckpoints()], **defaults, **flags}

@@ -129,14 +129,6 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
                 "ways: pass --data.sampling fixed, or train ProtoNet, MatchingNet, RelationNet or MetaGAN on the last"
             )
 
-    def check_devices(self, num_devices: int, split: str) -> None:
-        """Raise InputError if validation or test has no episode for some device."""
-        if (count := self.num_episodes[split]) < num_devices:
-            raise InputError(
-                f"{num_devices} devices cannot share {count} episodes of {split}: pass fewer --trainer.devices, or "
-                f"more --data.num_{split}_episodes"
-            )
-
     @property
     def store_cure(self) -> str:
         """How to keep images out of a device's memory, as the end of a sentence; empty if they are not in it."""

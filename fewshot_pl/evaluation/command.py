@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning import Trainer, seed_everything
 
 from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.data.device_shares import check_shares
 from fewshot_pl.errors import InputError
 from fewshot_pl.evaluation.contestants import Contestant, check_fit, contestants, warn_of_unfair_classes
 from fewshot_pl.evaluation.files import latex, save_outcomes
@@ -51,7 +52,8 @@ def evaluate(args: Sequence[str] | None) -> None:
     slurm.load_only_what_is_named(trainer)
     models = contestants(checkpoints, config.num_inner_steps, config.per_query)
     cells = grid(made.data, config.ways, config.shots)
-    made.data.check_devices(num_devices(trainer), config.split)
+    limit = trainer.limit_test_batches if config.split == "test" else trainer.limit_val_batches
+    check_shares(made.data, config.split, num_devices(trainer), limit)
     check_fit(models, cells, bool(config.ways), "test" if config.split == "test" else "validate")
     warn_of_unfair_classes(models, made.data, config.split)
     if config.compare and trainer.is_global_zero:

@@ -22,7 +22,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     From there Lightning resumes exactly. From the end of an epoch it would skip what follows, such as the step of a
     schedule that watches a figure, and with ``max_steps`` an epoch's episodes. Without validation, it saves at the end
-    of the epoch. The best score so far is kept even if the folder has been moved, or is given by another path. It is
+    of the epoch. A save that is due between two validations waits for the next, so that each kept file's score is that
+    of its weights. The best score so far is kept even if the folder has been moved, or is given by another path. It is
     forgotten, by early stopping too, if training is resumed with other settings of what validation measures. If the
     best checkpoint's file is missing then, validation chooses anew.
 
@@ -35,6 +36,8 @@ class BestCheckpoint(ModelCheckpoint):
         InputError: mode is auto, which does not know the figure.
     """
 
+    _begun_at = 0  # the number of steps when the batch began
+    _is_measured = False  # whether the last validation measured the weights as they are now
     _unstopped: tuple[tuple[EarlyStopping, dict[str, Any]], ...] = ()  # early stopping as if nothing was measured yet
 
     def __init__(
@@ -52,13 +55,38 @@ class BestCheckpoint(ModelCheckpoint):
             self.filename = _with_step(self.filename)
 
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
+        if self._defer_save_until_validation and trainer.enable_validation:
+            return False
         asked = self._save_on_train_epoch_end
         return not trainer.enable_validation if asked is None else asked
 
+    def _has_old_figure(self, trainer: Trainer) -> bool:
+        """Whether the figure that chooses is of validation, which has not measured the weights as they are now."""
+        of_validation = self.monitor is not None and self.monitor.startswith("val/") and trainer.enable_validation
+        return of_validation and not self._is_measured
+
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        candidates = super()._monitor_candidates(trainer)
+        if self._has_old_figure(trainer):  # without it, Lightning lets a save in mid-epoch wait for validation
+            candidates.pop(str(self.monitor), None)
+        return candidates
+
     def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        self._defer_save_until_validation = self._has_old_figure(trainer)
+        if self._defer_save_until_validation:
+            return
         left_out = self.monitor not in monitor_candidates and not trainer.enable_validation
         if not (self.monitor and left_out):  # of a figure that nobody measures, Lightning would ask who logs it
             super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    def state_dict(self) -> dict[str, Any]:
+        waits = {"is_measured": self._is_measured, "is_due": self._defer_save_until_validation}
+        return super().state_dict() | waits
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._is_measured = state_dict.get("is_measured", False)  # older checkpoints do not know it
+        self._defer_save_until_validation = state_dict.get("is_due", False)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["callbacks"]
@@ -97,6 +125,18 @@ class BestCheckpoint(ModelCheckpoint):
             if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
                 states[callback.state_key] = _unscored(states[callback.state_key])
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._begun_at = trainer.global_step
+        self._is_measured = False
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step > self._begun_at:  # a batch that only accumulates would make the same step due again
+            super().on_train_batch_end(trainer, *args, **kwargs)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_measured = not trainer.sanity_checking
+        super().on_validation_end(trainer, pl_module)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:  # until now, early stopping may have been shown the last figure from before
             for stopping, state in self._unstopped:
@@ -127,7 +167,7 @@ def _has_field(filename: str, field: str) -> bool:
 
 def _unscored(state: dict[str, Any]) -> dict[str, Any]:
     """The state of a ModelCheckpoint without what new figures would be compared with."""
-    return state | {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": ""}
+    return state | {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": "", "is_measured": False}
 
 
 def _within(folder: str, state: dict[str, Any]) -> dict[str, Any]:

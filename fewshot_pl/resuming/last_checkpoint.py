@@ -30,6 +30,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._is_owed = False  # to be written at the next moment from which training could resume
         self._has_validated = False  # since the last step
         self._metrics: dict[str, Tensor] = {}  # from the checkpoint that is resumed
+        self._arguments: dict[str, Any] = {}  # of the algorithm, from there too
 
     @property
     def path(self) -> Path:
@@ -40,7 +41,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        check_same_optimizers(trainer)
+        check_same_optimizers(trainer, self._arguments)
         # Figures of earlier validations: a schedule or a checkpoint may wait for one.
         trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in self._metrics.items()})
         if any(
@@ -98,6 +99,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._metrics = checkpoint.get("callback_metrics", {})
+        self._arguments = checkpoint.get("hyper_parameters", {})
         self._last_global_step_saved = checkpoint["global_step"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

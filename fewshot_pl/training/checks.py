@@ -1,13 +1,14 @@
-"""Flags that are refused before a training starts, as they could not do what they seem to say."""
+"""Flags that are refused or warned of before a training starts, as they could not do what they seem to say."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import BackboneFinetuning, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from fewshot_pl.data.datamodule import check_overfits_nothing
+from fewshot_pl.data.datamodule import EpisodicDataModule, check_overfits_nothing
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import as_list, class_name
 from fewshot_pl.training.optimizers import check_optimizer
@@ -48,6 +49,48 @@ def check_finetuning(callbacks: Sequence[Any], model: LightningModule) -> None:
         raise InputError(
             f"--trainer.callbacks BackboneFinetuning needs an algorithm with a backbone apart from its head, which "
             f"{type(model).__name__} does not have: leave it out"
+        )
+
+
+def check_states(callbacks: Sequence[Callback], best: ModelCheckpoint) -> None:
+    """Raise InputError if a checkpoint could not tell the states of two callbacks apart.
+
+    Args:
+        callbacks: the callbacks that the flags name.
+        best: what train.py itself keeps the best checkpoint with.
+    """
+    seen = {best.state_key}
+    for callback in callbacks:
+        if type(callback).state_dict is Callback.state_dict:  # has none
+            continue
+        name = type(callback).__name__
+        if callback.state_key == best.state_key:
+            raise InputError(
+                f"train.py already keeps the best checkpoint by {best.monitor}: leave out --trainer.callbacks {name} "
+                "and pass --checkpoint.save_top_k for more than one, or let it watch another figure"
+            )
+        if callback.state_key in seen:
+            raise InputError(f"--trainer.callbacks has two of {name} that watch the same: leave one out")
+        seen.add(callback.state_key)
+
+
+def warn_of_smaller_steps(trainer: Trainer, data: EpisodicDataModule) -> None:
+    """Warn if the batches of an epoch are no multiple of those of a step, as Lightning then makes a smaller last step.
+
+    Args:
+        trainer: the Trainer.
+        data: the benchmark to train on.
+    """
+    limit, in_step = trainer.limit_train_batches, trainer.accumulate_grad_batches
+    wanted = limit if isinstance(limit, int) else int(data.batches_per_epoch * limit)
+    num_batches = min(data.batches_per_epoch, wanted)
+    if left := num_batches % in_step:
+        is_limited = num_batches < data.batches_per_epoch
+        flag = "--trainer.limit_train_batches" if is_limited else "--data.batches_per_epoch"
+        cure = f"pass {flag} {num_batches - left + in_step} for steps of one size"
+        rank_zero_warn(
+            f"The {num_batches} batches of an epoch are no multiple of --trainer.accumulate_grad_batches {in_step}, so "
+            f"the last step of each epoch takes {left}: {cure}"
         )
 
 

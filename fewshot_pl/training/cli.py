@@ -39,7 +39,14 @@ from fewshot_pl.resuming import (
 )
 from fewshot_pl.runs import CHECKPOINTS, checkpoint_to_resume, nearest_folder, new_run_folder, run_of_checkpoint
 from fewshot_pl.tf32 import TF32_FLAG, allow_tf32
-from fewshot_pl.training.checks import check_finetuning, check_training, named_callbacks
+from fewshot_pl.training.checks import (
+    check_finetuning,
+    check_states,
+    check_training,
+    named_callbacks,
+    warn_of_smaller_steps,
+)
+from fewshot_pl.training.finders import without_finders
 from fewshot_pl.training.first_weights import remember_classes_of
 from fewshot_pl.training.optimizers import accepted_arguments, replacement_sentence
 from fewshot_pl.training.saved_config import configuration_text
@@ -133,14 +140,16 @@ class TrainCLI(LightningCLI):
             super()._add_configure_optimizers_method_to_model(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        flags = self.config_init.trainer
         if self.resume_from:
+            flags.callbacks = without_finders(as_list(flags.callbacks), self.resume_from, self.model, self.datamodule)
             check_same_training(self.resume_from, self.model, self.datamodule)
         elif start := self.model.hparams.get("init_from"):
             remember_classes_of(start, self.datamodule)
         if self.config.optimizer:
             rank_zero_info(replacement_sentence(self.config))
-        flags = self.config_init.trainer
         check_finetuning(as_list(flags.callbacks), self.model)
+        check_states(as_list(flags.callbacks), self.config_init.checkpoint)
         self._add_callbacks(flags)
         logs_by_default = flags.logger in (None, True)
         if logs_by_default:
@@ -148,6 +157,8 @@ class TrainCLI(LightningCLI):
         kwargs["plugins"] = _with_whole_checkpoints(as_list(flags.plugins))
         trainer = super().instantiate_trainer(**kwargs)
         check_processes(trainer)
+        if not self.is_trial:
+            warn_of_smaller_steps(trainer, self.datamodule)
         slurm.load_only_what_is_named(trainer)
         last = LastCheckpoint()
         saving = [] if self.is_trial else [last, StopOnSignal(last)]

@@ -10,21 +10,22 @@ from typing import Any
 import torch
 import yaml
 from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info
 
 from fewshot_pl.algorithms import FewShotAlgorithm
 from fewshot_pl.callbacks.finite_loss import uses_loss_scaler
-from fewshot_pl.data.datamodule import EpisodicDataModule
+from fewshot_pl.data.datamodule import EpisodicDataModule, Split
+from fewshot_pl.data.device_shares import check_shares
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.prediction.calibration import calibrate, rejection_sentence
 from fewshot_pl.process_group import are_started_by_others, num_devices
-from fewshot_pl.results import figures_of, print_result, result_of, save_result
+from fewshot_pl.results import print_result, result_of, save_result
 from fewshot_pl.resuming import BestCheckpoint, slurm
 from fewshot_pl.runs import remove_run
 from fewshot_pl.training.cli import TrainCLI
 from fewshot_pl.training.optimizers import with_optimizer
+from fewshot_pl.training.settings_log import log_settings
 
 _UNCHOSEN = (
     "No validation chose a checkpoint: the last weights are {used}, and not calibrated to call images unknown; for "
@@ -86,10 +87,8 @@ def _save(cli: TrainCLI, result: dict[str, Any], best: str | None) -> None:
     print(f"Saved in {cli.run_folder}")
     if not result and file.is_file():
         print(f"{file} is from an earlier test: nothing was tested this time")
-    if result and isinstance(trainer.logger, TensorBoardLogger):
-        parameters = {**result["data_parameters"], **result["model_parameters"], "algorithm": result["algorithm"]}
-        trainer.logger.log_hyperparams(parameters, {f"test/{name}": result[name] for name in figures_of(result)})
-        trainer.logger.experiment.flush()
+    if result:
+        log_settings(trainer, result)
 
 
 def _repetition(cli: TrainCLI, model: FewShotAlgorithm) -> dict[str, Any]:
@@ -110,9 +109,9 @@ def _saved_config(run_folder: Path) -> Any:
 def _fit(cli: TrainCLI) -> None:
     """Train; a new run that ends before its first step is removed."""
     try:
-        limits = {"val": cli.trainer.limit_val_batches, "test": cli.trainer.limit_test_batches}
+        limits: dict[Split, float] = {"val": cli.trainer.limit_val_batches, "test": cli.trainer.limit_test_batches}
         for split in [split for split, limit in limits.items() if limit]:
-            cli.datamodule.check_devices(num_devices(cli.trainer), split)
+            check_shares(cli.datamodule, split, num_devices(cli.trainer), limits[split])
         if cli.trainer.is_global_zero and not are_started_by_others(cli.trainer):
             # Here one process reports what is missing, for all those that it will start.
             cli.datamodule.prepare_data()

@@ -117,6 +117,10 @@ EVALUATED = {
         f"{ONE} --num_episodes 1 --trainer.accelerator cpu --trainer.devices 2",
         "2 devices cannot share 1 episodes",
     ),
+    "too small a part for one of two devices": Bad(
+        f"{ONE} --num_episodes 72 --trainer.accelerator cpu --trainer.devices 2 --trainer.limit_test_batches 0.2",
+        "--trainer.limit_test_batches 0.2 leaves nothing of the 4 batches of test that a device has: pass a larger",
+    ),
     "no episodes": Bad(f"{ONE} --num_episodes 0", "must be at least 1"),
     "the training classes": Bad(f"{ONE} --split train", "--split takes one of 'test', 'val'"),
     "steps of what takes none": Bad(f"{ONE} --num_inner_steps 2", "without steps"),

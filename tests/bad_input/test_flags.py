@@ -104,6 +104,11 @@ FLAGS = {
     "more devices than there are": Bad("train --trainer.accelerator cuda --trainer.devices 99", "not available"),
     "fewer episodes than devices": Bad(f"train {TWO} --data.num_val_episodes 1", "more --data.num_val_episodes"),
     "no devices": Bad("train --trainer.devices 0", "devices"),
+    "too small a part for one of two devices": Bad(
+        f"train {TWO} --data.num_val_episodes 72 --trainer.limit_val_batches 0.2",
+        "--trainer.limit_val_batches 0.2 leaves nothing of the 4 batches of val that a device has: pass a larger",
+    ),
+    "too small a part of the test": Bad("train --trainer.limit_test_batches 0.2", "nothing of the 1 batches of test"),
     "spawned processes": Bad(f"train --trainer.strategy ddp_spawn {TWO}", "by spawn, whose results do not come back"),
     "forked processes": Bad(f"train --trainer.strategy ddp_fork {TWO}", "pass --trainer.strategy ddp"),
     "an unknown precision": Bad("train --trainer.precision 12", "--trainer.precision takes"),
@@ -137,6 +142,16 @@ OF_CLASSES = {
     "a patience that is a word": Bad(
         f"{STOPPING} --trainer.callbacks.monitor val/loss --trainer.callbacks.init_args.patience abc",
         "--trainer.callbacks.patience takes a whole number, not abc",
+    ),
+    "what keeps the best checkpoint, again": Bad(
+        "train --trainer.callbacks ModelCheckpoint --trainer.callbacks.monitor val/accuracy "
+        "--trainer.callbacks.mode max",
+        "already keeps the best checkpoint by val/accuracy: leave out --trainer.callbacks ModelCheckpoint",
+    ),
+    "a callback twice": Bad(
+        f"{STOPPING} --trainer.callbacks.monitor val/loss --trainer.callbacks+=EarlyStopping "
+        "--trainer.callbacks.monitor val/loss",
+        "--trainer.callbacks has two of EarlyStopping that watch the same: leave one out",
     ),
     "the second of two callbacks": Bad(
         "train --trainer.callbacks LearningRateMonitor --trainer.callbacks+=ModelCheckpoint "

@@ -57,3 +57,13 @@ def test_a_rate_that_a_schedule_has_changed_is_the_same_setting(images, tmp_path
     for resumed in ({"max_epochs": 1}, {"max_epochs": 2, "resume_from": last_checkpoint(tmp_path)}):
         trained(images, tmp_path, model={"lr_halve_every": 1}, **resumed)
     assert not told
+
+
+def test_a_rate_that_check_same_training_names_is_not_named_twice_but_again_when_it_is_resumed_again(
+    images, tmp_path, told
+):
+    last = last_checkpoint(tmp_path)
+    trained(images, tmp_path, max_epochs=1)
+    for num_epochs, said in ((2, []), (3, [f"Adam goes on with lr 0.001 instead of 0.5 from {last}"])):
+        trained(images, tmp_path, max_epochs=num_epochs, model={"learning_rate": 0.5}, resume_from=last)
+        assert told == said
