@@ -31,6 +31,11 @@ def check_training(config: Any, words: Sequence[str]) -> None:
         raise InputError(
             f"train.py needs checkpoints, to test the best one and to resume from: leave out --trainer.{flag}"
         )
+    if config.checkpoint.save_on_exception:
+        raise InputError(
+            "what an exception interrupts is kept in last.ckpt, and best.ckpt is for weights that were validated: "
+            "leave out --checkpoint.save_on_exception"
+        )
     check_overfits_nothing(config.trainer.overfit_batches)
     if not (config.trainer.fast_dev_run or config.ckpt_path):  # a training that is resumed may have ended
         _check_steps(config.trainer)

@@ -64,6 +64,7 @@ FLAGS = {
     "a chunk of no tasks": Bad("train --model.task_chunk -1", "--model.task_chunk must be at least 1"),
     "a negative number of steps to halve after": Bad("train --model.lr_halve_every -1", "must be at least 0, not -1"),
     "no checkpoints": Bad("train --trainer.enable_checkpointing false", "leave out --trainer.enable_checkpointing"),
+    "an unmeasured best checkpoint": Bad("train --checkpoint.save_on_exception true", "kept in last.ckpt"),
     "nothing but steps": Bad("train --trainer.barebones true", "leave out --trainer.barebones"),
     "nothing but steps of an evaluation": Bad(
         "evaluate --ckpt_path protonet.ckpt --trainer.barebones true", "Lightning keeps no figure"
