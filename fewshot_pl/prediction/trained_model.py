@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ OwnImage = str | PathLike[str] | Image.Image | NDArray[np.uint8]  # a file, an i
 
 _AT_LEAST = 256  # pixels of a side, to look at
 _MOST_CHANNELS = 4  # of an array's image; no image is that narrow
+_TURNS: WeakKeyDictionary[FewShotAlgorithm, RLock] = WeakKeyDictionary()  # beside the algorithms, which are pickled
 
 
 class TrainedModel(NamedTuple):
@@ -82,20 +85,27 @@ class TrainedModel(NamedTuple):
             InputError: the algorithm cannot tell that many classes apart.
         """
         check_classes(self.algorithm, num_classes)
-        device = self.algorithm.device
-        support_x, support_y = support_x.to(device), support_y.to(device)
-        # Outputs of a head that no class needs stay unused.
-        logits_of = self.algorithm.predictor(support_x, support_y, self.algorithm.num_ways or num_classes)
+        support_x, support_y = self._placed(support_x), support_y.to(self.algorithm.device)
         num_before = num_passed_before(self.algorithm, len(support_x))
+        with _turn(self.algorithm):
+            self.algorithm.eval()
+            # Outputs of a head that no class needs stay unused.
+            logits_of = self.algorithm.predictor(support_x, support_y, self.algorithm.num_ways or num_classes)
 
         @torch.no_grad()
         def answers(images: Tensor) -> Tensor:
-            queries = images.to(device)
+            queries = self._placed(images)
             groups = torch.split(queries, 1) if per_query and num_before else (queries,)
             batches = (torch.cat([support_x[:num_before], group]) for group in groups)
-            return torch.cat([logits_of(batch)[num_before:, :num_classes] for batch in batches])
+            with _turn(self.algorithm):
+                self.algorithm.eval()  # its owner may have trained it since
+                return torch.cat([logits_of(batch)[num_before:, :num_classes] for batch in batches])
 
         return answers
+
+    def _placed(self, images: Tensor) -> Tensor:
+        """Images on the algorithm's device and in its precision."""
+        return images.to(self.algorithm.device).to(self.algorithm.dtype)
 
     def __sklearn_clone__(self) -> "TrainedModel":
         return self  # predictors share it as they would share a file
@@ -112,7 +122,8 @@ def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = 
         InputError: the file is missing, damaged or not such a checkpoint, or there is no such device.
     """
     if isinstance(checkpoint, TrainedModel):
-        return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
+        with _turn(checkpoint.algorithm):
+            return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
     path = Path(checkpoint)
     contents = opened_checkpoint(path)
     data = _trained_data(contents, path)
@@ -143,6 +154,11 @@ def _trained_data(contents: dict[str, Any], path: Path) -> ImageDataModule:
     if not isinstance(data, ImageDataModule):
         raise InputError(f"{path} was trained on {name}, which has no images: take a checkpoint trained on images")
     return data
+
+
+def _turn(algorithm: FewShotAlgorithm) -> RLock:
+    """The lock for using an algorithm, as inner steps put a task's weights into the network that all tasks share."""
+    return _TURNS.setdefault(algorithm, RLock())
 
 
 def is_transductive(algorithm: FewShotAlgorithm) -> bool:
