@@ -121,6 +121,11 @@ def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = 
     Raises:
         InputError: the file is missing, damaged or not such a checkpoint, or there is no such device.
     """
+    if not isinstance(checkpoint, str | PathLike | TrainedModel):
+        raise InputError(
+            f"a {type(checkpoint).__name__} does not say how images are prepared: give the file that train.py wrote, "
+            "or TrainedModel(algorithm, data)"
+        )
     if isinstance(checkpoint, TrainedModel):
         with _turn(checkpoint.algorithm):
             return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))

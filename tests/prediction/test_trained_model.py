@@ -11,7 +11,7 @@ import torch
 from quiet_trainer import quiet_trainer
 from random_images import give_random_images
 
-from fewshot_pl import FewShotPredictor, TrainedModel
+from fewshot_pl import FewShotPredictor, InputError, TrainedModel
 from fewshot_pl.algorithms import MAML, ProtoNet
 from fewshot_pl.benchmarks import CIFARFS
 from fewshot_pl.prediction.trained_model import trained_model
@@ -100,3 +100,11 @@ def test_a_model_put_in_training_mode_after_fit_predicts_as_before(trained):
     expected = predictor.predict_proba(QUERIES)
     model.algorithm.train()
     np.testing.assert_array_equal(predictor.predict_proba(QUERIES), expected)
+
+
+def test_an_algorithm_alone_does_not_say_how_images_are_prepared(trained):
+    model = trained(ProtoNet)
+    with pytest.raises(InputError, match=r"a ProtoNet does not say how.*TrainedModel\(algorithm, data\)"):
+        FewShotPredictor(model.algorithm).fit(SUPPORT, LABELS)
+    with pytest.raises(InputError, match="give the file that"):
+        FewShotPredictor(None).fit(SUPPORT, LABELS)
