@@ -196,6 +196,34 @@ def test_bad_images_and_labels(checkpoint, images_, labels, told):
         FewShotPredictor(checkpoint()).fit(images_, labels)
 
 
+SORTABLE = r"no common order: give all images a string, or all a number"
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (None, SORTABLE),
+        (["a", None, "b"], SORTABLE),
+        (["a", 1, "b"], SORTABLE),
+        (np.array(["a", 1, "b"], dtype=object), SORTABLE),
+        ([1.0, float("nan"), 2.0], SORTABLE),
+        (np.array([1.0, float("nan"), 2.0], dtype=object), SORTABLE),
+        (["a", ["b"], "c"], SORTABLE),
+        ([["a"], ["b"], ["b"]], r"labels have the shape \[3, 1\]: give a list of one label per image"),
+        ("abb", r"labels have the shape \[\]"),
+    ],
+)
+def test_labels_that_cannot_name_classes(checkpoint, labels, told):
+    with pytest.raises(InputError, match=told):
+        FewShotPredictor(checkpoint()).fit([PIXELS] * 3, labels)
+
+
+def test_labels_of_any_iterable(checkpoint):
+    predictor = FewShotPredictor(checkpoint())
+    for labels in ({"x": "a", "y": "b", "z": "b"}.values(), (name for name in "abb"), iter(["a", "b", "b"])):
+        assert predictor.fit([PIXELS] * 3, labels).classes_.tolist() == ["a", "b"]
+
+
 PIXELS = np.zeros((12, 8, 3), np.uint8)
 
 
