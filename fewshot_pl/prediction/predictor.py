@@ -34,7 +34,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: images predicted at once.
         false_reject: the share of images of the known classes, 0 to 1, that may be called unknown.
         per_query: with norm ``transductive``, where images predicted together influence each other: pass each image
-            with the support alone, as Reptile's authors do without transduction; slower.
+            with the support alone, as Reptile's authors do without transduction; slower. ``fit`` decides it.
         device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
 
     Attributes:
@@ -78,7 +78,8 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(support_x) != len(numbers):
             raise InputError(f"there are {len(support_x)} images and {len(numbers)} labels: give each image one label")
         self._model, self._support = model, (support_x, torch.from_numpy(numbers))
-        self._logits_of: QueryPredictor | None = model.adapted(*self._support, len(names), self.per_query)
+        self._per_query = self.per_query  # which may be set to another value before the model is adapted again
+        self._logits_of: QueryPredictor | None = model.adapted(*self._support, len(names), self._per_query)
         self.classes_ = names
         self.rejection_ = nearest_rejection(model.rejections, len(numbers) / len(names))
         return self
@@ -140,7 +141,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def logits(self, pixels: Tensor) -> NDArray[np.float64]:
         """The algorithm's logits [n, N] of one batch of images [n, C, H, W], as ``model.pixels`` gives them."""
         if self._logits_of is None:  # after unpickling
-            self._logits_of = self._model.adapted(*self._support, len(self.classes_), self.per_query)
+            self._logits_of = self._model.adapted(*self._support, len(self.classes_), self._per_query)
         if not len(pixels):
             return np.empty((0, len(self.classes_)))
         return self._logits_of(pixels).double().cpu().numpy()

@@ -57,7 +57,8 @@ class TrainedModel(NamedTuple):
         """Images as the network sees them, [n, C, H, W].
 
         Raises:
-            InputError: an image does not decode or is not an image, or a single one is given in place of several.
+            InputError: an image does not decode, has no pixels or is not an image, or a single one is given in place
+                of several.
         """
         if _is_one_image(images):
             raise InputError("this is one image, and several are asked for: give a list of images, as [image]")
@@ -65,7 +66,11 @@ class TrainedModel(NamedTuple):
 
     def opened(self, image: OwnImage) -> Image.Image:
         """A user's image, decoded at a reduced size where it is a large JPEG file; raises as ``pixels``."""
-        return _opened(image, at_least=max(2 * self.data.image_shape[1], _AT_LEAST))
+        opened = _opened(image, at_least=max(2 * self.data.image_shape[1], _AT_LEAST))
+        if 0 in opened.size:
+            name = f"image {image}" if isinstance(image, str | PathLike) else "an image"
+            raise InputError(f"{name} has {opened.width}x{opened.height} pixels, which show nothing: leave it out")
+        return opened
 
     def network_input(self, images: list[NDArray[np.uint8]]) -> Tensor:
         """The network's input [n, C, H, W] for images as ``data.own_image`` gives them, uint8 [C, H, W] each."""

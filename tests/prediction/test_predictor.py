@@ -116,6 +116,15 @@ def test_a_fitted_predictor_can_be_pickled(checkpoint, images):
     np.testing.assert_array_equal(copy.predict_proba(images[0]), predictor.predict_proba(images[0]))
 
 
+def test_per_query_is_that_of_the_fit_in_copies_too(checkpoint, images):
+    predictor = FewShotPredictor(checkpoint("MAML"), batch_size=8).fit(*images)
+    expected = predictor.predict_log_proba(images[0])
+    predictor.set_params(per_query=True)
+    for one in (predictor, pickle.loads(pickle.dumps(predictor))):
+        np.testing.assert_array_equal(one.predict_log_proba(images[0]), expected)
+    assert np.abs(predictor.fit(*images).predict_log_proba(images[0]) - expected).max() > 1e-4
+
+
 def test_scikit_learns_conventions(checkpoint, images):
     files, names = images
     path = checkpoint()
@@ -188,6 +197,8 @@ def test_grey_checkpoints_see_dark_ink_on_light_paper_as_they_store_it(checkpoin
         ([np.zeros((8, 8), np.uint8)] * 2, ["a", "a"], "only one class"),
         ([np.zeros((8, 8))] * 2, ["a", "b"], "uint8 arrays"),
         ([np.zeros((8, 8, 2), np.uint8)] * 2, ["a", "b"], r"uint8 \[8, 8, 2\]"),
+        ([np.zeros((0, 5), np.uint8)] * 2, ["a", "b"], "an image has 5x0 pixels.*leave it out"),
+        ([Image.new("RGB", (0, 3))] * 2, ["a", "b"], "an image has 0x3 pixels.*leave it out"),
         (["missing.png"] * 2, ["a", "b"], "missing.png cannot be read"),
     ],
 )
