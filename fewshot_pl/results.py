@@ -30,6 +30,8 @@ def result_of(
 ) -> dict[str, Any]:
     """The result of an evaluation as plain values; accuracies are fractions, NLL is in nats, times are seconds.
 
+    ``ci95`` is None if there was only one episode.
+
     Args:
         model: the evaluated model.
         data: the benchmark whose episodes it was evaluated on.
@@ -38,13 +40,16 @@ def result_of(
         wall_time: of all the work behind the result.
     """
     metrics = trainer.callback_metrics
+    num_episodes = int(metrics[f"{split}/num_episodes"])
+    figures = {name: float(metrics[f"{split}/{name}"]) for name in _FIGURES if f"{split}/{name}" in metrics}
     return {
         "algorithm": type(model).__name__,
         "data": type(data).__name__,
         "split": split,
         **_sizes(data),
-        "num_episodes": int(metrics[f"{split}/num_episodes"]),
-        **{name: float(metrics[f"{split}/{name}"]) for name in _FIGURES if f"{split}/{name}" in metrics},
+        "num_episodes": num_episodes,
+        **figures,
+        "ci95": figures["ci95"] if num_episodes > 1 else None,
         "norm": model.norm_mode,
         "episode_seed": data.seed,
         "wall_time_s": round(wall_time, 1),
@@ -80,14 +85,23 @@ def save_result(result: Any, path: Path) -> None:
 
 def figures_of(result: dict[str, Any]) -> list[str]:
     """The names of the figures that a result holds: those of a classification, or of a regression."""
-    return [name for name in _FIGURES if name in result]
+    return [name for name in _FIGURES if result.get(name) is not None]
 
 
 def print_result(result: dict[str, Any]) -> None:
     """Print the table of a result."""
     title = f"{result['algorithm']} on {result['data']}, {result['split']} split"
-    caption = f"{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {result['norm']}"
-    print_table(title, caption, [result_cells(result)])
+    print_table(title, f"{episodes_of(result)}, norm: {result['norm']}", [result_cells(result)])
+
+
+def episodes_of(result: dict[str, Any]) -> str:
+    """Which episodes a result is of: "600 episodes of seed 0"."""
+    return f"{counted_episodes(result['num_episodes'])} of seed {result['episode_seed']}"
+
+
+def counted_episodes(count: int) -> str:
+    """A number of episodes in words: "600 episodes"."""
+    return "1 episode" if count == 1 else f"{count} episodes"
 
 
 def print_table(title: str, caption: str, rows: Sequence[Mapping[str, str]]) -> None:
@@ -110,15 +124,23 @@ def task_name(result: dict[str, Any]) -> str:
 def result_cells(result: dict[str, Any]) -> dict[str, str]:
     """The cells of a result's table row, by column."""
     if "mse" in result:
-        return {"task": task_name(result), "MSE": f"{result['mse']:.3f}", "95% CI": f"± {result['ci95']:.3f}"}
+        return {
+            "task": task_name(result),
+            "MSE": f"{result['mse']:.3f}",
+            "95% CI": _interval_cell(result["ci95"], ".3f"),
+        }
     return {
         "task": task_name(result),
         "accuracy": f"{100 * result['accuracy']:.2f} %",
-        "95% CI": f"± {100 * result['ci95']:.2f}",
+        "95% CI": _interval_cell(result["ci95"], ".2f", scale=100),
         "NLL": f"{result['nll']:.3f}",
         "ECE": f"{100 * result['ece']:.2f} %",
         "Brier": f"{result['brier']:.3f}",
     }
+
+
+def _interval_cell(ci95: float | None, form: str, scale: int = 1) -> str:
+    return "–" if ci95 is None else f"± {scale * ci95:{form}}"
 
 
 def _name(device: torch.device) -> str:

@@ -125,6 +125,19 @@ def test_every_tensorboard_has_each_test_figure_once_at_the_step_of_the_test(fla
         assert (steps, noted) == ([6, 9], 2), place
 
 
+def test_one_episode_chooses_the_checkpoint_and_is_tested_without_an_interval(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([*flags, "--data.num_val_episodes=1", "--data.num_test_episodes=1", "--trainer.max_epochs=2"]) == 0
+    folder = run_folder(flags)
+    assert results(folder)["ci95"] is None and "NaN" not in (folder / "results.json").read_text()
+    assert (folder / "checkpoints" / "best.ckpt").is_file()
+    told = capsys.readouterr()
+    assert "± " not in told.out and "1 episode of seed 0" in told.out and "NaN" not in told.err
+    scalars = [EventAccumulator(str(file)).Reload().Tags()["scalars"] for file in folder.glob("events.*")]
+    assert {"val/accuracy", "test/accuracy"} <= {name for names in scalars for name in names}
+
+
 def test_all_pictures_are_there_when_asked_for_and_none_when_not_wanted(flags: list[str]) -> None:
     shown: list[set[str]] = []
     for number, words in enumerate((["all"], ["none"], ["confusion", "calibration"])):

@@ -169,7 +169,8 @@ def small_run(arguments):
 
 @pytest.mark.parametrize("arguments", command_lines("evaluate.py"))
 def test_evaluation_commands_run(arguments, workplace, capsys):
-    here = ["--num_episodes=1", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    """On two episodes, as one has no interval."""
+    here = ["--num_episodes=2", "--trainer.accelerator=cpu", "--trainer.devices=1"]
     assert evaluate([*small_run(arguments), *here]) == 0
     assert "± " in capsys.readouterr().out
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.lightning_callbacks import check_trained, leave_out_frozen, warn_of_stale_statistics
+from fewshot_pl.algorithms.stored import Stored
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.backbones import ImageShape
 from fewshot_pl.backbones.normalization import other_batch_norms
@@ -21,13 +22,12 @@ from fewshot_pl.functional.objectives import prediction_loss
 from fewshot_pl.functional.precision import at_least_float32
 from fewshot_pl.metrics import EpisodeMeasures, training_accuracy
 from fewshot_pl.plain_arguments import PlainArguments
-from fewshot_pl.registries import stored_name
 from fewshot_pl.step_log import StepLog
 
 QueryPredictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
-class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
+class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
@@ -240,11 +240,3 @@ class FewShotAlgorithm(PlainArguments, EpisodeMeasuring, TaskMapping, ABC):
         """The optimiser with its learning rate halved every ``lr_halve_every`` training steps."""
         halving = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_halve_every, gamma=0.5)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": halving, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["algorithm"] = stored_name(type(self))
-        datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
-        checkpoint["data"] = stored_name(type(datamodule)) if datamodule is not None else None
-        for file in {"backbone_weights", "init_from"} & checkpoint.get("hyper_parameters", {}).keys():
-            checkpoint["hyper_parameters"][file] = None  # its content is in the checkpoint; the file may go

@@ -16,6 +16,7 @@ from fewshot_pl.data.download import downloaded
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import ImageFile, ImageTree, ZipTree
+from fewshot_pl.data.square_image import plain_colour
 from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 
@@ -68,6 +69,12 @@ class Omniglot(ImageDataModule):
         """The characters of a split, sorted, as ``Alphabet/characterNN``."""
         table = _characters(self.split)
         return sorted(table["train"] + table["val"]) if split == "train" and self.train_on_val else table[split]
+
+    def own_image(self, image: Image.Image) -> NDArray[np.uint8]:
+        if self.antialias:
+            return super().own_image(image)
+        drawing = ImageOps.invert(plain_colour(image).convert("L"))
+        return np.asarray(ImageOps.fit(drawing, (_SIDE, _SIDE), _NEAREST))[None]
 
     def divided_classes(self, split: Split) -> list[str]:
         return [f"Omniglot/{character}" for character in self.published_classes(split)]

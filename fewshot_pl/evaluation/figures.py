@@ -1,5 +1,6 @@
 """The plots of an evaluation."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from fewshot_pl.callbacks.calibration import calibration_figure
 from fewshot_pl.evaluation.outcome import Outcome, differences
 from fewshot_pl.metrics import confidence_bins
+from fewshot_pl.results import counted_episodes
 
 _BLUE, _RED = "#3565b0", "#d6212b"
 _SIZE = (5.2, 3.6)
@@ -38,7 +40,7 @@ def _draw_lines(axes: Axes, outcomes: Sequence[Outcome], name: str) -> None:
         return outcome.label, outcome.result[other]
 
     for (label, value), members in groupby(sorted(outcomes, key=line), line):
-        points = [(o.result[name], _percent(o, o.result[o.figure]), _percent(o, o.result["ci95"])) for o in members]
+        points = [(o.result[name], _percent(o, o.result[o.figure]), _percent(o, _length(o))) for o in members]
         x, y, ci95 = zip(*sorted(points), strict=True)
         series = label if outcomes[0].figure == "mse" else f"{label}, {_EACH[other].format(value)}"
         axes.errorbar(x, y, ci95, marker="o", markersize=4, capsize=3, label=_plain(series))
@@ -51,7 +53,7 @@ def episodes_figure(outcome: Outcome) -> Figure:
     """The histogram of the figures of single episodes, with their mean."""
     assert outcome.records is not None
     values = _percent(outcome, outcome.records.figures.double())
-    title = f"{outcome.task}: {len(values)} episodes"
+    title = f"{outcome.task}: {counted_episodes(len(values))}"
     return _histogram(
         values, _percent(outcome, outcome.result[outcome.figure]), title, _unit(outcome, " of an episode")
     )
@@ -87,6 +89,12 @@ def _histogram(values: Tensor, mean: float, title: str, xlabel: str) -> Figure:
     axes.set(xlabel=xlabel, ylabel="episodes")
     axes.legend(fontsize=8)
     return figure
+
+
+def _length(outcome: Outcome) -> float:
+    """The half-width of an outcome's interval; nan, which is not drawn, if it has none."""
+    ci95: float | None = outcome.result["ci95"]
+    return math.nan if ci95 is None else ci95
 
 
 def _percent(outcome: Outcome, value: Any) -> Any:

@@ -19,6 +19,8 @@ _LATEX = str.maketrans(
     }
 )
 
+_PM = r"\pm"
+
 
 def save_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
     """Write results to a ``.json`` file, one as an object and several as a list, or to a ``.csv`` file, a row each."""
@@ -58,14 +60,11 @@ def latex(outcomes: Sequence[Outcome]) -> str:
 
 
 def _latex_row(outcome: Outcome, compared: bool) -> str:
-    cells = [
-        escaped_latex(outcome.label),
-        outcome.task,
-        rf"${outcome.shown(outcome.result[outcome.figure])} \pm {outcome.shown(outcome.result['ci95'])}$",
-    ]
+    figure, ci95 = outcome.result[outcome.figure], outcome.result["ci95"]
+    cells = [escaped_latex(outcome.label), outcome.task, f"${outcome.shown_mean(figure, ci95, between=_PM)}$"]
     if compared and outcome.difference:
         mean, ci95, _ = outcome.difference
-        cells.append(rf"${outcome.shown(mean, '+')} \pm {outcome.shown(ci95)}$")
+        cells.append(f"${outcome.shown_mean(mean, ci95, '+', _PM)}$")
     elif compared:
         cells.append("--")
     return " & ".join(cells) + r" \\"

@@ -7,20 +7,24 @@ from torch import Tensor
 
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.metrics import EpisodeRecords, mean_and_ci95
-from fewshot_pl.results import result_cells, task_name
+from fewshot_pl.results import episodes_of, result_cells, task_name
 
 
 class Difference(NamedTuple):
     """The mean over episodes of the paired difference from another model's figures on the same episodes."""
 
     mean: float
-    ci95: float
+    ci95: float | None  # None if there is only one episode
     other: str  # the other model's label
 
     @property
-    def is_clear(self) -> bool:
-        """Whether it is larger than the half-width of its interval."""
-        return abs(self.mean) > self.ci95
+    def verdict(self) -> str:
+        """Whether it is larger than the half-width of its interval, in words."""
+        if self.ci95 is None:
+            return "and one episode has no interval: pass a larger --num_episodes"
+        if abs(self.mean) > self.ci95:
+            return "larger than its 95% interval"
+        return "not larger than its 95% interval: these episodes do not tell them apart"
 
 
 class Outcome(NamedTuple):
@@ -46,11 +50,17 @@ class Outcome(NamedTuple):
         """A value of the figure as text: an accuracy in percent, a squared error unscaled."""
         return f"{value:{sign}.3f}" if self.figure == "mse" else f"{100 * value:{sign}.2f}"
 
+    def shown_mean(self, mean: float, ci95: float | None, sign: str = "", between: str = "±") -> str:
+        """A mean of the figure with its interval, if it has one, as text."""
+        shown = self.shown(mean, sign)
+        return shown if ci95 is None else f"{shown} {between} {self.shown(ci95)}"
+
 
 def paired_difference(outcome: Outcome, first: Outcome) -> Difference:
     """The mean over episodes of the outcome's figure minus the first's, with its 95% confidence interval."""
-    mean, ci95 = mean_and_ci95(differences(outcome, first))
-    return Difference(float(mean), float(ci95), first.label)
+    values = differences(outcome, first)
+    mean, ci95 = mean_and_ci95(values)
+    return Difference(float(mean), float(ci95) if len(values) > 1 else None, first.label)
 
 
 def differences(outcome: Outcome, first: Outcome) -> Tensor:
@@ -62,15 +72,9 @@ def differences(outcome: Outcome, first: Outcome) -> Tensor:
 def difference_sentence(outcome: Outcome) -> str:
     """Whether the outcome differs from the first one, in one line."""
     assert outcome.difference is not None
-    verdict = (
-        "larger than its 95% interval"
-        if outcome.difference.is_clear
-        else "not larger than its 95% interval: these episodes do not tell them apart"
-    )
     unit = "" if outcome.figure == "mse" else " points"
-    return (
-        f"{outcome.label} less {outcome.difference.other}, {outcome.task}: {_difference_cell(outcome)}{unit}, {verdict}"
-    )
+    difference = f"{_difference_cell(outcome)}{unit}, {outcome.difference.verdict}"
+    return f"{outcome.label} less {outcome.difference.other}, {outcome.task}: {difference}"
 
 
 def table_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
@@ -91,7 +95,7 @@ def _difference_cell(outcome: Outcome) -> str:
     if outcome.difference is None:
         return "–"
     mean, ci95, _ = outcome.difference
-    return f"{outcome.shown(mean, '+')} ± {outcome.shown(ci95)}"
+    return outcome.shown_mean(mean, ci95, "+")
 
 
 def is_comparison(outcomes: Sequence[Outcome]) -> bool:
@@ -115,7 +119,7 @@ def caption(outcomes: Sequence[Outcome]) -> str:
     """The caption: the episodes, and where normalisation takes its statistics from."""
     result = outcomes[0].result
     task = f"{outcomes[0].task}, " if is_comparison(outcomes) and _is_one_task(outcomes) else ""
-    return f"{task}{result['num_episodes']} episodes of seed {result['episode_seed']}, norm: {_norms(outcomes)}"
+    return f"{task}{episodes_of(result)}, norm: {_norms(outcomes)}"
 
 
 def _norms(outcomes: Sequence[Outcome]) -> str:

@@ -53,10 +53,13 @@ def _losses_at_once(loss: Callable[[Tensor, Tensor], Tensor], *tasks: Tensor) ->
 
 
 def mean_and_ci95(figures: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of the figures [E] of episodes, and 1.96 standard deviations over the root of their number."""
+    """The mean of the figures [E] of episodes, and 1.96 standard deviations over the root of their number.
+
+    The latter is nan for one episode, which says nothing of the spread.
+    """
     # Sorted, so that sums of the same numbers are equal to the last digit.
     figures = torch.sort(figures.cpu().double()).values
-    deviation = figures.std(correction=0)
+    deviation = figures.std(correction=0) if len(figures) > 1 else figures.new_tensor(torch.nan)
     return figures.mean(), _Z95 * deviation / figures.numel() ** 0.5
 
 
@@ -80,7 +83,7 @@ class EpisodeMean(Metric):
         self.figures.append(figures)
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """The mean and the half-width of its 95% confidence interval."""
+        """The mean and the half-width of its 95% confidence interval, nan for one episode."""
         return mean_and_ci95(self.per_episode())
 
     def per_episode(self) -> Tensor:

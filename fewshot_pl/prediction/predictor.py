@@ -1,5 +1,6 @@
 """FewShotPredictor: a checkpoint as a classifier of a user's own images, by scikit-learn's conventions."""
 
+import math
 from collections.abc import Iterable
 from os import PathLike
 from typing import Any
@@ -17,6 +18,8 @@ from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.rejection import Rejection, nearest_rejection
 from fewshot_pl.prediction.trained_model import OwnImage, TrainedModel, trained_model
 
+_LABELS = "labels are None, nan, or of kinds that have no common order: give all images a string, or all a number"
+
 
 class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A trained few-shot learner of any algorithm, as a classifier of the classes of a few labelled images.
@@ -31,7 +34,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: images predicted at once.
         false_reject: the share of images of the known classes, 0 to 1, that may be called unknown.
         per_query: with norm ``transductive``, where images predicted together influence each other: pass each image
-            with the support alone, as Reptile's authors do without transduction; slower.
+            with the support alone, as Reptile's authors do without transduction; slower. ``fit`` decides it.
         device: where to compute, as torch names it; ``auto`` is a GPU where there is one.
 
     Attributes:
@@ -61,21 +64,22 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The predictor of a checkpoint; ``settings`` are the other arguments of the class."""
         return cls(checkpoint, **settings)
 
-    def fit(self, images: Iterable[OwnImage], labels: ArrayLike) -> "FewShotPredictor":
+    def fit(self, images: Iterable[OwnImage], labels: ArrayLike | Iterable[Any]) -> "FewShotPredictor":
         """Adapt to the classes of images [n] with labels [n]; classes may have different numbers of images.
 
         Raises:
-            InputError: the checkpoint cannot be used, an image does not decode, there are fewer than two classes, or
-                more than the algorithm's head has outputs.
+            InputError: the checkpoint cannot be used, an image does not decode, labels are not all strings or all
+                numbers, or there are fewer than two classes, or more than the algorithm's head has outputs.
         """
         _check_settings(self.batch_size, self.false_reject)
-        names, numbers = np.unique(np.asarray(labels), return_inverse=True)
+        names, numbers = _numbered(labels)
         model = trained_model(self.checkpoint, self.device)
         support_x = model.pixels(images)
         if len(support_x) != len(numbers):
             raise InputError(f"there are {len(support_x)} images and {len(numbers)} labels: give each image one label")
         self._model, self._support = model, (support_x, torch.from_numpy(numbers))
-        self._logits_of: QueryPredictor | None = model.adapted(*self._support, len(names), self.per_query)
+        self._per_query = self.per_query  # which may be set to another value before the model is adapted again
+        self._logits_of: QueryPredictor | None = model.adapted(*self._support, len(names), self._per_query)
         self.classes_ = names
         self.rejection_ = nearest_rejection(model.rejections, len(numbers) / len(names))
         return self
@@ -137,7 +141,7 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def logits(self, pixels: Tensor) -> NDArray[np.float64]:
         """The algorithm's logits [n, N] of one batch of images [n, C, H, W], as ``model.pixels`` gives them."""
         if self._logits_of is None:  # after unpickling
-            self._logits_of = self._model.adapted(*self._support, len(self.classes_), self.per_query)
+            self._logits_of = self._model.adapted(*self._support, len(self.classes_), self._per_query)
         if not len(pixels):
             return np.empty((0, len(self.classes_)))
         return self._logits_of(pixels).double().cpu().numpy()
@@ -174,3 +178,23 @@ def _check_settings(batch_size: int, false_reject: float) -> None:
         raise InputError(f"batch_size must be at least 1, not {batch_size}")
     if not 0 <= false_reject <= 1:
         raise InputError(f"false_reject is a share of images, 0 to 1, not {false_reject}")
+
+
+def _numbered(labels: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The sorted classes [N] of labels [n], and the number of each label's class [n].
+
+    Raises:
+        InputError: there is not one label per image, or they cannot be sorted, or only as text.
+    """
+    try:
+        listed = labels if isinstance(labels, str) or hasattr(labels, "shape") else list(labels)
+        array = np.asarray(listed)
+        names, numbers = np.unique(array, return_inverse=True)
+    except (TypeError, ValueError) as error:  # numpy's, of None, of kinds without a common order, and of ragged lists
+        raise InputError(_LABELS) from error
+    if array.ndim != 1:
+        raise InputError(f"labels have the shape {list(array.shape)}: give a list of one label per image, [n]")
+    is_mixed = len({isinstance(label, str) for label in listed}) > 1  # numpy makes numbers among strings text
+    if is_mixed or any(isinstance(name, float) and math.isnan(name) for name in names.tolist()):
+        raise InputError(_LABELS)
+    return names, numbers

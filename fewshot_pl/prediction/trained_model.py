@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ OwnImage = str | PathLike[str] | Image.Image | NDArray[np.uint8]  # a file, an i
 
 _AT_LEAST = 256  # pixels of a side, to look at
 _MOST_CHANNELS = 4  # of an array's image; no image is that narrow
+_TURNS: WeakKeyDictionary[FewShotAlgorithm, RLock] = WeakKeyDictionary()  # beside the algorithms, which are pickled
 
 
 class TrainedModel(NamedTuple):
@@ -54,7 +57,8 @@ class TrainedModel(NamedTuple):
         """Images as the network sees them, [n, C, H, W].
 
         Raises:
-            InputError: an image does not decode or is not an image, or a single one is given in place of several.
+            InputError: an image does not decode, has no pixels or is not an image, or a single one is given in place
+                of several.
         """
         if _is_one_image(images):
             raise InputError("this is one image, and several are asked for: give a list of images, as [image]")
@@ -62,7 +66,11 @@ class TrainedModel(NamedTuple):
 
     def opened(self, image: OwnImage) -> Image.Image:
         """A user's image, decoded at a reduced size where it is a large JPEG file; raises as ``pixels``."""
-        return _opened(image, at_least=max(2 * self.data.image_shape[1], _AT_LEAST))
+        opened = _opened(image, at_least=max(2 * self.data.image_shape[1], _AT_LEAST))
+        if 0 in opened.size:
+            name = f"image {image}" if isinstance(image, str | PathLike) else "an image"
+            raise InputError(f"{name} has {opened.width}x{opened.height} pixels, which show nothing: leave it out")
+        return opened
 
     def network_input(self, images: list[NDArray[np.uint8]]) -> Tensor:
         """The network's input [n, C, H, W] for images as ``data.own_image`` gives them, uint8 [C, H, W] each."""
@@ -82,20 +90,27 @@ class TrainedModel(NamedTuple):
             InputError: the algorithm cannot tell that many classes apart.
         """
         check_classes(self.algorithm, num_classes)
-        device = self.algorithm.device
-        support_x, support_y = support_x.to(device), support_y.to(device)
-        # Outputs of a head that no class needs stay unused.
-        logits_of = self.algorithm.predictor(support_x, support_y, self.algorithm.num_ways or num_classes)
+        support_x, support_y = self._placed(support_x), support_y.to(self.algorithm.device)
         num_before = num_passed_before(self.algorithm, len(support_x))
+        with _turn(self.algorithm):
+            self.algorithm.eval()
+            # Outputs of a head that no class needs stay unused.
+            logits_of = self.algorithm.predictor(support_x, support_y, self.algorithm.num_ways or num_classes)
 
         @torch.no_grad()
         def answers(images: Tensor) -> Tensor:
-            queries = images.to(device)
+            queries = self._placed(images)
             groups = torch.split(queries, 1) if per_query and num_before else (queries,)
             batches = (torch.cat([support_x[:num_before], group]) for group in groups)
-            return torch.cat([logits_of(batch)[num_before:, :num_classes] for batch in batches])
+            with _turn(self.algorithm):
+                self.algorithm.eval()  # its owner may have trained it since
+                return torch.cat([logits_of(batch)[num_before:, :num_classes] for batch in batches])
 
         return answers
+
+    def _placed(self, images: Tensor) -> Tensor:
+        """Images on the algorithm's device and in its precision."""
+        return images.to(self.algorithm.device).to(self.algorithm.dtype)
 
     def __sklearn_clone__(self) -> "TrainedModel":
         return self  # predictors share it as they would share a file
@@ -111,12 +126,23 @@ def trained_model(checkpoint: str | PathLike[str] | TrainedModel, device: str = 
     Raises:
         InputError: the file is missing, damaged or not such a checkpoint, or there is no such device.
     """
+    if not isinstance(checkpoint, str | PathLike | TrainedModel):
+        raise InputError(
+            f"a {type(checkpoint).__name__} does not say how images are prepared: give the file that train.py wrote, "
+            "or TrainedModel(algorithm, data)"
+        )
     if isinstance(checkpoint, TrainedModel):
-        return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
+        with _turn(checkpoint.algorithm):
+            return checkpoint._replace(algorithm=checkpoint.algorithm.eval().to(_chosen_device(device)))
     path = Path(checkpoint)
     contents = opened_checkpoint(path)
     data = trained_benchmarks(contents, path)[0]
     return TrainedModel(algorithm_of(contents).to(_chosen_device(device)), data, rejections_in(contents))
+
+
+def _turn(algorithm: FewShotAlgorithm) -> RLock:
+    """The lock for using an algorithm, as inner steps put a task's weights into the network that all tasks share."""
+    return _TURNS.setdefault(algorithm, RLock())
 
 
 def is_transductive(algorithm: FewShotAlgorithm) -> bool:

@@ -116,6 +116,12 @@ def test_without_antialias_drawings_are_those_of_the_papers_codes(zipped, stroke
     assert smooth.source_fingerprint() != binary.source_fingerprint()
 
 
+@pytest.mark.parametrize("antialias", [True, False])
+def test_a_users_drawing_is_prepared_as_those_in_the_archives(strokes, antialias):
+    stored = _ink(ImageFile(FolderTree(Path()), "drawing.png"), antialias)
+    np.testing.assert_array_equal(Omniglot(antialias=antialias).own_image(strokes), stored)
+
+
 def test_each_quarter_turn_of_a_character_is_a_class(built):
     assert [built.num_rotations(split) for split in ("train", "val", "test")] == [4, 4, 4]
     turns = torch.cat([batch.indices.quarter_turns for batch in built.test_dataloader()])

@@ -182,6 +182,21 @@ def test_one_row_of_latex(checkpoints: dict[str, str], run: Run, capsys: pytest.
     assert row in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.parametrize(("name", "other"), [("first", "second"), ("sinusoid", "other sinusoid")])
+def test_one_episode_has_no_interval_anywhere(
+    checkpoints: dict[str, str], run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, other: str
+) -> None:
+    flags = ["--compare", checkpoints[name], checkpoints[other], "--num_episodes", "1"]
+    results = run(*flags, "--shots", "1", "2", "--report", str(tmp_path / "report"))
+    assert [result["ci95"] for result in results] == [None] * 4
+    assert results[1]["difference"] is not None and results[1]["difference_ci95"] is None
+    printed = capsys.readouterr().out
+    assert "±" not in printed and "95% interval" not in printed and " 1 episode of seed 0" in printed
+    assert evaluate([*flags, "--output", str(tmp_path / "one.csv")]) == 0
+    with (tmp_path / "one.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["ci95"] for row in csv.DictReader(file)] == ["", ""]
+
+
 ONE = "--ckpt_path {first}"
 MISTAKES = {
     "--compare {first}": "two or more different checkpoints",

@@ -99,3 +99,14 @@ def test_the_reliability_diagram_has_the_accuracy_of_each_bin():
     ece = sum((correct[b].mean() - confidence[b].mean()).abs() * b.double().mean() for b in bins if b.any()).item()
     assert f"ECE {ece:.1%}" in figure.axes[0].get_title(loc="left")
     assert figure.get_suptitle() == one.task
+
+
+def test_outcomes_of_one_episode_have_no_bars():
+    cells = [outcome(shots=shots) for shots in (1, 5)]
+    for cell in cells:
+        cell.result["ci95"] = None
+    figure = grid_figure(cells)
+    ((line, _, (bars,)),) = figure.axes[0].containers
+    assert np.isfinite(np.asarray(line.get_ydata(), float)).all()
+    assert not any(len(segment) for segment in bars.get_segments())
+    figure.canvas.draw()

@@ -1,6 +1,7 @@
 """What is written above, below and in the rows of a table of outcomes."""
 
 from fewshot_pl.benchmarks import Sinusoid
+from fewshot_pl.evaluation.files import latex
 from fewshot_pl.evaluation.outcome import Difference, Outcome, caption, difference_sentence, table_rows, title
 
 EPISODES = {"data": "Glyphs", "split": "test", "num_shots": 1, "num_episodes": 600, "episode_seed": 7}
@@ -38,3 +39,15 @@ def test_one_checkpoint_has_its_task_in_every_row_and_one_norm():
     assert caption(cells) == caption(cells[:1]) == "600 episodes of seed 7, norm: running"
     for row, ways in zip(table_rows(cells), (5, 20), strict=True):
         assert row["task"] == f"{ways}-way 1-shot" and not {"model", "difference"} & row.keys()
+
+
+def test_one_episode_has_neither_interval_nor_verdict():
+    first, second = outcome(), outcome("MAML", difference=Difference(0.02, None, "ProtoNet"))
+    both = [one._replace(result={**one.result, "num_episodes": 1, "ci95": None}) for one in (first, second)]
+    assert caption(both) == "5-way 1-shot, 1 episode of seed 7, norm: running"
+    assert [row["95% CI"] for row in table_rows(both)] == ["–", "–"]
+    assert table_rows(both)[1]["difference"] == "+2.00"
+    assert difference_sentence(both[1]) == (
+        "MAML less ProtoNet, 5-way 1-shot: +2.00 points, and one episode has no interval: pass a larger --num_episodes"
+    )
+    assert r"MAML & 5-way 1-shot & $50.00$ & $+2.00$ \\" in latex(both).splitlines()

@@ -40,6 +40,14 @@ def write_odd_images(folder):
     smooth[3].convert("RGB").resize((1600, 1200)).save(folder / "large.jpg")
 
 
+def deep_images(folder):
+    """Write images whose white is found from their values, of floating-point numbers and of 32 bits."""
+    values = np.arange(64.0).reshape(8, 8)
+    Image.fromarray((values / 64).astype(np.float32)).save(folder / "float.tif")
+    Image.fromarray((values * 1000).astype(np.int32)).save(folder / "long.tif")
+    return [folder / "float.tif", folder / "long.tif"]
+
+
 @pytest.mark.parametrize(
     ("algorithm", "settings"),
     [("ProtoNet", {}), ("ProtoNet", {"norm": "group"}), ("MatchingNet", {}), ("RelationNet", RELATION)],
@@ -89,6 +97,9 @@ def test_the_pages_recipe_has_the_predictors_numbers(checkpoint, tmp_path, monke
         np.testing.assert_array_equal(names["stored"](file), own, err_msg=file.name)
     np.testing.assert_allclose(names["logits"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     np.testing.assert_allclose(names["probabilities"], predictor.predict_proba(names["queries"]), atol=1e-4)
+    for file in deep_images(tmp_path):
+        with pytest.raises(ValueError, match=rf"{file.name} .*convert it to 8 bits"):
+            names["stored"](file)
 
 
 @pytest.mark.parametrize(

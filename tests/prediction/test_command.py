@@ -12,6 +12,7 @@ from PIL import Image
 from fewshot_pl import FewShotPredictor
 from fewshot_pl.cli import predict
 from fewshot_pl.data.image_datamodule import ImageDataModule
+from fewshot_pl.data.image_tree import ImageFile
 from fewshot_pl.prediction.rejection import REJECTIONS_KEY, Rejection
 
 
@@ -127,6 +128,21 @@ def test_a_corrupt_query_loses_no_other(checkpoint, folders, tmp_path, capsys):
     assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
     assert len(rows(tmp_path / "out")) == 5
     assert "1 of 6 images is not labelled" in (told := capsys.readouterr().err) and "a/0.png cannot be decoded" in told
+
+
+def test_a_query_without_pixels_loses_no_other(checkpoint, folders, tmp_path, capsys, monkeypatch):
+    """Which no decoder of today's Pillow gives."""
+    Image.new("RGB", (9, 9)).save(folders[1] / "a" / "0.png")
+    decoded = ImageFile.decoded
+
+    def emptied(file, at_least=None):
+        image = decoded(file, at_least)
+        return image if image.size != (9, 9) else Image.new("RGB", (9, 0))
+
+    monkeypatch.setattr(ImageFile, "decoded", emptied)
+    assert predict(flags(checkpoint(), folders, tmp_path / "out")) == 2
+    assert len(rows(tmp_path / "out")) == 5
+    assert "1 of 6 images is not labelled" in (told := capsys.readouterr().err) and "a/0.png has 9x0 pixels" in told
 
 
 def test_a_query_in_colours_that_do_not_convert_loses_no_other(checkpoint, folders, tmp_path, capsys, monkeypatch):

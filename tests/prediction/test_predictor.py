@@ -116,6 +116,15 @@ def test_a_fitted_predictor_can_be_pickled(checkpoint, images):
     np.testing.assert_array_equal(copy.predict_proba(images[0]), predictor.predict_proba(images[0]))
 
 
+def test_per_query_is_that_of_the_fit_in_copies_too(checkpoint, images):
+    predictor = FewShotPredictor(checkpoint("MAML"), batch_size=8).fit(*images)
+    expected = predictor.predict_log_proba(images[0])
+    predictor.set_params(per_query=True)
+    for one in (predictor, pickle.loads(pickle.dumps(predictor))):
+        np.testing.assert_array_equal(one.predict_log_proba(images[0]), expected)
+    assert np.abs(predictor.fit(*images).predict_log_proba(images[0]) - expected).max() > 1e-4
+
+
 def test_scikit_learns_conventions(checkpoint, images):
     files, names = images
     path = checkpoint()
@@ -188,12 +197,42 @@ def test_grey_checkpoints_see_dark_ink_on_light_paper_as_they_store_it(checkpoin
         ([np.zeros((8, 8), np.uint8)] * 2, ["a", "a"], "only one class"),
         ([np.zeros((8, 8))] * 2, ["a", "b"], "uint8 arrays"),
         ([np.zeros((8, 8, 2), np.uint8)] * 2, ["a", "b"], r"uint8 \[8, 8, 2\]"),
+        ([np.zeros((0, 5), np.uint8)] * 2, ["a", "b"], "an image has 5x0 pixels.*leave it out"),
+        ([Image.new("RGB", (0, 3))] * 2, ["a", "b"], "an image has 0x3 pixels.*leave it out"),
         (["missing.png"] * 2, ["a", "b"], "missing.png cannot be read"),
     ],
 )
 def test_bad_images_and_labels(checkpoint, images_, labels, told):
     with pytest.raises(InputError, match=told):
         FewShotPredictor(checkpoint()).fit(images_, labels)
+
+
+SORTABLE = r"no common order: give all images a string, or all a number"
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (None, SORTABLE),
+        (["a", None, "b"], SORTABLE),
+        (["a", 1, "b"], SORTABLE),
+        (np.array(["a", 1, "b"], dtype=object), SORTABLE),
+        ([1.0, float("nan"), 2.0], SORTABLE),
+        (np.array([1.0, float("nan"), 2.0], dtype=object), SORTABLE),
+        (["a", ["b"], "c"], SORTABLE),
+        ([["a"], ["b"], ["b"]], r"labels have the shape \[3, 1\]: give a list of one label per image"),
+        ("abb", r"labels have the shape \[\]"),
+    ],
+)
+def test_labels_that_cannot_name_classes(checkpoint, labels, told):
+    with pytest.raises(InputError, match=told):
+        FewShotPredictor(checkpoint()).fit([PIXELS] * 3, labels)
+
+
+def test_labels_of_any_iterable(checkpoint):
+    predictor = FewShotPredictor(checkpoint())
+    for labels in ({"x": "a", "y": "b", "z": "b"}.values(), (name for name in "abb"), iter(["a", "b", "b"])):
+        assert predictor.fit([PIXELS] * 3, labels).classes_.tolist() == ["a", "b"]
 
 
 PIXELS = np.zeros((12, 8, 3), np.uint8)
