@@ -47,12 +47,14 @@ def check_at_least(owner: str, least: int, **counts: int) -> None:
 
 
 def _annotations(owner: type) -> Iterator[tuple[str, Any]]:
-    """The arguments of a class and of its bases that declare a type, each with that type."""
+    """The arguments of a class and of its bases, each with its type, if any: the one that the last class declares."""
+    seen: set[str] = set()
     for base in owner.__mro__:
         if init := vars(base).get("__init__"):
             for name, parameter in inspect.signature(init).parameters.items():
-                if parameter.annotation is not inspect.Parameter.empty:
+                if name not in seen and parameter.annotation is not inspect.Parameter.empty:
                     yield name, parameter.annotation
+                seen.add(name)
 
 
 def _choices(annotation: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 import inspect
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 
 def concrete_classes(registry: ModuleType) -> list[str]:
@@ -12,8 +13,12 @@ def concrete_classes(registry: ModuleType) -> list[str]:
 
 def stored_name(owner: type) -> str:
     """The name of a class in checkpoints; a user's class includes its module, as its name may equal one of ours."""
-    is_ours = owner.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return owner.__name__ if is_ours else f"{owner.__module__}.{owner.__qualname__}"
+    return owner.__name__ if is_ours(owner) else f"{owner.__module__}.{owner.__qualname__}"
+
+
+def is_ours(defined: Any) -> bool:
+    """Whether a class or function is defined in this package."""
+    return str(defined.__module__).partition(".")[0] == __name__.partition(".")[0]
 
 
 def named_class(registry: ModuleType, name: str) -> type | None:

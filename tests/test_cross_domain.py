@@ -7,7 +7,7 @@ import pytest
 from random_images import give_random_images, write_image_folder
 from tiny_archives import cut_splits, write_cub, write_dtd, write_tiered
 
-from fewshot_pl.benchmarks import CUB, DTD, MiniImageNet
+from fewshot_pl.benchmarks import CUB, DTD, ImageFolder, MiniImageNet, MultiSource
 from fewshot_pl.cli import evaluate, train
 from fewshot_pl.evaluation.contestants import contestants
 from fewshot_pl.evaluation.flags import request
@@ -108,18 +108,25 @@ def predicted_images(checkpoint, root):
 
 
 def test_another_benchmark_is_normalised_by_the_trainings_mean_and_deviation():
-    trained_on, data = MiniImageNet(image_size=16), DTD(image_size=16)
-    with normalised_as([trained_on], data):
-        assert (data.mean, data.std) == (MiniImageNet.mean, MiniImageNet.std)
-    assert (data.mean, data.std) == (DTD.mean, DTD.std)
-    for other, sources in (
-        ("one of the training's", [trained_on, DTD(image_size=16)]),
-        ("other pixels", [MiniImageNet(image_size=16, normalise=False)]),
-        ("another shape", [MiniImageNet(image_size=84)]),
-        ("unknown", []),
+    trained_on, plain = MiniImageNet(image_size=16), MiniImageNet(image_size=16, normalise=False)
+    folder, data = ImageFolder(image_size=16), DTD(image_size=16)
+    as_mini, as_dtd = (MiniImageNet.mean, MiniImageNet.std), (DTD.mean, DTD.std)
+    for sources, expected in (
+        ([trained_on], as_mini),
+        ([plain], (plain.mean, plain.std)),
+        ([trained_on, DTD(image_size=16)], as_dtd),  # as in the training
+        ([MiniImageNet(image_size=84)], as_dtd),  # which the model cannot take
+        ([], as_dtd),
     ):
         with normalised_as(sources, data):
-            assert (data.mean, data.std) == (DTD.mean, DTD.std), other
+            assert (data.mean, data.std) == expected
+        assert (data.mean, data.std) == as_dtd
+    with normalised_as([trained_on, ImageFolder(image_size=16)], folder):  # which is also made as the first
+        assert (folder.mean, folder.std) == as_mini
+    several = MultiSource(sources=[{"DTD": {"image_size": 16}}, {"MiniImageNet": {"image_size": 16}}])
+    with normalised_as([plain], several):
+        assert [source.mean for source in several.sources] == [plain.mean, plain.mean]
+    assert [source.mean for source in several.sources] == [DTD.mean, MiniImageNet.mean]
 
 
 def test_in_a_comparison_each_normalises_as_alone(root):
@@ -129,8 +136,14 @@ def test_in_a_comparison_each_normalises_as_alone(root):
     write_image_folder(own)
     assert train(["--data=ImageFolder", f"--data.root={own}", *flags, *SMALL, *SHORT, "--runs=others"]) == 0
     paths = [str(first), str(next(Path("others").rglob("best.ckpt")))]
-    on = ["--data=CUB", f"--data.root={root}", "--data.normalise=true", *SMALL, "--trainer.accelerator=cpu"]
+    plain = ["--data=TieredImageNet", f"--data.root={root}", "--data.normalise=false"]
+    assert train([*plain, *flags, *SMALL, *SHORT, "--runs=plain"]) == 0
+    paths.append(str(next(Path("plain").rglob("best.ckpt"))))
+    on = ["--data=CUB", f"--data.root={root}", *SMALL, "--trainer.accelerator=cpu"]
     assert evaluate(["--compare", *paths, *on, "--output=both.json"]) == 0
     for path, result in zip(paths, json.loads(Path("both.json").read_text()), strict=True):
         assert evaluate([f"--ckpt_path={path}", *on, "--output=one.json"]) == 0
         assert result["nll"] == json.loads(Path("one.json").read_text())["nll"]
+    same = ["--data.normalise=true", "--output=same.json"]
+    assert evaluate(["--compare", *paths, *on, *same]) == 0
+    assert json.loads(Path("same.json").read_text())[2]["nll"] != result["nll"]

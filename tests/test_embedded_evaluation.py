@@ -139,7 +139,31 @@ class BatchStatistics(ProtoNet):
         self.backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
 
 
-@pytest.mark.parametrize("algorithm", [Mirrored, BatchStatistics])
+class Centred(ProtoNet):
+    """Has features that depend on the images they pass with."""
+
+    def encode(self, images):
+        features = super().encode(images)
+        return features - features.mean(0)
+
+
+class Turned(ProtoNet):
+    """Turns the queries of a batch of tasks, for which it needs images."""
+
+    def forward(self, episode):
+        return super().forward(episode._replace(query_x=episode.query_x.transpose(3, 4)))
+
+
+class Nearest(ProtoNet):
+    """Picks the images of each class, which vmap cannot."""
+
+    def logits_from_features(self, support_f, support_y, query_f, num_ways):
+        classes = [support_f[support_y == label] for label in range(num_ways)]
+        return torch.stack([-torch.cdist(query_f, of_class).min(1).values for of_class in classes], -1)
+
+
+@pytest.mark.filterwarnings("ignore:Nearest takes tasks one by one")
+@pytest.mark.parametrize("algorithm", [Mirrored, BatchStatistics, Centred, Turned, Nearest])
 def test_what_depends_on_more_than_an_image_is_given_images(data, algorithm):
     torch.manual_seed(0)
     model, module = algorithm(image_shape=SHAPE), data()

@@ -109,6 +109,16 @@ def test_another_size_has_the_same_arguments(data, tmp_path):
     assert (sized.eval_size.num_ways, sized.eval_size.num_shots) == (2, 2)
 
 
+def test_a_class_may_redefine_the_type_of_an_argument():
+    class Other(ProtoNet):
+        def __init__(self, distance: str = "manhattan", backbone_weights: int = 3, **settings):
+            super().__init__(**settings)
+
+    assert Other(distance="chebyshev", backbone_weights=4).given_arguments["distance"] == "chebyshev"
+    with pytest.raises(InputError, match=r"--model\.distance takes str, not 5"):
+        Other(distance=5)
+
+
 def test_arguments_of_ours_that_are_no_plain_values_are_refused_still():
     with pytest.raises(InputError, match=r"--model\.learning_rate takes a number, not 0.1"):
         ProtoNet(learning_rate=torch.tensor(0.1))

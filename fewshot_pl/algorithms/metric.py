@@ -10,6 +10,7 @@ from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
 from fewshot_pl.backbones.normalization import episodic_norms, other_batch_norms
 from fewshot_pl.backbones.passes import support_rows
+from fewshot_pl.registries import is_ours
 
 
 class MetricAlgorithm(FewShotAlgorithm):
@@ -46,8 +47,8 @@ class MetricAlgorithm(FewShotAlgorithm):
 
     @property
     def embeds_alone(self) -> bool:
-        """Whether an image's features in an evaluation depend on no other image."""
-        takes_features = type(self).query_logits is MetricAlgorithm.query_logits  # a user's override takes images
+        """Whether an image's features in an evaluation depend on no other image; false if a user's code makes them."""
+        takes_features = all(is_ours(getattr(type(self), name)) for name in ("query_logits", "encode", "forward"))
         is_inductive = all(layer.mode == "running" for layer in episodic_norms(self.backbone))
         others_are = all(layer.track_running_stats for layer in other_batch_norms(self.backbone))
         return takes_features and is_inductive and others_are

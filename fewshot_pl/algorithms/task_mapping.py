@@ -19,6 +19,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.precision import loss_is_scaled
 from fewshot_pl.functional.sent import sent
+from fewshot_pl.registries import is_ours
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap", "side_by_side"]
 _NDIM_OF_FEATURES = 3  # [T, n, D]
@@ -64,6 +65,23 @@ class TaskMapping(LightningModule):
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
         alone = self.is_auto and self.training and len(inputs[0]) == 1  # its batch norm is one operation without vmap
         vmap = not alone and (self.vectorises or (self.is_auto and of_features))
+        if vmap and self.is_auto and not is_ours(type(self)):
+            try:
+                return self._mapped(function, inputs, loss_first, vmap=True)
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                self.task_parallel, vmap = "loop", False
+                reason = str(error).strip().partition("\n")[0]
+                rank_zero_warn(
+                    f"{type(self).__name__} takes tasks one by one, as it cannot take them at once: {reason}"
+                )
+        return self._mapped(function, inputs, loss_first, vmap)
+
+    def _mapped(
+        self, function: OneTask, inputs: tuple[Tensor, ...], loss_first: bool, vmap: bool
+    ) -> tuple[Tensor, ...]:
+        """As ``map_tasks``, by vmap or one after another."""
         at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
         map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
         if self.compiles_tasks and self.training:

@@ -123,10 +123,13 @@ class MultiSource(EpisodicDataModule):
     def workers(self, split: Split) -> int:
         return max(source.workers(split) for source in self.sources)
 
+    def episode(self, batch: MixedBatch) -> Episode:
+        return mixed_episode(batch, lambda source, part: self.sources[source].episode(part))
+
     def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
         """Episodes ``first`` to ``first + count - 1`` of the validation or test list, in main memory."""
         batch = self.episode_dataset(split)[EpisodeRange(0, first, count)]
-        return mixed_episode(batch, lambda source, part: self.sources[source].episode(part))
+        return self.episode(batch)
 
     def class_names(self, split: Split) -> list[str]:
         """The class names of all sources, each with its source, which is numbered if several are of one kind."""

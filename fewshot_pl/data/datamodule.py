@@ -109,6 +109,11 @@ class EpisodicDataModule(PlainArguments, LightningDataModule, ABC):
     def episode_dataset(self, split: Split) -> Dataset[Any]:
         """The dataset that maps an EpisodeRange to a batch."""
 
+    def episode(self, batch: Any) -> Episode:
+        """The Episode of a batch of a loader, on the batch's device; training images are augmented."""
+        given: Episode = batch  # unless a benchmark's loader gives something else
+        return given
+
     def size(self, split: str) -> EpisodeSize:
         """The task size for training or evaluation."""
         return self.train_size if split == "train" else self.eval_size

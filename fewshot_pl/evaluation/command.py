@@ -28,7 +28,7 @@ from fewshot_pl.evaluation.outcome import (
 from fewshot_pl.evaluation.preparation import normalised_as
 from fewshot_pl.evaluation.recorder import EpisodeRecorder
 from fewshot_pl.evaluation.report import write_report
-from fewshot_pl.flags import as_list
+from fewshot_pl.flags import as_list, given_flags
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
 from fewshot_pl.process_group import check_processes, num_devices
@@ -42,7 +42,8 @@ from fewshot_pl.tf32 import allow_tf32
 def evaluate(args: Sequence[str] | None) -> None:
     """Evaluate checkpoints on fixed lists of episodes, print the results, and save them where flags ask for it."""
     keep_freed_memory()
-    config, parser, checkpoints = request(list(sys.argv[1:] if args is None else args))
+    words = list(sys.argv[1:] if args is None else args)
+    config, parser, checkpoints = request(words)
     allow_tf32(config.tf32)
     seed_everything(0, verbose=False)
     made = parser.instantiate(config)
@@ -51,6 +52,8 @@ def evaluate(args: Sequence[str] | None) -> None:
     check_processes(trainer)
     slurm.load_only_what_is_named(trainer)
     models = contestants(checkpoints, config.num_inner_steps, config.per_query)
+    if "--data.normalise" in given_flags(words):  # for all alike
+        models = [contestant._replace(trained=()) for contestant in models]
     cells = grid(made.data, config.ways, config.shots)
     limit = trainer.limit_test_batches if config.split == "test" else trainer.limit_val_batches
     check_shares(made.data, config.split, num_devices(trainer), limit)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fewshot_pl.benchmarks import ImageFolder
+from fewshot_pl.benchmarks import ImageFolder, MultiSource
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.errors import InputError
@@ -31,23 +31,25 @@ def own_images_as(trained: ImageDataModule) -> dict[str, Any]:
 
 @contextmanager
 def normalised_as(trained: Sequence[ImageDataModule], data: EpisodicDataModule) -> Iterator[None]:
-    """Within it, a benchmark's images have the mean and deviation of a training on others, whose weights expect these.
+    """Within it, a benchmark's images, or those of each of its sources, have the mean and deviation of a training.
 
-    A benchmark that was one of the training's, or is to be normalised otherwise by a flag, is left as it is.
+    Those are what the model's weights expect: of the same benchmark in the training, else of its first. Images of
+    another shape keep their own.
     """
-    if not (isinstance(data, ImageDataModule) and _is_to_follow(trained, data)):
-        yield
-        return
-    own = data.mean, data.std
-    data.mean, data.std = trained[0].mean, trained[0].std
+    sources = data.sources if isinstance(data, MultiSource) else [data]
+    own = {source: (source.mean, source.std) for source in sources if isinstance(source, ImageDataModule)}
+    for source in own:
+        # An ImageFolder of its own is made as the first, see ``own_images_as``.
+        known = [] if data is source and isinstance(data, ImageFolder) else _of_kind(trained, type(source))
+        for one in [*known, *trained][:1]:
+            if one.image_shape == source.image_shape:
+                source.mean, source.std = one.mean, one.std
     try:
         yield
     finally:
-        data.mean, data.std = own
+        for source, (mean, std) in own.items():
+            source.mean, source.std = mean, std
 
 
-def _is_to_follow(trained: Sequence[ImageDataModule], data: ImageDataModule) -> bool:
-    if not trained or type(data) in map(type, trained) or trained[0].image_shape != data.image_shape:
-        return False
-    wanted = trained[0].hparams.get("normalise", True)
-    return bool(data.hparams.get("normalise", wanted) == wanted)
+def _of_kind(trained: Sequence[ImageDataModule], kind: type) -> list[ImageDataModule]:
+    return [one for one in trained if type(one) is kind]

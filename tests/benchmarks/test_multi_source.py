@@ -104,6 +104,12 @@ def test_batches_workers_and_the_place_of_the_images_change_nothing(made, settin
     assert same(*(joined(episodes(each, each.test_dataloader())) for each in (data, other)))
 
 
+def test_a_batch_is_an_episode_without_a_trainer_too(made):
+    data = made()
+    given = [data.episode(batch) for batch in data.test_dataloader()]
+    assert same(joined(given), joined(episodes(data, data.test_dataloader())))
+
+
 def test_another_seed_has_other_episodes(made):
     data, other = made(), made(seed=1)
     assert not same(data.fixed_episodes("test", 0, 5)[:4], other.fixed_episodes("test", 0, 5)[:4])

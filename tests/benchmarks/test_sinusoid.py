@@ -12,7 +12,7 @@ from fewshot_pl.errors import InputError
 def episodes(data, split="train", epoch=0):
     loader = getattr(data, f"{split}_dataloader")()
     loader.sampler.set_epoch(epoch)
-    batches = list(loader)
+    batches = [data.episode(batch) for batch in loader]
     return type(batches[0])(*(torch.cat(tensors) for tensors in list(zip(*batches, strict=True))[:4]))
 
 
