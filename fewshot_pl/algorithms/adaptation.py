@@ -1,12 +1,11 @@
 """Gradient descent of a learner on a task, by the fastest way that the pass allows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
 
 from fewshot_pl import backbones
 from fewshot_pl.backbones import Learner
@@ -15,7 +14,7 @@ from fewshot_pl.backbones.passes import same_images, same_pass, second_order_pas
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters, inner_gradients
 from fewshot_pl.functional.precision import without_autocast
-from fewshot_pl.functional.primitive_norms import PrimitiveNorms
+from fewshot_pl.functional.primitive_norms import right_second_derivatives
 
 
 def adapted_learner(
@@ -58,6 +57,7 @@ def adapted_learner(
             data=data,
             recompute=recompute,
             by_autograd=by_autograd,
+            written_out=False,  # by loss_in_pass, where the learner needs it
         )
 
 
@@ -98,18 +98,15 @@ def learner_gradient(
     return *gradients, *more
 
 
-@contextmanager
-def _right_second_derivatives(learner: Learner, constant: bool) -> Iterator[None]:
-    """Within, operations whose second derivatives torch lacks, or gets wrong under vmap, are written out.
+def _right_second_derivatives(learner: Learner, constant: bool) -> AbstractContextManager[None]:
+    """``right_second_derivatives``; nothing if gradients are constants, or for our own backbones, which need none."""
+    if constant or _is_ours(learner.backbone):
+        return nullcontext()
+    return right_second_derivatives(transformed=learner.vectorised)
 
-    These are fused attention and, under vmap, norms. Nothing changes if gradients are constants, or for our own
-    backbones, which have neither.
-    """
-    if constant or type(learner.backbone).__module__.startswith(backbones.__name__):
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH), PrimitiveNorms() if learner.vectorised else nullcontext():
-        yield
+
+def _is_ours(backbone: nn.Module) -> bool:
+    return type(backbone).__module__.startswith(backbones.__name__)
 
 
 def _takes_autograd(learner: Learner) -> bool:

@@ -1,11 +1,13 @@
 """Gradient descent on a task, as a differentiable function of the starting point."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from fewshot_pl.errors import InputError
+from fewshot_pl.functional.primitive_norms import right_second_derivatives
 from fewshot_pl.functional.recomputed import recomputed
 
 Parameters = dict[str, Tensor]
@@ -22,6 +24,7 @@ def adapted_parameters(
     data: tuple[Tensor, ...] = (),
     recompute: bool = False,
     by_autograd: bool = False,
+    written_out: bool = True,
 ) -> Parameters:
     """The parameters after ``num_steps`` steps of gradient descent on ``loss`` (Finn et al. 2017, equation 1).
 
@@ -37,15 +40,19 @@ def adapted_parameters(
         data: what ``loss`` takes after the parameters; with ``recompute`` it must include all tensors it depends on.
         recompute: keep only the parameters of each step for the backward pass, and recompute the step there.
         by_autograd: see ``inner_gradients``.
+        written_out: for second derivatives, compute ``loss`` within ``right_second_derivatives``; False saves time
+            where ``loss`` has no attention and no norms, or does so itself.
     """
     names = list(parameters)
     constant = first_order or not torch.is_grad_enabled()
+    written_out = written_out and not constant
 
     def stepped(*inputs: Tensor) -> tuple[Tensor, ...]:
         values, data = inputs[: len(names)], inputs[len(names) :]
 
         def loss_at(point: Sequence[Tensor]) -> tuple[Tensor]:
-            return (loss(dict(zip(names, point, strict=True)), *data),)
+            with right_second_derivatives(transformed=not by_autograd) if written_out else nullcontext():
+                return (loss(dict(zip(names, point, strict=True)), *data),)
 
         gradients, _ = inner_gradients(loss_at, values, constant=constant, by_autograd=by_autograd)
         if by_autograd:  # one call for all tensors, which vmap does not support

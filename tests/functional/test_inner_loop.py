@@ -3,6 +3,8 @@
 import pytest
 import torch
 from episodes import relative_error
+from torch import nn
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from fewshot_pl.errors import InputError
@@ -65,6 +67,48 @@ def test_meta_gradient_is_that_of_central_differences(theta, task):
     exact = gradient(meta_loss(theta, task, num_steps=3), theta)
     numerical = central_differences(lambda point: meta_loss(point, task, num_steps=3), theta)
     assert relative_error(exact, numerical) < 1e-6
+
+
+NORMS = {
+    "batch": lambda: nn.BatchNorm1d(5, track_running_stats=False),
+    "layer": lambda: nn.LayerNorm(5),
+    "instance": lambda: nn.Sequential(
+        nn.Unflatten(1, (5, 1)), nn.Linear(1, 3), nn.InstanceNorm1d(5, affine=True), nn.Softplus(), nn.Flatten()
+    ),
+    "attention": lambda: nn.Sequential(nn.Unflatten(1, (1, 5)), SelfAttention(), nn.Flatten()),
+}
+
+
+class SelfAttention(nn.Module):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x.mT, x.mT, x.mT)
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["loop", "vmap"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", NORMS)
+def test_meta_gradient_through_torchs_norms_and_attention(kind, recompute, mapped, task):
+    """Whose own second derivatives torch lacks, or gets wrong under vmap."""
+    torch.manual_seed(0)
+    width = 15 if kind == "instance" else 5
+    net = nn.Sequential(nn.Linear(4, 5), NORMS[kind](), nn.Softplus(), nn.Linear(width, NUM_WAYS)).double()
+    theta = dict(net.named_parameters())
+    (support_x, labels), (query_x, _) = task
+
+    def loss_at(point, images):
+        return F.cross_entropy(functional_call(net, point, (images,)), labels)
+
+    def loss(point, support_x, query_x):
+        return loss_at(adapted_parameters(loss_at, point, 1.0, 3, data=(support_x,), recompute=recompute), query_x)
+
+    def mean_loss(point):
+        inputs = torch.stack([support_x, query_x]), torch.stack([query_x, support_x])
+        if mapped:
+            return vmap(lambda *images: loss(point, *images))(*inputs).mean()
+        return torch.stack([loss(point, *images) for images in zip(*inputs, strict=True)]).mean()
+
+    numerical = central_differences(mean_loss, theta)
+    assert relative_error(gradient(mean_loss(theta), theta), numerical) < 1e-6
 
 
 def test_first_order_gradient_differs_from_the_meta_gradient(theta, task):
