@@ -207,3 +207,59 @@ def test_only_what_is_asked_for_is_computed_again(theta, task, arguments, num_ca
     loss_of(phi, *task[1]).backward()
     assert len(calls) == num_calls
     torch.testing.assert_close(theta["head"].grad, torch.autograd.grad(meta_loss(theta, task, 2), theta["head"])[0])
+
+
+def learning_rates(kind, theta):
+    """A learning rate for all parameters, or one for each: scalars, and tensors of the parameters' shapes."""
+    if kind == "scalar":
+        return nn.Parameter(torch.tensor(INNER_LR, dtype=torch.float64))
+    sizes = {name: value.shape if name.startswith("hidden") else () for name, value in theta.items()}
+    return {name: nn.Parameter(0.1 + 0.4 * torch.rand(size, dtype=torch.float64)) for name, size in sizes.items()}
+
+
+@pytest.mark.parametrize("kind", ["scalar", "of each parameter"])
+@pytest.mark.parametrize("way", [{}, {"recompute": True}, {"by_autograd": True}])
+def test_learning_rates_are_learned(theta, task, kind, way):
+    torch.manual_seed(0)
+    support, query = task
+    rates = learning_rates(kind, theta)
+    learned = {**theta, **({"rate": rates} if kind == "scalar" else {f"{name} rate": r for name, r in rates.items()})}
+
+    def loss(_):
+        phi = adapted_parameters(loss_of, theta, rates, 3, data=support, **{"by_autograd": False, **way})
+        return loss_of(phi, *query)
+
+    assert relative_error(gradient(loss(learned), learned), central_differences(loss, learned)) < 1e-6
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_learning_rates_are_learned_under_vmap(theta, task, recompute):
+    torch.manual_seed(0)
+    (images, labels), query = task
+    rates = learning_rates("of each parameter", theta)
+
+    def loss(images):
+        phi = adapted_parameters(loss_of, theta, rates, 3, data=(images, labels), recompute=recompute)
+        return loss_of(phi, *query)
+
+    tasks = torch.stack([images, -images])
+    torch.testing.assert_close(
+        gradient(vmap(loss)(tasks).sum(), rates), gradient(loss(tasks[0]) + loss(tasks[1]), rates)
+    )
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("by_autograd", [False, True])
+def test_a_learning_rate_of_each_parameter_is_the_one_it_takes(theta, task, first_order, by_autograd):
+    def adapted(inner_lr):
+        return adapted_parameters(loss_of, theta, inner_lr, 1, first_order, data=task[0], by_autograd=by_autograd)
+
+    rates = {name: torch.tensor(rate) for rate, name in enumerate(theta)}
+    for name, value in adapted(rates).items():
+        torch.testing.assert_close(value, adapted(float(rates[name]))[name], rtol=0, atol=1e-14)
+
+
+def test_a_parameter_without_a_learning_rate_is_refused(theta, task):
+    rates = {name: torch.tensor(INNER_LR) for name in theta if name != "head_bias"}
+    with pytest.raises(InputError, match="no learning rate of head_bias: give one for each parameter"):
+        adapted_parameters(loss_of, theta, rates, 1, data=task[0])
