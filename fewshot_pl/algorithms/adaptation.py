@@ -1,28 +1,27 @@
 """Gradient descent of a learner on a task, by the fastest way that the pass allows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
 
 from fewshot_pl import backbones
 from fewshot_pl.backbones import Learner
 from fewshot_pl.backbones.learner import channels_last, draws_random_numbers
 from fewshot_pl.backbones.passes import same_images, same_pass, second_order_pass
 from fewshot_pl.errors import InputError
-from fewshot_pl.functional.inner_loop import Parameters, adapted_parameters, inner_gradients
+from fewshot_pl.functional.inner_loop import Parameters, Rate, adapted_parameters, inner_gradients
 from fewshot_pl.functional.precision import without_autocast
-from fewshot_pl.functional.primitive_norms import PrimitiveNorms
+from fewshot_pl.functional.primitive_norms import right_second_derivatives
 
 
 def adapted_learner(
     learner: Learner,
     loss: Callable[..., Tensor],
     parameters: Mapping[str, Tensor],
-    inner_lr: float,
+    inner_lr: Rate,
     num_steps: int,
     first_order: bool,
     data: tuple[Tensor, ...] = (),
@@ -40,10 +39,16 @@ def adapted_learner(
         check_recomputable(learner, "the backbone")
     by_autograd = _takes_autograd(learner) and not recompute
     pass_of_now = partial(second_order_pass, learner) if by_autograd and not constant else same_pass(learner)
+    # The gradients of a step that is recomputed flow to its inputs alone.
+    others = _other_parameters(learner, parameters) if recompute else {}
 
-    def loss_in_pass(parameters: Parameters, *data: Tensor) -> Tensor:
-        with pass_of_now(), _right_second_derivatives(learner, constant):
-            return loss(parameters, *data)
+    draws = partial(_refused_draws, learner) if recompute and not _is_ours(learner.backbone) else nullcontext
+
+    def loss_in_pass(parameters: Parameters, *inputs: Tensor) -> Tensor:
+        data = inputs[: len(inputs) - len(others)]
+        all_of_them = {**parameters, **dict(zip(others, inputs[len(data) :], strict=True))}
+        with draws(), pass_of_now(), _right_second_derivatives(learner, constant):
+            return loss(all_of_them, *data)
 
     if num_steps and not learner.vectorised:
         parameters = channels_last(parameters)
@@ -55,10 +60,18 @@ def adapted_learner(
             inner_lr,
             num_steps,
             first_order,
-            data=data,
+            data=(*data, *others.values()),
             recompute=recompute,
             by_autograd=by_autograd,
+            written_out=False,  # by loss_in_pass, where the learner needs it
         )
+
+
+def _other_parameters(learner: Learner, parameters: Mapping[str, Tensor]) -> Parameters:
+    """The learner's parameters that are not among these, not even by another of their names."""
+    named = learner.named_parameters(remove_duplicate=False)
+    given = {id(parameter) for name, parameter in named if name in parameters}
+    return {name: parameter for name, parameter in learner.named_parameters() if id(parameter) not in given}
 
 
 def check_recomputable(learner: Learner, backbone: str) -> None:
@@ -67,10 +80,32 @@ def check_recomputable(learner: Learner, backbone: str) -> None:
     ``backbone`` is its name in the message.
     """
     if draws_random_numbers(learner):
-        raise InputError(
-            f"{backbone} drops parts of itself at random and cannot be computed again: "
-            "leave out --model.recompute_inner_steps"
-        )
+        raise _not_recomputable(backbone)
+
+
+def _not_recomputable(backbone: str) -> InputError:
+    return InputError(
+        f"{backbone} drops parts of itself at random and cannot be computed again: "
+        "leave out --model.recompute_inner_steps"
+    )
+
+
+@contextmanager
+def _refused_draws(learner: Learner) -> Iterator[None]:
+    """A context that raises InputError at its end if random numbers were drawn within, such as by F.dropout."""
+    if torch.compiler.is_compiling():  # which cannot ask for the random state
+        yield
+        return
+    before = _random_state(learner)
+    yield
+    if not torch.equal(before, _random_state(learner)):
+        raise _not_recomputable("the backbone")
+
+
+def _random_state(learner: Learner) -> Tensor:
+    device = learner.head.weight.device.type
+    state: Tensor = (torch.get_device_module(device) if device != "cpu" else torch).get_rng_state()
+    return state
 
 
 def learner_gradient(
@@ -98,18 +133,15 @@ def learner_gradient(
     return *gradients, *more
 
 
-@contextmanager
-def _right_second_derivatives(learner: Learner, constant: bool) -> Iterator[None]:
-    """Within, operations whose second derivatives torch lacks, or gets wrong under vmap, are written out.
+def _right_second_derivatives(learner: Learner, constant: bool) -> AbstractContextManager[None]:
+    """``right_second_derivatives``; nothing if gradients are constants, or for our own backbones, which need none."""
+    if constant or _is_ours(learner.backbone):
+        return nullcontext()
+    return right_second_derivatives(transformed=learner.vectorised)
 
-    These are fused attention and, under vmap, norms. Nothing changes if gradients are constants, or for our own
-    backbones, which have neither.
-    """
-    if constant or type(learner.backbone).__module__.startswith(backbones.__name__):
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH), PrimitiveNorms() if learner.vectorised else nullcontext():
-        yield
+
+def _is_ours(backbone: nn.Module) -> bool:
+    return type(backbone).__module__.startswith(backbones.__name__)
 
 
 def _takes_autograd(learner: Learner) -> bool:

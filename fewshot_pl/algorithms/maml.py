@@ -18,7 +18,7 @@ from fewshot_pl.algorithms.side_by_side import (
 )
 from fewshot_pl.algorithms.task_map import trained_parameters
 from fewshot_pl.episode import Episode
-from fewshot_pl.functional.inner_loop import Parameters
+from fewshot_pl.functional.inner_loop import Parameters, Rate
 from fewshot_pl.functional.objectives import prediction_loss
 
 
@@ -58,7 +58,7 @@ class MAML(GradientAlgorithm):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.inner_lr = inner_lr
+        self.inner_lr: Rate = inner_lr  # a subclass may learn it
         self.first_order = first_order
         self.inner_loss_reduction = inner_loss_reduction
         self.recompute_inner_steps = recompute_inner_steps

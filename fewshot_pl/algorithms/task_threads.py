@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
 from threading import Barrier
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from fewshot_pl.algorithms.structure_copies import structure_copies
 
 Result = TypeVar("Result")
 
@@ -23,16 +25,18 @@ def one_by_one(
     whereas tasks do not.
 
     Args:
-        network: every thread gets a copy that shares its tensors, because a pass sets state on the layers.
+        network: every thread gets a copy that shares its tensors, because a pass sets state on the layers; if it cannot
+            be copied, tasks are computed one at a time.
         function: a function of a network and one task; must not draw random numbers, whose order would vary.
         tasks: the arguments of each.
         num_threads: how many tasks at a time.
     """
-    if num_threads == 1:
+    copies = structure_copies(network, num_threads) if num_threads > 1 else None
+    if copies is None:
         return (function(network, *task) for task in tasks)
     networks: SimpleQueue[nn.Module] = SimpleQueue()
-    for _ in range(num_threads):
-        networks.put(_shared_copy(network))
+    for copy in copies:
+        networks.put(copy)
     device = tasks[0][0].device.type
     precision = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
     gradients = torch.is_grad_enabled()
@@ -47,26 +51,6 @@ def one_by_one(
 
     threads_of_each = max(1, torch.get_num_threads() // num_threads)
     return _pool(os.getpid(), num_threads, threads_of_each).map(run, tasks)
-
-
-def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """A copy of a module and its submodules that shares their attributes, parameters and buffers.
-
-    Args:
-        module: the module to copy.
-        copies: the copies of its parts made so far.
-    """
-    copies = {} if copies is None else copies
-    if module not in copies:
-        copied = copies[module] = module.__new__(type(module))
-        vars(copied).update(vars(module))
-        for name in ("_parameters", "_buffers"):
-            vars(copied)[name] = dict(getattr(module, name))
-        children: dict[str, Any] = {
-            name: child and _shared_copy(child, copies) for name, child in module._modules.items()
-        }
-        vars(copied)["_modules"] = children
-    return copies[module]
 
 
 @cache

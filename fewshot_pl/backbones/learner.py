@@ -138,9 +138,15 @@ def channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def draws_random_numbers(module: nn.Module) -> bool:
-    """Whether a training pass drops parts of the network at random."""
-    dropping = (layer for layer in module.modules() if re.search("Drop|Stochastic", type(layer).__name__))
-    return any(getattr(layer, "p", getattr(layer, "drop_prob", 1)) for layer in dropping)
+    """Whether a training pass drops parts of the network at random, as far as its layers tell."""
+    return any(map(_drops, module.modules()))
+
+
+def _drops(layer: nn.Module) -> bool:
+    if re.search("Drop|Stochastic", type(layer).__name__):
+        return bool(getattr(layer, "p", getattr(layer, "drop_prob", 1)))
+    rate = vars(layer).get("dropout", 0)  # of attention and recurrent layers
+    return isinstance(rate, int | float) and rate > 0
 
 
 def initialise_xavier(module: nn.Module) -> None:

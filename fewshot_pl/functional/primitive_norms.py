@@ -1,11 +1,13 @@
 """Torch's normalisation by statistics of its input, written out for second derivatives under vmap."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 
@@ -20,6 +22,16 @@ class PrimitiveNorms(TorchFunctionMode):
     ) -> Any:
         call: Callable[..., Any] = _WRITTEN_OUT.get(func, func)
         return call(*args, **(kwargs or {}))
+
+
+@contextmanager
+def right_second_derivatives(*, transformed: bool) -> Iterator[None]:
+    """Within, operations whose second derivatives torch lacks, or gets wrong under vmap, are written out.
+
+    These are fused attention and, if a pass may be ``transformed`` by vmap, norms.
+    """
+    with sdpa_kernel(SDPBackend.MATH), PrimitiveNorms() if transformed else nullcontext():
+        yield
 
 
 def layer_norm(

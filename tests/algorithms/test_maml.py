@@ -238,6 +238,27 @@ def test_steps_made_again_train_through_autocast(known_ways):
     torch.testing.assert_close(gradient(True), gradient(False), rtol=1e-4, atol=1e-6)
 
 
+class OfHead(MAML):
+    """Adapts the head alone, by a learned learning rate (Raghu et al. 2020)."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.inner_lr = nn.Parameter(torch.tensor(0.1))
+
+    def adapted(self, support_x, support_y, num_steps):
+        head = {name: value for name, value in self.learner.named_parameters() if name.startswith("head.")}
+        return self.adapted_from(head, support_x, support_y, num_steps)
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+def test_what_does_not_adapt_is_trained_through_steps_made_again(task_parallel, episode):
+    def gradient(again):
+        model = build(OfHead, task_parallel=task_parallel, recompute_inner_steps=again)
+        return meta_gradient(model, episode)
+
+    torch.testing.assert_close(gradient(True), gradient(False), rtol=1e-9, atol=1e-12)
+
+
 def test_a_network_that_drops_parts_of_itself_cannot_be_computed_again():
     with pytest.raises(InputError, match="resnet12 drops parts of itself at random"):
         MAML(image_shape=(3, 32, 32), backbone="resnet12", recompute_inner_steps=True)

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, ProtoNet, RelationNet, Reptile
+from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.errors import InputError
 
@@ -175,6 +176,43 @@ def test_a_network_that_draws_is_not_recomputed(layer):
     model.learner.backbone.blocks[0].append(layer)
     with pytest.raises(InputError, match="drops parts of itself at random"):
         model.training_losses(random_episode())
+
+
+class Forgetful(nn.Sequential):
+    """Drops features by a function, which no layer tells of."""
+
+    def forward(self, images):
+        return nn.functional.dropout(super().forward(images), 0.3, self.training)
+
+
+class Recurrent(nn.Module):
+    """Features [n, 8] of the rows of images [n, 1, 16, 16]."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images):
+        return self.layer(images[:, 0])[0][:, -1]
+
+
+def test_attention_and_recurrent_layers_that_drop_are_not_recomputed():
+    for dropout in (0.3, 0.0):
+        layer = nn.GRU(16, 8, num_layers=2, batch_first=True, dropout=dropout)
+        assert draws_random_numbers(Recurrent(layer)) == (dropout > 0)
+        assert draws_random_numbers(nn.MultiheadAttention(16, 2, dropout=dropout)) == (dropout > 0)
+    with pytest.raises(InputError, match="drops parts of itself at random"):
+        layer = nn.GRU(16, 8, num_layers=2, batch_first=True, dropout=0.3)
+        own(MAML, lambda: Recurrent(layer), num_ways=3, recompute_inner_steps=True)
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+def test_a_function_that_draws_is_not_recomputed(task_parallel):
+    settings = {"num_ways": 3, "recompute_inner_steps": True, "task_parallel": task_parallel}
+    model = own(MAML, lambda: Forgetful(nn.Flatten(), nn.Linear(256, 8)), **settings)
+    assert torch.isfinite(model.eval().training_losses(random_episode())["loss"])
+    with pytest.raises(InputError, match="drops parts of itself at random"):
+        model.train().training_losses(random_episode())
 
 
 def test_other_batch_norms_are_named_with_results():

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from episodes import relative_error
+from torch import nn
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from fewshot_pl.errors import InputError
@@ -65,6 +67,48 @@ def test_meta_gradient_is_that_of_central_differences(theta, task):
     exact = gradient(meta_loss(theta, task, num_steps=3), theta)
     numerical = central_differences(lambda point: meta_loss(point, task, num_steps=3), theta)
     assert relative_error(exact, numerical) < 1e-6
+
+
+NORMS = {
+    "batch": lambda: nn.BatchNorm1d(5, track_running_stats=False),
+    "layer": lambda: nn.LayerNorm(5),
+    "instance": lambda: nn.Sequential(
+        nn.Unflatten(1, (5, 1)), nn.Linear(1, 3), nn.InstanceNorm1d(5, affine=True), nn.Softplus(), nn.Flatten()
+    ),
+    "attention": lambda: nn.Sequential(nn.Unflatten(1, (1, 5)), SelfAttention(), nn.Flatten()),
+}
+
+
+class SelfAttention(nn.Module):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(x.mT, x.mT, x.mT)
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["loop", "vmap"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", NORMS)
+def test_meta_gradient_through_torchs_norms_and_attention(kind, recompute, mapped, task):
+    """Whose own second derivatives torch lacks, or gets wrong under vmap."""
+    torch.manual_seed(0)
+    width = 15 if kind == "instance" else 5
+    net = nn.Sequential(nn.Linear(4, 5), NORMS[kind](), nn.Softplus(), nn.Linear(width, NUM_WAYS)).double()
+    theta = dict(net.named_parameters())
+    (support_x, labels), (query_x, _) = task
+
+    def loss_at(point, images):
+        return F.cross_entropy(functional_call(net, point, (images,)), labels)
+
+    def loss(point, support_x, query_x):
+        return loss_at(adapted_parameters(loss_at, point, 1.0, 3, data=(support_x,), recompute=recompute), query_x)
+
+    def mean_loss(point):
+        inputs = torch.stack([support_x, query_x]), torch.stack([query_x, support_x])
+        if mapped:
+            return vmap(lambda *images: loss(point, *images))(*inputs).mean()
+        return torch.stack([loss(point, *images) for images in zip(*inputs, strict=True)]).mean()
+
+    numerical = central_differences(mean_loss, theta)
+    assert relative_error(gradient(mean_loss(theta), theta), numerical) < 1e-6
 
 
 def test_first_order_gradient_differs_from_the_meta_gradient(theta, task):
@@ -163,3 +207,59 @@ def test_only_what_is_asked_for_is_computed_again(theta, task, arguments, num_ca
     loss_of(phi, *task[1]).backward()
     assert len(calls) == num_calls
     torch.testing.assert_close(theta["head"].grad, torch.autograd.grad(meta_loss(theta, task, 2), theta["head"])[0])
+
+
+def learning_rates(kind, theta):
+    """A learning rate for all parameters, or one for each: scalars, and tensors of the parameters' shapes."""
+    if kind == "scalar":
+        return nn.Parameter(torch.tensor(INNER_LR, dtype=torch.float64))
+    sizes = {name: value.shape if name.startswith("hidden") else () for name, value in theta.items()}
+    return {name: nn.Parameter(0.1 + 0.4 * torch.rand(size, dtype=torch.float64)) for name, size in sizes.items()}
+
+
+@pytest.mark.parametrize("kind", ["scalar", "of each parameter"])
+@pytest.mark.parametrize("way", [{}, {"recompute": True}, {"by_autograd": True}])
+def test_learning_rates_are_learned(theta, task, kind, way):
+    torch.manual_seed(0)
+    support, query = task
+    rates = learning_rates(kind, theta)
+    learned = {**theta, **({"rate": rates} if kind == "scalar" else {f"{name} rate": r for name, r in rates.items()})}
+
+    def loss(_):
+        phi = adapted_parameters(loss_of, theta, rates, 3, data=support, **{"by_autograd": False, **way})
+        return loss_of(phi, *query)
+
+    assert relative_error(gradient(loss(learned), learned), central_differences(loss, learned)) < 1e-6
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_learning_rates_are_learned_under_vmap(theta, task, recompute):
+    torch.manual_seed(0)
+    (images, labels), query = task
+    rates = learning_rates("of each parameter", theta)
+
+    def loss(images):
+        phi = adapted_parameters(loss_of, theta, rates, 3, data=(images, labels), recompute=recompute)
+        return loss_of(phi, *query)
+
+    tasks = torch.stack([images, -images])
+    torch.testing.assert_close(
+        gradient(vmap(loss)(tasks).sum(), rates), gradient(loss(tasks[0]) + loss(tasks[1]), rates)
+    )
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("by_autograd", [False, True])
+def test_a_learning_rate_of_each_parameter_is_the_one_it_takes(theta, task, first_order, by_autograd):
+    def adapted(inner_lr):
+        return adapted_parameters(loss_of, theta, inner_lr, 1, first_order, data=task[0], by_autograd=by_autograd)
+
+    rates = {name: torch.tensor(rate) for rate, name in enumerate(theta)}
+    for name, value in adapted(rates).items():
+        torch.testing.assert_close(value, adapted(float(rates[name]))[name], rtol=0, atol=1e-14)
+
+
+def test_a_parameter_without_a_learning_rate_is_refused(theta, task):
+    rates = {name: torch.tensor(INNER_LR) for name in theta if name != "head_bias"}
+    with pytest.raises(InputError, match="no learning rate of head_bias: give one for each parameter"):
+        adapted_parameters(loss_of, theta, rates, 1, data=task[0])
