@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from fewshot_pl.backbones.normalization import (
     given_statistics,
     norm_layer,
     observed_statistics,
-    replace_batch_norms,
 )
-from fewshot_pl.backbones.passes import observing, support_rows, vectorised_pass
+from fewshot_pl.backbones.passes import observing, second_order_pass, support_rows, vectorised_pass
+from fewshot_pl.backbones.replaced_norms import replace_batch_norms
 from fewshot_pl.errors import InputError
 
 NUM_CHANNELS = 6
@@ -301,6 +302,35 @@ def test_replacements_keep_scale_and_shift(mode):
     reference = trained_batch_norm().float()
     assert torch.equal(network[0].weight, reference.weight)
     assert torch.equal(network[0].bias, reference.bias)
+
+
+@pytest.mark.parametrize("mode", ["running", "transductive", "group"])
+def test_replacements_of_frozen_batch_norms_are_frozen(mode):
+    network = nn.Sequential(nn.BatchNorm2d(NUM_CHANNELS), nn.BatchNorm2d(NUM_CHANNELS).requires_grad_(False))
+    network[0].bias.requires_grad_(False)
+    replace_batch_norms(network, mode)
+    assert [name for name, parameter in network.named_parameters() if parameter.requires_grad] == ["0.weight"]
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize("mode", ["running", "transductive", "group"])
+def test_replacements_without_scale_and_shift_learn_none(mode, vectorised, maps):
+    network, reference = nn.Sequential(nn.BatchNorm2d(NUM_CHANNELS, affine=False)), nn.Sequential(torchs())
+    replace_batch_norms(network, mode)
+    assert list(network.parameters()) == [] and "0.weight" not in network.state_dict()
+    nn.init.ones_(reference[0].weight)
+    nn.init.zeros_(reference[0].bias)
+    replace_batch_norms(reference, mode)
+    network, reference = network.double(), reference.double()
+    maps.requires_grad_()
+
+    def passed(network):
+        with second_order_pass(network), vectorised_pass(network) if vectorised else nullcontext():
+            normed = network(maps)
+        (gradient,) = torch.autograd.grad(normed.sin().sum(), maps, create_graph=True)
+        return normed, gradient, torch.autograd.grad(gradient.sin().sum(), maps)
+
+    assert_equal(passed(network), passed(reference))
 
 
 # Mixed precision -------------------------------------------------------------------------------------
