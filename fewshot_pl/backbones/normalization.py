@@ -102,9 +102,8 @@ class EpisodicBatchNorm2d(nn.Module):
             self.observed = (mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         return self._scale_and_shift(mean, variance)
 
-    def take_observed(self) -> tuple[Tensor, Tensor]:
-        """The mean [C] and unbiased variance [C] of the last observed pass, which are then cleared."""
-        assert self.observed is not None, "no pass to observe since the last call"
+    def take_observed(self) -> tuple[Tensor, Tensor] | None:
+        """The mean [C] and unbiased variance [C] of the last pass, if one was observed, which are then cleared."""
         observed, self.observed = self.observed, None
         return observed
 
@@ -205,6 +204,16 @@ def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractConte
     return with_attribute(episodic_norms(module), "given", pairs)
 
 
-def observed_statistics(module: nn.Module, mode: str) -> Statistics:
-    """The statistics that the batch norms of a mode observed in the last pass, which are then cleared."""
-    return tuple(values for layer in episodic_norms(module, mode) for values in layer.take_observed())
+def observed_statistics(module: nn.Module) -> Statistics:
+    """The statistics that the batch norms of mode ``episode`` observed in the last pass, which are then cleared.
+
+    Raises:
+        InputError: one of them took no part in that pass.
+    """
+    found = [layer.take_observed() for layer in episodic_norms(module, "episode")]
+    if None in found:
+        raise InputError(
+            "a batch norm of the network takes no part in a pass over the support, so norm episode has no statistics "
+            "for it: pass --model.norm support, or leave out that layer"
+        )
+    return tuple(values for pair in found if pair is not None for values in pair)

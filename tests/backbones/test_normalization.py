@@ -20,6 +20,7 @@ from fewshot_pl.backbones.normalization import (
 )
 from fewshot_pl.backbones.passes import observing, second_order_pass, support_rows, vectorised_pass
 from fewshot_pl.backbones.replaced_norms import replace_batch_norms
+from fewshot_pl.backbones.running_norms import taken_statistics
 from fewshot_pl.errors import InputError
 
 NUM_CHANNELS = 6
@@ -117,7 +118,7 @@ def test_episode_is_the_batchs_own_statistics_until_others_are_given(maps, train
     assert layer.observed is None, "only passes of the support are observed"
     with observing(layer):
         assert_equal(layer(maps), reference(maps))
-    statistics = observed_statistics(layer, "episode")
+    statistics = observed_statistics(layer)
     assert_equal(statistics, (reference.running_mean, reference.running_var))  # of the unbiased variance
     with given_statistics(layer, statistics):
         assert_equal(layer(random_maps(1)), reference.eval()(random_maps(1)))
@@ -125,13 +126,22 @@ def test_episode_is_the_batchs_own_statistics_until_others_are_given(maps, train
     assert (list(layer.buffers()), layer.observed, layer.given) == ([], None, None)
 
 
-def test_observed_statistics_are_those_of_the_mode_asked_for(maps):
+def test_observed_statistics_are_those_of_the_mode(maps):
     network = nn.Sequential(ours("running"), ours("episode"))
     with observing(network):
         network(maps)
-    observed = observed_statistics(network, "episode")
-    assert len(observed) == 2
-    assert_equal(observed_statistics(network, "running")[0], maps.mean((0, 2, 3)))
+    assert len(observed_statistics(network)) == 2
+    mean, _, has_observed = taken_statistics(network)
+    assert_equal(mean, maps.mean((0, 2, 3)))
+    assert has_observed.tolist() == [True] and taken_statistics(network)[-1].tolist() == [False]
+
+
+def test_norm_episode_needs_every_layer_in_a_pass(maps):
+    network = nn.Sequential(ours("episode"), ours("episode"))
+    with observing(network):
+        network[0](maps)
+    with pytest.raises(InputError, match=r"takes no part in a pass over the support, .*: pass --model.norm support"):
+        observed_statistics(network)
 
 
 @pytest.mark.parametrize("algorithm", [ProtoNet, MAML, Reptile])
