@@ -35,3 +35,10 @@ def update_by_tasks(norms: Sequence[EpisodicBatchNorm2d], taken: Sequence[Tensor
             mean, variance = mean[passed], variance[passed]
         if len(mean):
             layer.update_running(mean.mean(0), variance.mean(0))
+
+
+def update_by_pass(module: nn.Module) -> None:
+    """Fold in what the running norms inside ``module`` observed in the last pass; without gradients, drop it."""
+    for layer in episodic_norms(module, "running"):
+        if (observed := layer.take_observed()) is not None and torch.is_grad_enabled():
+            layer.update_running(*observed)

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from episodes import random_episode
+from quiet_trainer import quiet_trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
-from fewshot_pl.algorithms import MAML, ProtoNet
+from fewshot_pl.algorithms import MAML, MetaGAN, ProtoNet
 from fewshot_pl.backbones.normalization import running_statistics
 from fewshot_pl.episode import Episode
 
@@ -127,3 +129,87 @@ def test_tasks_taken_by_vmap_one_after_the_other_may_differ_too():
     by_vmap = trained("vmap")
     torch.testing.assert_close(by_vmap, trained("loop"), rtol=0, atol=1e-12)
     assert by_vmap[1][0].abs().min() > 0
+
+
+# Passes outside map_tasks ----------------------------------------------------------------------------
+
+
+class Baseline(Own):
+    """Learns to classify all images of the tasks, of which it embeds support and queries in a pass each."""
+
+    def training_losses(self, batch):
+        features = torch.cat([self.passed(images.flatten(0, 1)) for images in (batch.support_x, batch.query_x)])
+        labels = torch.cat([batch.support_y.flatten(), batch.query_y.flatten()])
+        return {"loss": self.query_loss(features[None, :, :3], labels[None])}
+
+    def passed(self, images):
+        return self.encode(images)
+
+
+class Direct(Baseline):
+    def passed(self, images):
+        features = self.backbone(images)
+        self.update_running_statistics()
+        return features
+
+
+class Adapting(OwnMAML):
+    training_losses, passed = Baseline.training_losses, Baseline.passed
+
+
+class Meta(MetaGAN):
+    own_backbone, training_losses, passed = Own.own_backbone, Baseline.training_losses, Baseline.passed
+
+
+def main_norm(model):
+    return next(module for module in model.modules() if isinstance(module, Branched)).norm
+
+
+def maps(model, images):
+    """What its main batch norm takes."""
+    network = next(module for module in model.modules() if isinstance(module, Branched))
+    return network.convolution(images.flatten(0, 1)).detach()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"), [(Baseline, {}), (Direct, {}), (Adapting, {"num_ways": 3}), (Meta, {"num_ways": 3})]
+)
+def test_each_pass_counts_as_with_torchs_batch_norm(algorithm, settings):
+    model, reference = built(algorithm, **settings), nn.BatchNorm2d(4).double()
+    for seed in range(2):
+        episode = random_episode(dtype=torch.float64, seed=seed)
+        model.training_losses(episode)["loss"].backward()
+        for images in (episode.support_x, episode.query_x):
+            reference(maps(model, images))
+    expected = torch.stack([reference.running_mean, reference.running_var])
+    torch.testing.assert_close(statistics(main_norm(model)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_passes_without_gradients_and_in_evaluation_do_not_count(training):
+    model = built(Baseline).train(training)
+    before = statistics(model)
+    with torch.set_grad_enabled(not training):
+        model.encode(random_episode(dtype=torch.float64).support_x[0])
+    assert torch.equal(statistics(model), before)
+    assert main_norm(model).observed is None
+
+
+@pytest.mark.parametrize("known_ways", [None, 3])
+def test_tasks_count_once_although_they_are_encoded(known_ways):
+    model, counted = built(Own), []
+    update = model.backbone.norm.update_running
+    model.backbone.norm.update_running = lambda *observed: (counted.append(observed), update(*observed))
+    model.training_losses(random_episode(dtype=torch.float64)._replace(known_ways=known_ways))
+    assert len(counted) == 1 and not model.is_mapping
+
+
+def test_each_accumulated_batch_counts():
+    def trained(**settings):
+        model = built(Baseline, learning_rate=0.0)
+        batches = [random_episode(dtype=torch.float64, seed=seed) for seed in range(4)]
+        quiet_trainer(max_epochs=1, **settings).fit(model, DataLoader(batches, batch_size=None))
+        return statistics(model)
+
+    assert torch.equal(trained(), trained(accumulate_grad_batches=2))
+    assert trained()[0].abs().min() > 0
