@@ -71,6 +71,7 @@ class GradientAlgorithm(FewShotAlgorithm):
     def encode(self, images: Tensor) -> Tensor:
         """The features [n, D] of images [n, C, H, W], which pass in one batch, before any adaptation."""
         features: Tensor = self.learner.backbone(images)
+        self.update_running_statistics()
         return features
 
     @property

@@ -118,7 +118,7 @@ class LSTMMetaLearner(GradientAlgorithm):
             with observing(self.learner):
                 logits = functional_call(self.learner, parameters, (support_x,))
             loss = prediction_loss(logits, support_y)
-            return loss, loss, *observed_statistics(self.learner, "episode")
+            return loss, loss, *observed_statistics(self.learner)
 
         gradient, loss, *statistics = learner_gradient(self.learner, support_loss, point)
         return loss, gradient / len(support_x) if self.divide_by_batch else gradient, tuple(statistics)

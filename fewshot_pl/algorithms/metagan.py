@@ -236,7 +236,9 @@ class MetaGAN(FewShotAlgorithm):
 
     def encode(self, images: Tensor) -> Tensor:
         """D's features [n, D] of images [n, C, H, W], which pass in one batch, before any adaptation."""
-        return self.discriminator.features(images)
+        features = self.discriminator.features(images)
+        self.update_running_statistics()
+        return features
 
     def generated_images(self, support_x: Tensor) -> Tensor:
         """Images [N*K, C, H, W] that G draws for a task with the support [N*K, C, H, W], always from the same noise."""

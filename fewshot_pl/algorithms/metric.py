@@ -41,8 +41,12 @@ class MetricAlgorithm(FewShotAlgorithm):
         self.num_features = num_features(network, image_shape)  # D; raises if the images are too small
 
     def encode(self, images: Tensor) -> Tensor:
-        """The features [n, D] of images [n, C, H, W]."""
+        """The features [n, D] of images [n, C, H, W].
+
+        In training a call outside ``map_tasks`` counts as a pass of norm ``running``, unless gradients are off.
+        """
         features: Tensor = self.backbone(images)
+        self.update_running_statistics()
         return features
 
     @property

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewshot_pl.algorithms.task_threads import one_by_one
-from fewshot_pl.backbones.normalization import episodic_norms, observed_statistics
+from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.backbones.passes import vectorised_pass
+from fewshot_pl.backbones.running_norms import taken_statistics, update_by_tasks
 from fewshot_pl.functional import inner_loop
 from fewshot_pl.functional.known_gradient import TaskGradients, mean_with_known_gradient
 from fewshot_pl.functional.precision import without_autocast
@@ -30,7 +31,8 @@ def mapped(
 ) -> tuple[Tensor, ...]:
     """The outputs of a one-task function for each of T tasks, stacked to [T, ...].
 
-    Running statistics that the tasks observed in training are averaged and folded in once.
+    Running statistics that the tasks observed in training are averaged and folded in once; those that a layer observed
+    before are dropped.
 
     Args:
         network: the network that the function calls.
@@ -44,9 +46,14 @@ def mapped(
             intermediate results; the mean loss [] takes the place of the losses.
     """
 
+    norms = episodic_norms(network, "running") if network.training else []
+    counts = len(norms) > 0
+    for layer in norms:
+        layer.observed = None
+
     def with_statistics(network: nn.Module, *task: Tensor) -> tuple[Tensor, ...]:
         outputs = function(network, *task)
-        statistics = observed_statistics(network, "running") if network.training else ()
+        statistics = taken_statistics(network) if counts else ()
         return (outputs, *statistics) if isinstance(outputs, Tensor) else (*outputs, *statistics)
 
     run: Callable[..., tuple[Tensor, ...]] = with_statistics
@@ -69,11 +76,10 @@ def mapped(
         else:
             loop = _looped_losses if loss_first else _looped
             stacked = loop(network, run, list(zip(*inputs, strict=True)), 1 if compiled else at_once or 1)
-    norms = episodic_norms(network, "running") if network.training else []
-    num_outputs = len(stacked) - 2 * len(norms)
-    for index, layer in enumerate(norms):
-        mean, variance = stacked[num_outputs + 2 * index : num_outputs + 2 * index + 2]
-        layer.update_running(mean.mean(0), variance.mean(0))
+    if not counts:
+        return stacked
+    num_outputs = len(stacked) - 2 * len(norms) - 1
+    update_by_tasks(norms, stacked[num_outputs:])
     return stacked[:num_outputs]
 
 

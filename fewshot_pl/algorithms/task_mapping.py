@@ -13,7 +13,9 @@ from fewshot_pl.algorithms.task_map import OneTask, mapped
 from fewshot_pl.all_processes import mean_over_processes
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import counting_batch_norms, running_statistics
+from fewshot_pl.backbones.passes import with_attribute
 from fewshot_pl.backbones.residual import DropBlock, drop_blocks
+from fewshot_pl.backbones.running_norms import update_by_pass
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 from fewshot_pl.functional.noise import normal_noise
@@ -36,6 +38,7 @@ class TaskMapping(LightningModule):
         self.task_chunk = task_chunk
         self.compiles_tasks = compile
         self._drop_blocks: list[DropBlock] = []
+        self.is_mapping = False  # whether map_tasks is running, which updates running statistics itself
         self.training_seed = 0  # of a Trainer's fit; its steps derive their random numbers from it
 
     @property
@@ -61,6 +64,10 @@ class TaskMapping(LightningModule):
         The function takes the model, which may be a copy that shares its parameters, before the inputs of a task.
         ``loss_first``: see ``mapped``.
         """
+        with with_attribute([self], "is_mapping", [True]):
+            return self._mapped_tasks(function, inputs, loss_first)
+
+    def _mapped_tasks(self, function: OneTask, inputs: tuple[Tensor, ...], loss_first: bool) -> tuple[Tensor, ...]:
         # Features take so little work that calls would cost more if tasks came one by one.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
         alone = self.is_auto and self.training and len(inputs[0]) == 1  # its batch norm is one operation without vmap
@@ -92,6 +99,14 @@ class TaskMapping(LightningModule):
                 reason = str(error).strip().partition("\n")[0]
                 rank_zero_warn(f"{type(self).__name__} trains without torch.compile, which failed: {reason}")
         return map_with()
+
+    def update_running_statistics(self) -> None:
+        """Fold the last training pass into the statistics of norm ``running``; call it after passes of your own.
+
+        Changes nothing in evaluation, without gradients, or within ``map_tasks``, which folds in all its tasks at once.
+        """
+        if self.training and not self.is_mapping:
+            update_by_pass(self)
 
     def _check_vmap(self) -> None:
         if self.task_parallel == "vmap" and counting_batch_norms(self):

@@ -12,7 +12,8 @@ from torch import nn
 
 from fewshot_pl.backbones.conv4 import Conv4, Conv4Maps
 from fewshot_pl.backbones.mlp import MLP
-from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
+from fewshot_pl.backbones.normalization import Norm
+from fewshot_pl.backbones.replaced_norms import check_norms_of_others, replace_batch_norms
 from fewshot_pl.backbones.residual import resnet12, wrn28_10
 from fewshot_pl.errors import InputError
 
@@ -35,9 +36,10 @@ def build_backbone(
         own: maps images [n, C, H, W] to features [n, D]; its ``nn.BatchNorm2d`` are replaced, as in timm's models.
 
     Raises:
-        InputError: there is no such backbone, or the weights cannot be used.
+        InputError: there is no such backbone, the weights cannot be used, or ``own`` has another norm already.
     """
     if own is not None:
+        check_norms_of_others(own, norm)
         replace_batch_norms(own, norm)
         return own
     if name.startswith("timm/"):

@@ -35,6 +35,8 @@ class EpisodicBatchNorm2d(nn.Module):
     loop over tasks equals vmap. Statistics of an episode are observed within ``observing`` and held by the caller.
     """
 
+    weight: Tensor
+    bias: Tensor
     running_mean: Tensor
     running_var: Tensor
 
@@ -44,13 +46,17 @@ class EpisodicBatchNorm2d(nn.Module):
         mode: Literal["transductive", "running", "support", "episode"],
         eps: float = 1e-5,
         momentum: float = 0.1,
+        affine: bool = True,
     ) -> None:
         super().__init__()
         self.mode = mode
         self.eps = eps
         self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
+        for name, values in (("weight", torch.ones(num_features)), ("bias", torch.zeros(num_features))):
+            if affine:
+                self.register_parameter(name, nn.Parameter(values))
+            else:  # neither learned nor adapted to a task
+                self.register_buffer(name, values, persistent=False)
         if mode == "running":
             self.register_buffer("running_mean", torch.zeros(num_features))
             self.register_buffer("running_var", torch.ones(num_features))
@@ -60,6 +66,7 @@ class EpisodicBatchNorm2d(nn.Module):
         self.observing = False  # whether a pass in mode episode is over the support; set by observing()
         self.given: Statistics | None = None  # mean [C] and variance [C] to normalise by; set by given_statistics()
         self.observed: tuple[Tensor, Tensor] | None = None
+        self.is_shared = False  # between algorithms that were given one network; set by check_norms_of_others()
 
     def forward(self, maps: Tensor) -> Tensor:
         if not self.takes_statistics:
@@ -95,9 +102,8 @@ class EpisodicBatchNorm2d(nn.Module):
             self.observed = (mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         return self._scale_and_shift(mean, variance)
 
-    def take_observed(self) -> tuple[Tensor, Tensor]:
-        """The mean [C] and unbiased variance [C] of the last observed pass, which are then cleared."""
-        assert self.observed is not None, "no pass to observe since the last call"
+    def take_observed(self) -> tuple[Tensor, Tensor] | None:
+        """The mean [C] and unbiased variance [C] of the last pass, if one was observed, which are then cleared."""
         observed, self.observed = self.observed, None
         return observed
 
@@ -140,8 +146,8 @@ class _GroupNorm(nn.GroupNorm):
         return super().forward(maps.contiguous())
 
 
-def norm_layer(norm: Norm, num_features: int) -> nn.Module:
-    """The layer that normalises ``num_features`` channels in mode ``norm``.
+def norm_layer(norm: Norm, num_features: int, affine: bool = True) -> nn.Module:
+    """The layer that normalises ``num_features`` channels in mode ``norm``, by default with a scale and a shift.
 
     Raises:
         InputError: there is no such norm.
@@ -151,31 +157,11 @@ def norm_layer(norm: Norm, num_features: int) -> nn.Module:
     if norm == "none":
         return nn.Identity()
     if norm == "layer":
-        return _GroupNorm(1, num_features)
+        return _GroupNorm(1, num_features, affine=affine)
     if norm == "group":
         groups = max(g for g in range(1, _MAX_GROUPS + 1) if num_features % g == 0)
-        return _GroupNorm(groups, num_features)
-    return EpisodicBatchNorm2d(num_features, norm)
-
-
-def replace_batch_norms(module: nn.Module, norm: Norm) -> None:
-    """Replace every ``nn.BatchNorm2d`` inside ``module``, keeping its weights and running statistics."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, _replacement(child, norm))
-        else:
-            replace_batch_norms(child, norm)
-
-
-def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
-    layer = norm_layer(norm, batch_norm.num_features)
-    layer.load_state_dict(batch_norm.state_dict(), strict=False)  # norm none takes nothing, others what they share
-    if isinstance(layer, EpisodicBatchNorm2d):
-        layer.eps = batch_norm.eps
-        layer.momentum = layer.momentum if batch_norm.momentum is None else batch_norm.momentum
-    # timm's BatchNormAct2d is a batch norm followed by dropout and an activation.
-    behind = [part for part in (getattr(batch_norm, "drop", None), getattr(batch_norm, "act", None)) if part]
-    return nn.Sequential(layer, *behind) if behind else layer
+        return _GroupNorm(groups, num_features, affine=affine)
+    return EpisodicBatchNorm2d(num_features, norm, affine=affine)
 
 
 def other_batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -198,6 +184,12 @@ def set_norm_eps(module: nn.Module, eps: float | None) -> None:
     """Set the ``eps`` of every episodic batch norm inside ``module``; None leaves each as it is."""
     if eps is not None:
         for layer in episodic_norms(module):
+            if layer.is_shared and layer.eps != eps:
+                raise InputError(
+                    f"batch norm of the network already adds {layer.eps} to the variance, for another algorithm that "
+                    f"was given it: give each algorithm its own copy, copy.deepcopy(net), before the first one takes "
+                    f"it, or pass --model.norm_eps {layer.eps}"
+                )
             layer.eps = eps
 
 
@@ -212,6 +204,16 @@ def given_statistics(module: nn.Module, statistics: Statistics) -> AbstractConte
     return with_attribute(episodic_norms(module), "given", pairs)
 
 
-def observed_statistics(module: nn.Module, mode: str) -> Statistics:
-    """The statistics that the batch norms of a mode observed in the last pass, which are then cleared."""
-    return tuple(values for layer in episodic_norms(module, mode) for values in layer.take_observed())
+def observed_statistics(module: nn.Module) -> Statistics:
+    """The statistics that the batch norms of mode ``episode`` observed in the last pass, which are then cleared.
+
+    Raises:
+        InputError: one of them took no part in that pass.
+    """
+    found = [layer.take_observed() for layer in episodic_norms(module, "episode")]
+    if None in found:
+        raise InputError(
+            "a batch norm of the network takes no part in a pass over the support, so norm episode has no statistics "
+            "for it: pass --model.norm support, or leave out that layer"
+        )
+    return tuple(values for pair in found if pair is not None for values in pair)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot_pl.backbones.normalization import Norm, replace_batch_norms
+from fewshot_pl.backbones.normalization import Norm
+from fewshot_pl.backbones.replaced_norms import replace_batch_norms
 from fewshot_pl.errors import InputError
 
 # Settings of DropBlock, as in Lee et al.'s code, which counts passes of the network where we count training steps.

@@ -109,6 +109,37 @@ def test_it_may_be_an_argument():
     assert len(list(model.parameters())) == 6 and all(name.startswith("learner.") for name in model.state_dict())
 
 
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norms_that_are_frozen_or_have_no_weights_are_not_trained(affine, task_parallel):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=affine), nn.Flatten()).requires_grad_(False)
+    model = own(MAML, lambda: network, num_ways=3, task_parallel=task_parallel).train()
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained == ["learner.head.weight", "learner.head.bias"]
+    model.training_losses(random_episode())["loss"].backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == trained
+    assert len(model.adapted(*(values[0] for values in random_episode()[:2]), 1)) == (6 if affine else 4)
+
+
+@pytest.mark.parametrize("first", ["transductive", "running", "group", "none"])
+def test_a_network_cannot_have_the_norms_of_two_algorithms(first):
+    network = Convolution()
+    model = Given(network, image_shape=(1, 16, 16), norm=first)
+    with pytest.raises(InputError, match=rf"already has norm {first}, .*deepcopy\(net\).* pass --model.norm {first}"):
+        Given(network, image_shape=(1, 16, 16), norm="support")
+    assert {layer.mode for layer in episodic_norms(model)} <= {first}
+    assert Given(network, image_shape=(1, 16, 16), norm=first).learner.backbone is network
+
+
+def test_a_network_cannot_have_the_epsilons_of_two_algorithms():
+    network = Convolution()
+    model = Given(network, image_shape=(1, 16, 16), norm_eps=1e-3)
+    Given(network, image_shape=(1, 16, 16), norm_eps=1e-3)
+    with pytest.raises(InputError, match=r"already adds 0\.001 .*deepcopy\(net\).* pass --model\.norm_eps 0\.001"):
+        Given(network, image_shape=(1, 16, 16), norm_eps=1e-5)
+    assert {layer.eps for layer in episodic_norms(model)} == {1e-3}
+
+
 @pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
 def test_maps_are_no_features(algorithm):
     with pytest.raises(InputError, match=r"the backbone makes \[2, 4, 14, 14\] of 2 images, .* nn\.Flatten"):

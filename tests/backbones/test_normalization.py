@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from fewshot_pl.backbones.normalization import (
     given_statistics,
     norm_layer,
     observed_statistics,
-    replace_batch_norms,
 )
-from fewshot_pl.backbones.passes import observing, support_rows, vectorised_pass
+from fewshot_pl.backbones.passes import observing, second_order_pass, support_rows, vectorised_pass
+from fewshot_pl.backbones.replaced_norms import replace_batch_norms
+from fewshot_pl.backbones.running_norms import taken_statistics
 from fewshot_pl.errors import InputError
 
 NUM_CHANNELS = 6
@@ -116,7 +118,7 @@ def test_episode_is_the_batchs_own_statistics_until_others_are_given(maps, train
     assert layer.observed is None, "only passes of the support are observed"
     with observing(layer):
         assert_equal(layer(maps), reference(maps))
-    statistics = observed_statistics(layer, "episode")
+    statistics = observed_statistics(layer)
     assert_equal(statistics, (reference.running_mean, reference.running_var))  # of the unbiased variance
     with given_statistics(layer, statistics):
         assert_equal(layer(random_maps(1)), reference.eval()(random_maps(1)))
@@ -124,13 +126,22 @@ def test_episode_is_the_batchs_own_statistics_until_others_are_given(maps, train
     assert (list(layer.buffers()), layer.observed, layer.given) == ([], None, None)
 
 
-def test_observed_statistics_are_those_of_the_mode_asked_for(maps):
+def test_observed_statistics_are_those_of_the_mode(maps):
     network = nn.Sequential(ours("running"), ours("episode"))
     with observing(network):
         network(maps)
-    observed = observed_statistics(network, "episode")
-    assert len(observed) == 2
-    assert_equal(observed_statistics(network, "running")[0], maps.mean((0, 2, 3)))
+    assert len(observed_statistics(network)) == 2
+    mean, _, has_observed = taken_statistics(network)
+    assert_equal(mean, maps.mean((0, 2, 3)))
+    assert has_observed.tolist() == [True] and taken_statistics(network)[-1].tolist() == [False]
+
+
+def test_norm_episode_needs_every_layer_in_a_pass(maps):
+    network = nn.Sequential(ours("episode"), ours("episode"))
+    with observing(network):
+        network[0](maps)
+    with pytest.raises(InputError, match=r"takes no part in a pass over the support, .*: pass --model.norm support"):
+        observed_statistics(network)
 
 
 @pytest.mark.parametrize("algorithm", [ProtoNet, MAML, Reptile])
@@ -301,6 +312,35 @@ def test_replacements_keep_scale_and_shift(mode):
     reference = trained_batch_norm().float()
     assert torch.equal(network[0].weight, reference.weight)
     assert torch.equal(network[0].bias, reference.bias)
+
+
+@pytest.mark.parametrize("mode", ["running", "transductive", "group"])
+def test_replacements_of_frozen_batch_norms_are_frozen(mode):
+    network = nn.Sequential(nn.BatchNorm2d(NUM_CHANNELS), nn.BatchNorm2d(NUM_CHANNELS).requires_grad_(False))
+    network[0].bias.requires_grad_(False)
+    replace_batch_norms(network, mode)
+    assert [name for name, parameter in network.named_parameters() if parameter.requires_grad] == ["0.weight"]
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize("mode", ["running", "transductive", "group"])
+def test_replacements_without_scale_and_shift_learn_none(mode, vectorised, maps):
+    network, reference = nn.Sequential(nn.BatchNorm2d(NUM_CHANNELS, affine=False)), nn.Sequential(torchs())
+    replace_batch_norms(network, mode)
+    assert list(network.parameters()) == [] and "0.weight" not in network.state_dict()
+    nn.init.ones_(reference[0].weight)
+    nn.init.zeros_(reference[0].bias)
+    replace_batch_norms(reference, mode)
+    network, reference = network.double(), reference.double()
+    maps.requires_grad_()
+
+    def passed(network):
+        with second_order_pass(network), vectorised_pass(network) if vectorised else nullcontext():
+            normed = network(maps)
+        (gradient,) = torch.autograd.grad(normed.sin().sum(), maps, create_graph=True)
+        return normed, gradient, torch.autograd.grad(gradient.sin().sum(), maps)
+
+    assert_equal(passed(network), passed(reference))
 
 
 # Mixed precision -------------------------------------------------------------------------------------
