@@ -81,7 +81,7 @@ def test_wherever_training_stops_it_goes_on_exactly(stop, images, tmp_path, unin
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_goes_on_exactly_and_repeats_itself(algorithm, images, tmp_path, uninterrupted):
-    settings = {"algorithm": algorithm, "max_epochs": 1, "data": {"batches_per_epoch": 2, "num_val_episodes": 1}}
+    settings = {"algorithm": algorithm, "max_epochs": 1, "data": {"batches_per_epoch": 2, "num_val_episodes": 2}}
     stopped_and_resumed(images, tmp_path, (told(signal.SIGTERM), "on_train_batch_start", 1, 1), **settings)
     assert_same(state(tmp_path), state(uninterrupted(**settings)))
 
