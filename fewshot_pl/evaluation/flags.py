@@ -106,12 +106,12 @@ def _training_data(checkpoint: dict[str, Any], path: str, chosen: str) -> dict[s
     if wanted is benchmarks.ImageFolder and name != wanted.__name__ and (trained := known_benchmarks(checkpoint, path)):
         return {"class_path": f"{benchmarks.__name__}.{wanted.__name__}", "init_args": own_images_as(trained[0])}
     if name in benchmarks.__all__:
-        path = f"{benchmarks.__name__}.{name}"  # a user-defined one may have the same name
+        class_path = f"{benchmarks.__name__}.{name}"  # a user-defined one may have the same name
     elif wanted and stored_name(wanted) == name:
-        path = chosen
+        class_path = chosen
     else:
         return None
-    return {"class_path": path, "init_args": dict(arguments)} if isinstance(arguments, dict) else None
+    return {"class_path": class_path, "init_args": dict(arguments)} if isinstance(arguments, dict) else None
 
 
 def _check(config: Any, args: list[str]) -> None:

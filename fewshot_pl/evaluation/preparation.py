@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from fewshot_pl.benchmarks import ImageFolder, MultiSource
@@ -40,16 +41,13 @@ def normalised_as(trained: Sequence[ImageDataModule], data: EpisodicDataModule) 
     own = {source: (source.mean, source.std) for source in sources if isinstance(source, ImageDataModule)}
     for source in own:
         # An ImageFolder of its own is made as the first, see ``own_images_as``.
-        known = [] if data is source and isinstance(data, ImageFolder) else _of_kind(trained, type(source))
-        for one in [*known, *trained][:1]:
-            if one.image_shape == source.image_shape:
-                source.mean, source.std = one.mean, one.std
+        is_made_as_first = data is source and isinstance(data, ImageFolder)
+        same = () if is_made_as_first else (one for one in trained if type(one) is type(source))
+        expected = next(chain(same, trained), source)
+        if expected.image_shape == source.image_shape:
+            source.mean, source.std = expected.mean, expected.std
     try:
         yield
     finally:
         for source, (mean, std) in own.items():
             source.mean, source.std = mean, std
-
-
-def _of_kind(trained: Sequence[ImageDataModule], kind: type) -> list[ImageDataModule]:
-    return [one for one in trained if type(one) is kind]
