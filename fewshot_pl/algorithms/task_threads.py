@@ -50,7 +50,20 @@ def one_by_one(
             networks.put(taken)
 
     threads_of_each = max(1, torch.get_num_threads() // num_threads)
-    return _pool(os.getpid(), num_threads, threads_of_each).map(run, tasks)
+    return _with_one_thread(_pool(os.getpid(), num_threads, threads_of_each).map(run, tasks))
+
+
+def _with_one_thread(results: Iterator[Result]) -> Iterator[Result]:
+    """The results, during which what the caller does with them has one thread.
+
+    After an operation of several, OpenMP's threads spin for milliseconds, on the cores that the other tasks need.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from results
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache

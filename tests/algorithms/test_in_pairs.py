@@ -5,6 +5,7 @@ import torch
 from episodes import NUM_WAYS, flat_gradient, random_episode
 
 from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MetaGAN, ProtoNet, Reptile, side_by_side, task_map
+from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones import conv4, conv_block
 
 IMAGE_SHAPE = (3, 16, 16)
@@ -133,3 +134,15 @@ def test_which_groups_train_in_pairs(arguments, num_threads, expected, groups_of
     torch.set_num_threads(num_threads)
     step(**arguments)
     assert groups_of_two == [expected]
+
+
+def test_other_threads_do_not_spin_beside_the_tasks(two_threads):
+    before, network, tasks = torch.get_num_threads(), torch.nn.Linear(1, 1), [(torch.ones(1),)] * 4
+    found = one_by_one(network, lambda network, task: torch.get_num_threads(), tasks, num_threads=2)
+    seen = [(of_task, torch.get_num_threads()) for of_task in found]
+    assert seen == [(1, 1)] * 4, "an operation of several threads would keep them spinning"
+    assert torch.get_num_threads() == before == 2
+    stopped = one_by_one(network, lambda network, task: 1 / 0, tasks, num_threads=2)
+    with pytest.raises(ZeroDivisionError):
+        next(stopped)
+    assert torch.get_num_threads() == 2
