@@ -9,8 +9,8 @@ import torch
 
 from fewshot_pl import algorithms
 from fewshot_pl.algorithms import FewShotAlgorithm
-from fewshot_pl.errors import InputError
-from fewshot_pl.registries import concrete_classes
+from fewshot_pl.errors import InputError, first_line
+from fewshot_pl.registries import concrete_classes, imported_class
 from fewshot_pl.whole_files import whole_file
 
 _ENTRIES = {"hyper_parameters": dict, "state_dict": dict}
@@ -79,41 +79,53 @@ def amend_checkpoint(path: Path, entries: dict[str, Any]) -> None:
 def load_algorithm(path: str | Path, **changed: Any) -> FewShotAlgorithm:
     """The trained algorithm in a checkpoint, of any class, on the CPU and in evaluation mode.
 
+    A class of your own has to be imported, or defined, before: a checkpoint imports no code.
+
     Args:
         path: the checkpoint.
         changed: arguments to be changed from those of training.
 
     Raises:
-        InputError: as ``opened_checkpoint``, or the algorithm is user-defined, as no foreign code is imported.
+        InputError: as ``opened_checkpoint``, or the algorithm is user-defined and not imported, or has arguments that
+            no checkpoint holds.
     """
     return algorithm_of(opened_checkpoint(path), **changed)
 
 
 def algorithm_of(checkpoint: dict[str, Any], **changed: Any) -> FewShotAlgorithm:
     """As ``load_algorithm``, from the contents of a checkpoint."""
-    check_is_ours(checkpoint)
-    algorithm: type[FewShotAlgorithm] = getattr(algorithms, checkpoint["algorithm"])
+    algorithm = algorithm_class(checkpoint)
     try:
         model = algorithm(**{**checkpoint["hyper_parameters"], **changed})
         model.load_state_dict(checkpoint["state_dict"])
     except InputError:
         raise
     except Exception as error:  # foreign arguments or weights may raise anything
+        cure = "use the version of fewshot_pl that wrote it, or train anew"
+        if _is_own(checkpoint["algorithm"]):
+            cure = f"load it in Python by {algorithm.__name__}.load_from_checkpoint, with the arguments left out"
         raise InputError(
             f"the checkpoint holds a {algorithm.__name__} with other arguments or weights than this version's "
-            f"({_first_line(error)}): use the version of fewshot_pl that wrote it, or train anew"
+            f"({first_line(error)}): {cure}"
         ) from error
     return model.eval()
 
 
-def check_is_ours(checkpoint: dict[str, Any]) -> None:
-    """Raise InputError if the contents of a checkpoint are those of a user-defined algorithm."""
-    if _is_own(name := checkpoint["algorithm"]):
-        own = name.rpartition(".")[2]
+def algorithm_class(checkpoint: dict[str, Any]) -> type[FewShotAlgorithm]:
+    """The class of the algorithm in an opened checkpoint.
+
+    Raises:
+        InputError: it is user-defined and not imported.
+    """
+    name = checkpoint["algorithm"]
+    found: type[FewShotAlgorithm] | None
+    found = imported_class(FewShotAlgorithm, name) if _is_own(name) else getattr(algorithms, name)
+    if found is None:
         raise InputError(
             f"the checkpoint holds a {name}, which is no algorithm of fewshot_pl, and a checkpoint imports no code: "
-            f"load it in Python by {own}.load_from_checkpoint, and evaluate it with a Trainer's test"
+            f"if it is a class of yours, pass --model {name}, or import it first in Python"
         )
+    return found
 
 
 def data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +133,3 @@ def data_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     name = str(checkpoint.get("data"))
     state = next((held for key, held in checkpoint.items() if f".{name}".endswith(f".{key}")), None)
     return state if isinstance(state, dict) else {}
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip().rstrip(":.") for line in str(error).splitlines()), "") or type(error).__name__

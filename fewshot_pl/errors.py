@@ -23,3 +23,8 @@ class Stopped(BaseException):
     def exit_code(self) -> int:
         """128 plus the signal's number, as in shells."""
         return 128 + self.number
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says first, to stand within a sentence; the name of its class if it says nothing."""
+    return next((line.strip().rstrip(":.") for line in str(error).splitlines()), "") or type(error).__name__

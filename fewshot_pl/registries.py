@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -31,3 +32,19 @@ def named_class(registry: ModuleType, name: str) -> type | None:
     except Exception:  # a user's module may raise anything; the parser imports it again and reports it
         return None
     return found if isinstance(found, type) else None
+
+
+def imported_class(base: type, name: Any) -> type | None:
+    """The class with this stored name, if it is a subclass of ``base`` and imported already; else None.
+
+    A checkpoint may name anything, so nothing is imported for it. A notebook may define a class twice: the last counts.
+    """
+    found = [owner for owner in _subclasses(base) if stored_name(owner) == name]
+    return found[-1] if found else None
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    owner: type
+    for owner in base.__subclasses__():
+        yield owner
+        yield from _subclasses(owner)

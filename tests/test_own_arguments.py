@@ -12,7 +12,7 @@ from quiet_trainer import quiet_trainer
 from sklearn.base import clone
 from torch import nn
 
-from fewshot_pl import FewShotPredictor, ImageDataModule, InputError, ProtoNet, TrainedModel, calibrate
+from fewshot_pl import FewShotPredictor, ImageDataModule, InputError, ProtoNet, TrainedModel, calibrate, load_algorithm
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.data.datamodule import SPLITS
 from fewshot_pl.prediction.calibration import calibrated_rejections
@@ -78,6 +78,10 @@ def test_it_is_tested_loaded_resumed_and_calibrated(trained, data, tmp_path):
     (figures,) = trainer.test(datamodule=data, ckpt_path="best", verbose=False)
     loaded = OwnNetwork.load_from_checkpoint(best, net=network())
     assert quiet_trainer().test(loaded, datamodule=data, verbose=False) == [figures]
+    with pytest.raises(InputError, match=r"'net'\): load it in Python by OwnNetwork.load_from_checkpoint, with"):
+        load_algorithm(best)
+    with pytest.raises(InputError, match=r"'images'.*pass the benchmark itself, FewShotPredictor\(TrainedModel\("):
+        FewShotPredictor(best).fit([], [])
     again = OwnNetwork(network(), image_shape=SHAPE)
     longer = quiet_trainer(max_epochs=2)
     longer.fit(again, datamodule=data, ckpt_path=tmp_path / "last.ckpt")

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from fewshot_pl.algorithms.adaptation import adapted_learner
 from fewshot_pl.backbones import Conv4Maps, ImageShape, Learner, Norm, RelationHead
 from fewshot_pl.backbones.learner import query_logits_at
-from fewshot_pl.backbones.passes import support_rows
+from fewshot_pl.backbones.passes import joint_pass
 from fewshot_pl.backbones.relation_head import initialise_relation
 from fewshot_pl.functional.adversarial import fake_losses, real_losses
 from fewshot_pl.functional.inner_loop import Parameters
@@ -146,7 +146,4 @@ class RelationClassifier(Discriminator):
         """The features of the support and of images, passed as in RelationNet: together except in ``transductive``."""
         if self.norm == "transductive":
             return self.backbone(support_x), self.backbone(images)
-        num_support = len(support_x)
-        with support_rows(self.backbone, num_support):
-            features = self.backbone(torch.cat([support_x, images]))
-        return features[:num_support], features[num_support:]
+        return joint_pass(self.backbone, self.backbone, support_x, images)

@@ -9,7 +9,7 @@ from torch import Tensor
 from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
 from fewshot_pl.backbones import ImageShape, Norm, build_backbone, num_features
 from fewshot_pl.backbones.normalization import episodic_norms, other_batch_norms
-from fewshot_pl.backbones.passes import support_rows
+from fewshot_pl.backbones.passes import joint_pass
 from fewshot_pl.registries import is_ours
 
 
@@ -52,10 +52,15 @@ class MetricAlgorithm(FewShotAlgorithm):
     @property
     def embeds_alone(self) -> bool:
         """Whether an image's features in an evaluation depend on no other image; false if a user's code makes them."""
-        takes_features = all(is_ours(getattr(type(self), name)) for name in ("query_logits", "encode", "forward"))
         is_inductive = all(layer.mode == "running" for layer in episodic_norms(self.backbone))
         others_are = all(layer.track_running_stats for layer in other_batch_norms(self.backbone))
-        return takes_features and is_inductive and others_are
+        return not self.replaced_passes and is_inductive and others_are
+
+    @property
+    def replaced_passes(self) -> list[str]:
+        """The methods on the way from images to logits that a user's subclass replaces by its own."""
+        passes = ("query_logits", "encode", "forward")
+        return [name for name in passes if not is_ours(getattr(type(self), name))]
 
     @abstractmethod
     def logits_from_features(self, support_f: Tensor, support_y: Tensor, query_f: Tensor, num_ways: int) -> Tensor:
@@ -69,10 +74,7 @@ class MetricAlgorithm(FewShotAlgorithm):
 
     def _encoded(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
         """The features [N*K, D], [N*Q, D] of one task's images, passed through the backbone as in training."""
-        num_support = support_x.shape[0]
-        with support_rows(self, num_support):
-            features = self.encode(torch.cat([support_x, query_x]))
-        return features[:num_support], features[num_support:]
+        return joint_pass(self, self.encode, support_x, query_x)
 
     def predictor(self, support_x: Tensor, support_y: Tensor, num_ways: int) -> QueryPredictor:
         if not self.embeds_alone:

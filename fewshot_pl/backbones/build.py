@@ -1,10 +1,8 @@
 """Backbones by name: image [n, C, H, W] -> feature vector [n, D]."""
 
-import errno
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from fewshot_pl.backbones.mlp import MLP
 from fewshot_pl.backbones.normalization import Norm
 from fewshot_pl.backbones.replaced_norms import check_norms_of_others, replace_batch_norms
 from fewshot_pl.backbones.residual import resnet12, wrn28_10
-from fewshot_pl.errors import InputError
+from fewshot_pl.errors import InputError, first_line
 
 ImageShape = tuple[int, int, int]  # (C, H, W)
 
@@ -43,7 +41,9 @@ def build_backbone(
         replace_batch_norms(own, norm)
         return own
     if name.startswith("timm/"):
-        return _timm(name.removeprefix("timm/"), image_shape, norm, weights)
+        from fewshot_pl.backbones.timm_networks import timm_network  # timm takes a second to import
+
+        return timm_network(name.removeprefix("timm/"), image_shape, norm, weights)
     if weights is not None:
         raise InputError(f"backbone_weights are for timm/... backbones; '{name}' starts from scratch")
     if match := re.fullmatch(r"mlp((?:-\d+)+)(-tanh)?(?:-bias(\d+))?", name):
@@ -59,19 +59,19 @@ def num_features(backbone: nn.Module, image_shape: ImageShape) -> int:
     """The length D of the backbone's feature vectors for images of ``image_shape``.
 
     Raises:
-        InputError: the images are too small for the backbone, or its outputs are not vectors.
+        InputError: the backbone cannot take such images, as when they are too small, or its outputs are not vectors.
     """
     was_training = backbone.training
     try:
         with torch.no_grad():
-            features = backbone.eval()(torch.zeros(2, *image_shape))
+            like = next(backbone.parameters(), torch.zeros(0))  # on its device, in its precision
+            features = backbone.eval()(like.new_zeros(2, *image_shape))
     except (RuntimeError, AssertionError, IndexError) as error:  # timm's networks raise any of these
-        cure = "use a larger --data.image_size or another --model.backbone"
+        cure = "if they are too small for it, use a larger --data.image_size, else another --model.backbone"
         if image_shape[1:] == (1, 1):  # a point of regression
             cure = "pass --model.backbone mlp-40-40 --model.norm none"
-        raise InputError(
-            f"images of {image_shape[1]}x{image_shape[2]} are too small for this backbone: {cure}"
-        ) from error
+        told = f"images of {image_shape} (channels, height, width) do not pass through this backbone"
+        raise InputError(f"{told} ({first_line(error)}): {cure}") from error
     finally:
         backbone.train(was_training)
     if features.ndim != 2:
@@ -82,86 +82,6 @@ def num_features(backbone: nn.Module, image_shape: ImageShape) -> int:
 
 def _conv4(image_shape: ImageShape, norm: Norm, **options: Any) -> nn.Module:
     return Conv4(image_shape[0], norm, **options)
-
-
-def _timm(name: str, image_shape: ImageShape, norm: Norm, weights: str | None) -> nn.Module:
-    import timm
-
-    if not timm.is_model(name):
-        raise InputError(f"timm has no model '{name}': timm.list_models() names them")
-    settings = timm.models.get_pretrained_cfg(name)
-    is_sized = settings is not None and settings.fixed_input_size  # made for one size, passed as an argument
-    options: dict[str, Any] = {"img_size": image_shape[1:]} if is_sized else {}
-    options |= {"in_chans": image_shape[0], "num_classes": 0, "pretrained": weights is not None}
-    try:
-        backbone = _created(name, options, weights)
-    except AssertionError as error:
-        raise InputError(
-            f"timm's {name} takes no images of {image_shape[1]}x{image_shape[2]}: use another --data.image_size or "
-            "another --model.backbone"
-        ) from error
-    replace_batch_norms(backbone, norm)
-    return backbone
-
-
-def _created(name: str, options: dict[str, Any], weights: str | None) -> nn.Module:
-    import timm
-
-    if weights is None:
-        backbone: nn.Module = timm.create_model(name, **options)
-        return backbone
-    if weights == "pretrained":
-        return _pretrained(name, options)
-    return _with_weights_of(Path(weights).expanduser(), name, options)
-
-
-def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
-    """The timm model with timm's own weights."""
-    import timm
-
-    settings = timm.models.get_pretrained_cfg(name)
-    if settings is None or not settings.has_weights:
-        raise InputError(f"timm has no weights of {name}: leave out --model.backbone_weights, or give it a file")
-    try:
-        backbone: nn.Module = timm.create_model(name, **options)
-    except OSError as error:  # from huggingface_hub, which looks in its cache first
-        if error.errno == errno.ENOSPC:
-            raise
-        raise InputError(
-            f"timm's weights of {name} are not in its cache and cannot be downloaded: connect to the internet, or give "
-            "--model.backbone_weights a file with them"
-        ) from error
-    return backbone
-
-
-def _with_weights_of(file: Path, name: str, options: dict[str, Any]) -> nn.Module:
-    """The timm model with weights from a file, fitted to image size and channels as timm fits its own."""
-    import timm
-
-    if not file.is_file():
-        raise InputError(f"{file} does not exist: give --model.backbone_weights a file with the weights of {name}")
-    try:
-        state = timm.models.load_state_dict(str(file), weights_only=True)
-        for classifier in _classifiers(name):
-            state.pop(f"{classifier}.weight", None)
-            state.pop(f"{classifier}.bias", None)
-        # Without classes, like the model: timm then requires every weight to be there.
-        source = {"state_dict": state, "num_classes": 0, "label_offset": 0, "custom_load": False}
-        backbone: nn.Module = timm.create_model(name, pretrained_cfg_overlay=source, **options)
-    except Exception as error:  # timm and torch can raise anything on damaged files or other weights
-        raise InputError(
-            f"{file} does not hold the weights of {name}: give --model.backbone_weights a state dict of this model, "
-            "saved by torch or safetensors"
-        ) from error
-    vars(backbone)["pretrained_cfg"].pop("state_dict")  # else every copy of the model would hold the weights twice
-    return backbone
-
-
-def _classifiers(name: str) -> tuple[str, ...]:
-    import timm
-
-    classifier = timm.models.get_pretrained_cfg_value(name, "classifier") or ()
-    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 
 _BUILDERS: dict[str, Callable[[ImageShape, Norm], nn.Module]] = {

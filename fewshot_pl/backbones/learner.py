@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.func import functional_call
 from fewshot_pl.backbones.build import ImageShape, build_backbone, num_features
 from fewshot_pl.backbones.conv4 import Conv4
 from fewshot_pl.backbones.normalization import Norm
-from fewshot_pl.backbones.passes import support_rows
+from fewshot_pl.backbones.passes import joint_pass
 
 
 class Learner(nn.Module):
@@ -116,10 +117,7 @@ def query_logits_at(
     if norm != "support":
         logits: Tensor = functional_call(learner, parameters, (query_x,))
         return logits
-    num_support = support_x.shape[0]
-    with support_rows(learner, num_support):
-        logits = functional_call(learner, parameters, (torch.cat([support_x, query_x]),))
-    return logits[num_support:]
+    return joint_pass(learner, partial(functional_call, learner, parameters), support_x, query_x)[1]
 
 
 def side_by_side(values: Tensor) -> Tensor:

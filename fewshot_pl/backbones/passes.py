@@ -6,12 +6,22 @@ Each sets one attribute on the parts of a network that have it; these parts say 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def support_rows(module: nn.Module, num_support: int) -> AbstractContextManager[None]:
     """A context in which a batch starts with ``num_support`` support images (matters for norm ``support``)."""
     return _all_with_attribute(module, "num_support", num_support)
+
+
+def joint_pass(
+    module: nn.Module, passed: Callable[[Tensor], Tensor], support: Tensor, queries: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The outputs of ``passed`` for support and queries, which pass through ``module`` in one batch."""
+    with support_rows(module, len(support)):
+        outputs = passed(torch.cat([support, queries]))
+    return outputs[: len(support)], outputs[len(support) :]
 
 
 def vectorised_pass(module: nn.Module) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 """Torch's batch norms inside a network, replaced by layers of a norm mode."""
 
+import torch
 from torch import nn
 
 from fewshot_pl.backbones.normalization import EpisodicBatchNorm2d, Norm, norm_layer
@@ -20,6 +21,8 @@ def replace_batch_norms(module: nn.Module, norm: Norm) -> None:
 def _replacement(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     layer = norm_layer(norm, batch_norm.num_features, batch_norm.affine)
     vars(layer)[_REPLACED_BY] = norm
+    held = (values for values in (batch_norm.weight, batch_norm.running_mean) if values is not None)
+    layer.to(next(held, torch.empty(0)))  # its device and precision
     layer.load_state_dict(batch_norm.state_dict(), strict=False)  # norm none takes nothing, others what they share
     for name, parameter in layer.named_parameters():
         parameter.requires_grad_(getattr(batch_norm, name).requires_grad)

@@ -6,13 +6,14 @@ from typing import Any, Literal, NamedTuple
 
 from pytorch_lightning import Trainer
 
-from fewshot_pl import benchmarks
-from fewshot_pl.checkpoints import check_is_ours, opened_checkpoint
+from fewshot_pl import algorithms, benchmarks
+from fewshot_pl.checkpoints import algorithm_class, opened_checkpoint
 from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.evaluation.preparation import known_benchmarks, own_images_as
 from fewshot_pl.flags import FewShotArgumentParser, chosen_class, given_flags, make_folder
-from fewshot_pl.registries import named_class, stored_name
+from fewshot_pl.own_classes import OWN_ALGORITHM, import_classes
+from fewshot_pl.registries import imported_class, named_class
 from fewshot_pl.tf32 import TF32_FLAG
 
 _OUTPUTS = (".json", ".csv")
@@ -32,11 +33,14 @@ def request(args: list[str]) -> Request:
     Raises:
         InputError: flags contradict each other, or a file is missing or of no known kind.
     """
-    opened = {path: _opened(path) for path in _named_first(args)}
+    early = _known_before(args)
+    import_classes(algorithms, early.model, "model")
+    opened = {path: _opened(path) for path in [*early.compare, *early.ckpt_path][:1]}
     parser = _parser()
     for path, first in opened.items():
         parser.set_defaults({"data": _training_data(first, path, chosen_class("data", args, ""))})
     config = parser.parse_args(args)
+    import_classes(algorithms, config.model, "model")  # those that a --config file names
     _check(config, args)
     checkpoints = {path: opened.get(path) or _opened(path) for path in config.compare or [config.ckpt_path]}
     if not config.data:
@@ -47,7 +51,7 @@ def request(args: list[str]) -> Request:
 
 
 def _opened(path: str) -> dict[str, Any]:
-    check_is_ours(checkpoint := opened_checkpoint(path))
+    algorithm_class(checkpoint := opened_checkpoint(path))  # raises at once if its class is not known
     return checkpoint
 
 
@@ -60,20 +64,20 @@ def _lack_of_data(name: Any) -> str:
     )
 
 
-def _named_first(args: list[str]) -> list[str]:
-    """The path of the checkpoint whose data is the default, as a list; empty if flags name none."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--ckpt_path")
-    first.add_argument("--compare", nargs="*")
-    known, _ = first.parse_known_args(args)
-    named = [*(known.compare or []), *([known.ckpt_path] if known.ckpt_path else [])]
-    return named[:1]
+def _known_before(args: list[str]) -> argparse.Namespace:
+    """The flags that decide the defaults of others: ``ckpt_path``, ``compare`` and ``model``, each a list."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--ckpt_path", nargs=1, default=[])
+    early.add_argument("--compare", nargs="*", default=[])
+    early.add_argument("--model", nargs="*", default=[])
+    return early.parse_known_args(args)[0]
 
 
 def _parser() -> FewShotArgumentParser:
     parser = FewShotArgumentParser(description="Evaluate checkpoints on a fixed list of episodes.")
     parser.add_argument("--ckpt_path", type=str | None, help="checkpoint that train.py wrote")
     parser.add_argument("--compare", type=str, nargs="+", help="checkpoints to evaluate on the same episodes")
+    parser.add_argument("--model", type=str, nargs="+", default=[], help=OWN_ALGORITHM)
     parser.add_argument("--ways", type=int, nargs="+", help="classes per task, one evaluation for each number")
     parser.add_argument("--shots", type=int, nargs="+", help="support images per class, likewise")
     parser.add_argument("--num_episodes", type=int | None, help="number of episodes; default: as in training")
@@ -97,9 +101,9 @@ def _parser() -> FewShotArgumentParser:
 
 
 def _training_data(checkpoint: dict[str, Any], path: str, chosen: str) -> dict[str, Any] | None:
-    """The benchmark of a training, as flags; a user-defined one only if ``chosen``, a flag's value, names it.
+    """The benchmark of a training, as flags; a user-defined one only if a flag has named it and so imported it.
 
-    Where ImageFolder is chosen, its images are made as those of the training.
+    Where ImageFolder is ``chosen``, a flag's value, its images are made as those of the training.
     """
     name, arguments = checkpoint.get("data"), checkpoint.get("datamodule_hyper_parameters")
     wanted = named_class(benchmarks, chosen)
@@ -107,8 +111,8 @@ def _training_data(checkpoint: dict[str, Any], path: str, chosen: str) -> dict[s
         return {"class_path": f"{benchmarks.__name__}.{wanted.__name__}", "init_args": own_images_as(trained[0])}
     if name in benchmarks.__all__:
         class_path = f"{benchmarks.__name__}.{name}"  # a user-defined one may have the same name
-    elif wanted and stored_name(wanted) == name:
-        class_path = chosen
+    elif imported_class(EpisodicDataModule, name):
+        class_path = str(name)
     else:
         return None
     return {"class_path": class_path, "init_args": dict(arguments)} if isinstance(arguments, dict) else None

@@ -10,15 +10,20 @@ from fewshot_pl.data.datamodule import EpisodicDataModule
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import init_parameters
+from fewshot_pl.registries import is_ours
 from fewshot_pl.trained_data import trained_benchmarks
 
 
 def known_benchmarks(checkpoint: dict[str, Any], path: str) -> list[ImageDataModule]:
-    """As ``trained_benchmarks``, but empty where a model was trained on no images or on nothing known."""
+    """As ``trained_benchmarks``, but empty where a model was trained on no images or on nothing of ours.
+
+    A benchmark of the user's own may find its mean and deviation in the images, which nobody reads here.
+    """
     try:
-        return trained_benchmarks(checkpoint, path)
+        found = trained_benchmarks(checkpoint, path)
     except InputError:
         return []
+    return found if all(map(is_ours, map(type, found))) else []
 
 
 def own_images_as(trained: ImageDataModule) -> dict[str, Any]:

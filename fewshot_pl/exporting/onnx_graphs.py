@@ -59,13 +59,19 @@ def exportable(algorithm: FewShotAlgorithm) -> MetricAlgorithm:
     """The algorithm, if it is a metric method that embeds each image by itself.
 
     Raises:
-        InputError: it adapts its weights, its images influence each other, or it reads the support image by image.
+        InputError: it adapts its weights, its images influence each other, it reads the support image by image, or a
+            user's subclass computes its logits in another way.
     """
     name = type(algorithm).__name__
     if not isinstance(algorithm, MetricAlgorithm):
         raise InputError(
             f"{name} adapts its weights to each task, which a graph of fixed weights cannot: export a checkpoint of "
             "ProtoNet, MatchingNet or RelationNet"
+        )
+    if algorithm.replaced_passes:
+        raise InputError(
+            f"{name} has {' and '.join(algorithm.replaced_passes)} of its own, which the graphs would leave out: write "
+            "own_backbone or logits_from_features in place of them"
         )
     if not algorithm.embeds_alone:
         raise InputError(

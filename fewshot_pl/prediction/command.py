@@ -17,6 +17,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser, make_folder
 from fewshot_pl.freed_memory import keep_freed_memory
 from fewshot_pl.guard import guarded, within_memory
+from fewshot_pl.own_classes import add_own_classes, import_own_classes
 from fewshot_pl.prediction.calibration import FALSE_REJECT
 from fewshot_pl.prediction.files import query_files, support_classes
 from fewshot_pl.prediction.labels import sorted_label, write_labels
@@ -30,6 +31,7 @@ def predict(args: Sequence[str] | None) -> None:
     """Adapt to the classes in a folder, and write the class of each image of a query as CSV and as an HTML page."""
     keep_freed_memory()
     config = _parser().parse_args(None if args is None else list(args))
+    import_own_classes(config)
     classes, queries = support_classes(Path(config.support).expanduser()), query_files(config.query)
     settings = {name: config[name] for name in ("batch_size", "false_reject", "per_query", "device")}
     predictor = FewShotPredictor(config.ckpt_path, **settings)
@@ -60,6 +62,7 @@ def predict(args: Sequence[str] | None) -> None:
 def _parser() -> FewShotArgumentParser:
     parser = FewShotArgumentParser(description="Label images by a few examples of each class.")
     parser.add_argument("--ckpt_path", type=str, required=True, help="checkpoint that train.py wrote")
+    add_own_classes(parser)
     parser.add_argument("--support", type=str, required=True, help="folder with one folder of images per class")
     what = "images to label: folders, files, or patterns like 'new/*.jpg'"
     parser.add_argument("--query", type=str, nargs="+", required=True, help=what)

@@ -30,7 +30,8 @@ class FewShotPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     array [n, H, W] or [n, H, W, 3]; a single image raises InputError.
 
     Args:
-        checkpoint: a file that ``train.py`` wrote, or a TrainedModel, as for user-defined algorithms or benchmarks.
+        checkpoint: a file that ``train.py`` wrote, or a TrainedModel. Classes of your own have to be imported or
+            defined before, as a file imports no code.
         batch_size: images predicted at once.
         false_reject: the share of images of the known classes, 0 to 1, that may be called unknown.
         per_query: with norm ``transductive``, where images predicted together influence each other: pass each image

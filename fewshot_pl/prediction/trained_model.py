@@ -31,7 +31,9 @@ _TURNS: WeakKeyDictionary[FewShotAlgorithm, RLock] = WeakKeyDictionary()  # besi
 
 
 class TrainedModel(NamedTuple):
-    """An algorithm and how its images are prepared; made by hand for user-defined classes, as no checkpoint loads them.
+    """An algorithm and how its images are prepared.
+
+    Make it by hand where no checkpoint can: for user-defined classes with arguments that a checkpoint does not hold.
 
     Attributes:
         algorithm: the learner; from ``trained_model``, in evaluation mode and on its device.

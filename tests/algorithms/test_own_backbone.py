@@ -146,6 +146,17 @@ def test_maps_are_no_features(algorithm):
         own(algorithm, lambda: nn.Conv2d(1, 4, 3))
 
 
+@pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
+def test_a_network_may_have_another_precision_or_device(algorithm):
+    assert own(algorithm, lambda: Convolution().double()).double().training
+    assert own(algorithm, lambda: Convolution().to("meta")).to("meta").device.type == "meta"
+
+
+def test_an_error_of_the_network_is_told():
+    with pytest.raises(InputError, match=r"do not pass through this backbone \(mat1 and mat2 shapes cannot be multipl"):
+        own(ProtoNet, lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 4)))
+
+
 def test_relation_networks_take_none():
     with pytest.raises(InputError, match=r"compares feature maps, not those of Convolution: pass .* conv4-maps"):
         own(MetaGAN, Convolution, classifier="relation_net", backbone="conv4-maps")

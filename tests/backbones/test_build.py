@@ -287,7 +287,7 @@ def test_backbones_that_cannot_be_are_refused_with_a_cure(name, shape, message):
 )
 @pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
 def test_images_too_small_for_the_backbone_are_refused(algorithm, name, shape):
-    with pytest.raises(InputError, match=r"too small for this backbone: use a larger --data.image_size or another"):
+    with pytest.raises(InputError, match=r"do not pass through this backbone \(.+\): if they are too small for it, "):
         algorithm(image_shape=shape, backbone=name)
 
 
