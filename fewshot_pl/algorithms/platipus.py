@@ -88,6 +88,7 @@ class PLATIPUS(MAML):
         # Common random numbers: no figure depends on which tasks are evaluated together.
         noise = normal_noise("PLATIPUS", num_samples, num_parameters)
         self.register_buffer("sample_noise", noise, persistent=False)
+        self._ddp_params_and_buffers_to_ignore = ["sample_noise"]  # all have it; torch would send it at every step
 
     # Training ------------------------------------------------------------------------------------------
 

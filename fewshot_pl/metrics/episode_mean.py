@@ -9,6 +9,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from fewshot_pl.episode import UNKNOWN
 from fewshot_pl.functional.precision import at_least_float32
+from fewshot_pl.registries import is_ours
 
 _Z95 = 1.96  # two-sided 95% quantile of the normal distribution, as the papers use it
 
@@ -39,8 +40,10 @@ def episode_losses(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, ta
         targets: of the tasks.
     """
     outputs = at_least_float32(outputs)  # autocast would not convert them under vmap
-    # One by one on a CPU, where the rounding of a sum over several tasks would depend on which are in the batch.
-    return _losses_one_by_one(loss, outputs, targets) if outputs.is_cpu else _losses_at_once(loss, outputs, targets)
+    # One by one on a CPU, where the rounding of a sum over several tasks would depend on which are in the batch, and if
+    # the loss is a user's, which vmap may not take.
+    one_by_one = outputs.is_cpu or not is_ours(loss)
+    return _losses_one_by_one(loss, outputs, targets) if one_by_one else _losses_at_once(loss, outputs, targets)
 
 
 def _losses_one_by_one(loss: Callable[[Tensor, Tensor], Tensor], *tasks: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
 from pytorch_lightning import seed_everything
 from quiet_trainer import quiet_trainer
+from torch import distributed, nn
 from torch.nn import functional as F
 
 from fewshot_pl.algorithms import MAML, PLATIPUS, ProtoNet
@@ -36,6 +37,15 @@ def without_variance(monkeypatch, **arguments):
 
 def tasks_of(episode):
     return zip(*episode[:4], strict=True)
+
+
+def test_several_devices_do_not_send_each_other_the_fixed_numbers():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        sent = nn.parallel.DistributedDataParallel(model := build()).modules_buffers
+    finally:
+        distributed.destroy_process_group()
+    assert model.sample_noise.numel() and not any(buffer is model.sample_noise for buffer in sent)
 
 
 # MAML is a special case ------------------------------------------------------------------------------

@@ -46,3 +46,12 @@ def test_what_is_minimised():
     torch.testing.assert_close(prediction_loss(outputs, torch.tensor([[1, 0]])), expected)
     one_left_out = prediction_loss(outputs, torch.tensor([[1, -100]]))
     torch.testing.assert_close(one_left_out, -log_probabilities[0, 1])
+
+
+@pytest.mark.parametrize("targets", [torch.arange(3).expand(2, 3), torch.ones(2, 3, 4)])
+def test_the_loss_of_outputs_in_half_precision_is_computed_in_float32_under_vmap_too(targets):
+    outputs = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = [prediction_loss(one.float(), target) for one, target in zip(outputs, targets, strict=True)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.func.vmap(prediction_loss)(outputs, targets)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-6, atol=0)

@@ -110,3 +110,12 @@ def test_losses_at_once_of_a_regression():
     outputs, targets = torch.randn(2, 4, 6, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = episode_mse(outputs, targets)
     torch.testing.assert_close(_losses_at_once(ProtoNet().query_loss, outputs, targets), expected, rtol=0, atol=1e-14)
+
+
+def test_a_users_loss_is_never_taken_under_vmap():
+    def loss(outputs, targets):
+        assert not torch._C._functorch.is_batchedtensor(outputs)  # there it could select no outputs by their values
+        return outputs.mean()
+
+    outputs = torch.empty(2, 4, 3, device="meta")  # on a CPU no loss is
+    assert episode_losses(loss, outputs, outputs).shape == (2,)
