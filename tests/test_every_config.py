@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from paper_settings import CONFIGURATIONS, DEFAULTS
 from random_images import ONE_SMALL_BATCH, give_random_images
 
 from fewshot_pl import algorithms
@@ -113,6 +114,42 @@ def test_an_algorithm_named_by_a_flag_has_its_own_defaults(name, made):
     cli = made(f"--model={name}")
     linked = {key: cli.model.hparams[key] for key in ("image_shape", "num_ways") if key in cli.model.hparams}
     assert dict(cli.model.hparams) == {**getattr(algorithms, name)().hparams, **linked}
+
+
+def settings_of(cli):
+    """What a command trains with, under the names of ``paper_settings``."""
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    settings = {**data.hparams, **model.hparams, "gradient_clip_val": trainer.gradient_clip_val}
+    for column, count in (("ways", "num_ways"), ("shots", "num_shots"), ("queries", "num_queries")):
+        settings[column] = getattr(data.train_size, count), getattr(data.eval_size, count)
+    if "num_inner_steps" in model.hparams:
+        settings["inner_steps"] = model.num_inner_steps, model.num_inner_steps_test
+    return settings | {
+        "steps": trainer.max_epochs * data.batches_per_epoch // trainer.accumulate_grad_batches,
+        "tasks": data.tasks_per_batch,
+        "rate": model.learning_rate,
+        "halved": model.lr_halve_every,
+        "tests": data.num_episodes["test"],
+    }
+
+
+def test_settings_of_every_reproduction_and_algorithm_are_told():
+    assert sorted(CONFIGURATIONS) == sorted(map(stem, PAPER))
+    assert DEFAULTS.keys() == set(NAMES)
+
+
+@pytest.mark.parametrize("path", PAPER, ids=stem)
+def test_a_reproduction_has_the_papers_settings(path, made):
+    expected, settings = CONFIGURATIONS[path.stem], settings_of(made(f"--config={path}"))
+    assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_algorithm_has_the_papers_settings_by_default(name):
+    with torch.device("meta"):
+        settings = getattr(algorithms, name)().hparams
+    expected = DEFAULTS[name]
+    assert {setting: settings[setting] for setting in expected} == expected
 
 
 @pytest.mark.parametrize("path", PAPER, ids=stem)

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
+from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
 from own_images import ALGORITHMS
 from torch.func import functional_call
 
@@ -132,3 +132,36 @@ def test_where_autograd_is_off_the_gradient_is_a_constant(episode):
     with torch.no_grad():
         gradient, _ = learner_gradient(learner, loss, point, first_order=False)
     assert not gradient.requires_grad and torch.equal(gradient, expected)
+
+
+# Mixed precision -------------------------------------------------------------------------------------
+
+
+def with_and_without_autocast(function):
+    """What a function returns within autocast to bfloat16, and without."""
+    values = []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            values.append(function())
+    return values
+
+
+@pytest.mark.parametrize(
+    ("name", "num_steps"), [("MAML", 3), ("Reptile", 3), ("PLATIPUS", 0), ("PLATIPUS", 3), ("LSTMMetaLearner", 3)]
+)
+def test_steps_on_a_task_know_no_autocast(name, num_steps):
+    """A step of PLATIPUS to the mean of p comes before those that are counted."""
+    model, episode = build(name).float(), random_episode()
+    task = episode.support_x[0], episode.support_y[0]
+    mixed, exact = with_and_without_autocast(lambda: model.adapted(*task, num_steps))
+    assert all(torch.equal(mixed[name], value) for name, value in exact.items())
+    assert all((exact[name] != start).any() for name, start in model.learner.named_parameters())
+
+
+@pytest.mark.parametrize("task_parallel", ["loop", "vmap", "side_by_side"])
+def test_the_outer_gradient_of_reptile_knows_no_autocast(task_parallel):
+    def gradient():
+        model = build("Reptile", task_parallel=task_parallel).float()
+        return flat_gradient(model.training_losses(random_episode())["loss"], model)
+
+    assert torch.equal(*with_and_without_autocast(gradient))

@@ -39,13 +39,11 @@ def tasks_of(episode):
     return zip(*episode[:4], strict=True)
 
 
-def test_several_devices_do_not_send_each_other_the_fixed_numbers():
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        sent = nn.parallel.DistributedDataParallel(model := build()).modules_buffers
-    finally:
-        distributed.destroy_process_group()
-    assert model.sample_noise.numel() and not any(buffer is model.sample_noise for buffer in sent)
+def mean_after_step(model, x, y, gamma):
+    """mu - gamma grad L(mu; x, y) [P], the mean of p or of q."""
+    loss = NUM_WAYS * F.cross_entropy(model.learner(x), y)
+    slopes = torch.autograd.grad(loss, list(model.learner.parameters()))
+    return model.learner.point() - gamma * torch.cat([slope.flatten() for slope in slopes])
 
 
 # MAML is a special case ------------------------------------------------------------------------------
@@ -98,15 +96,32 @@ def test_no_divergence_where_support_and_query_are_the_same(task_parallel, episo
     assert model.training_losses(episode)["kl"] > 0
 
 
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_training_adapts_samples_of_q_to_the_support(num_samples, episode):
+    model = build(num_training_samples=num_samples, initial_gamma=0.03, initial_deviation=0.1)
+    with torch.no_grad():  # else q would have the step sizes and deviations of p
+        for parameter, most in ((model.gamma_q, 0.03), (model.log_variance_q, 1.0)):
+            parameter.add_(most * torch.rand_like(parameter))
+    torch.manual_seed(3)
+    losses = model.training_losses(episode)
+    torch.manual_seed(3)
+    noise = model.task_noise(episode.num_tasks, num_samples, len(model.log_variance_q))
+    deviation = model.log_variance_q.detach().exp().sqrt()
+    expected = []
+    for task, (support_x, support_y, query_x, query_y) in enumerate(tasks_of(episode)):
+        mean_q = mean_after_step(model, query_x, query_y, model.gamma_q).detach()
+        for sample in range(num_samples):
+            theta = model.learner.parameters_at(mean_q + deviation * noise[task, sample])
+            phi = model.adapted_from(theta, support_x, support_y, 2)
+            expected.append(F.cross_entropy(model.logits_at(phi, support_x, query_x), query_y))
+    torch.testing.assert_close(losses["query_loss"], torch.stack(expected).mean(), rtol=0, atol=1e-12)
+
+
 def test_divergence_is_the_sum_over_all_parameters(episode):
     model = build(initial_gamma=0.03, initial_deviation=0.1, kl_weight=0.5)
     divergences = []
     for support_x, support_y, query_x, query_y in tasks_of(episode):
-        means = []
-        for x, y in ((support_x, support_y), (query_x, query_y)):
-            loss = NUM_WAYS * F.cross_entropy(model.learner(x), y)
-            slopes = torch.autograd.grad(loss, list(model.learner.parameters()))
-            means.append(model.learner.point() - 0.03 * torch.cat([slope.flatten() for slope in slopes]))
+        means = [mean_after_step(model, x, y, 0.03) for x, y in ((support_x, support_y), (query_x, query_y))]
         p, q = (torch.distributions.Normal(mean, 0.1) for mean in means)
         divergences.append(torch.distributions.kl_divergence(q, p).sum())
     losses = model.training_losses(episode)
@@ -351,3 +366,12 @@ def test_sampled_functions_spread_away_from_the_support_and_less_with_more_of_it
         means.append(elsewhere.mean())
     assert means[1] < 0.9 * means[0]
     assert means[2] < 0.7 * means[0]
+
+
+def test_several_devices_do_not_send_each_other_the_fixed_numbers():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        sent = nn.parallel.DistributedDataParallel(model := build()).modules_buffers
+    finally:
+        distributed.destroy_process_group()
+    assert model.sample_noise.numel() and not any(buffer is model.sample_noise for buffer in sent)

@@ -135,27 +135,42 @@ def test_taylor_expansions_are_right_to_second_order():
 # The inner Adam --------------------------------------------------------------------------------------
 
 
+def torchs_adam(learner, model):
+    return torch.optim.Adam(learner.parameters(), lr=model.inner_lr, betas=(0.0, 0.999))
+
+
+def descended_by(optimizer, learner, x, y, batches):
+    """phi after steps of a torch optimiser on mini-batches of a task."""
+    for batch in batches:
+        optimizer.zero_grad()
+        F.cross_entropy(learner(x[batch]), y[batch], reduction="sum").backward()
+        optimizer.step()
+    return vector(learner.parameters())
+
+
+def state_of_adam(optimizer, learner):
+    """The step count and the second moment [P] of torch's Adam."""
+    states = [optimizer.state[parameter] for parameter in learner.parameters()]
+    return int(states[0]["step"]), vector(state["exp_avg_sq"] for state in states)
+
+
 def adam_of_torch(model, episode, sequential):
     """The mean of phi over tasks, and the second moment and step count of torch's Adam, from the model's start."""
     torch.manual_seed(5)
     batches = model._shuffled(episode.num_tasks, NUM_IMAGES)
     learner = copy.deepcopy(model.learner)
     theta = copy.deepcopy(learner.state_dict())
-    optimizer = torch.optim.Adam(learner.parameters(), lr=model.inner_lr, betas=(0.0, 0.999))
+    optimizer = torchs_adam(learner, model)
     phis, moments = [], []
     for (x, y), task_batches in zip(tasks_of(episode), batches, strict=True):
         learner.load_state_dict(theta)
         if not sequential:
-            optimizer = torch.optim.Adam(learner.parameters(), lr=model.inner_lr, betas=(0.0, 0.999))
-        for batch in task_batches:
-            optimizer.zero_grad()
-            F.cross_entropy(learner(x[batch]), y[batch], reduction="sum").backward()
-            optimizer.step()
-        phis.append(vector(learner.parameters()))
-        states = [optimizer.state[parameter] for parameter in learner.parameters()]
-        moments.append(vector(state["exp_avg_sq"] for state in states))
+            optimizer = torchs_adam(learner, model)
+        phis.append(descended_by(optimizer, learner, x, y, task_batches))
+        num_steps, moment = state_of_adam(optimizer, learner)
+        moments.append(moment)
     moment = moments[-1] if sequential else torch.stack(moments).mean(0)
-    return torch.stack(phis).mean(0), moment, int(states[0]["step"])
+    return torch.stack(phis).mean(0), moment, num_steps
 
 
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
@@ -170,6 +185,40 @@ def test_inner_loop_is_torchs_adam_without_momentum(sequential, task_parallel, e
     model.update_inner_state()
     torch.testing.assert_close(model.inner_second_moment, second_moment, rtol=1e-9, atol=1e-16)
     assert model.inner_num_steps == num_steps == 4 * (episode.num_tasks if sequential else 1)
+
+
+def test_one_adam_of_torch_serves_all_outer_steps_and_starts_every_evaluation(episode):
+    """In the code's way, ``sequential``: loaded with theta before each task, it keeps its state."""
+    model = build(sequential=True)
+    learner = copy.deepcopy(model.learner)
+    optimizer = torchs_adam(learner, model)
+    for step in range(2):
+        torch.manual_seed(step)
+        batches = model._shuffled(episode.num_tasks, NUM_IMAGES)
+        phis = []
+        for (x, y), task_batches in zip(tasks_of(episode), batches, strict=True):
+            learner.load_state_dict(model.learner.state_dict())
+            phis.append(descended_by(optimizer, learner, x, y, task_batches))
+        torch.manual_seed(step)
+        gradient = flat_gradient(model.training_losses(episode)["loss"], model)
+        after = vector(model.parameters()) - gradient
+        torch.testing.assert_close(after, torch.stack(phis).mean(0), rtol=0, atol=1e-11)
+        model.update_inner_state()
+        torch.nn.utils.vector_to_parameters(after, model.parameters())
+    (num_steps, second_moment), (expected_steps, expected_moment) = (
+        model._inner_state(),
+        state_of_adam(optimizer, learner),
+    )
+    assert num_steps == expected_steps == 2 * episode.num_tasks * 4
+    torch.testing.assert_close(second_moment, expected_moment, rtol=1e-9, atol=1e-16)
+
+    kept = copy.deepcopy(optimizer.state_dict())
+    for support_x, support_y, *_ in zip(*episode[:4], strict=True):
+        learner.load_state_dict(model.learner.state_dict())
+        optimizer.load_state_dict(copy.deepcopy(kept))  # which it would go on from, in place
+        phi = descended_by(optimizer, learner, support_x, support_y, model._mini_batches(support_x, 4))
+        adapted = model.eval().adapted(support_x, support_y, 4)
+        torch.testing.assert_close(vector(adapted.values()), phi, rtol=0, atol=1e-11)
 
 
 def test_second_moment_goes_on_from_step_to_step(episode):

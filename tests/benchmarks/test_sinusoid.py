@@ -30,16 +30,26 @@ def fitted(x, y, *columns):
     return coefficients[..., 0], (columns @ coefficients - y[..., None]).abs().amax((1, 2))
 
 
-def test_curves_are_sines_of_the_papers_amplitudes_and_phases():
-    x, y = points(episodes(Sinusoid(batches_per_epoch=40)))
+@pytest.mark.parametrize(
+    ("settings", "smallest", "largest_phase"),
+    [
+        ({}, 0.1, math.pi),  # the paper's
+        ({"largest_phase": 2 * math.pi}, 0.1, 2 * math.pi),
+        ({"smallest_amplitude": 2.0}, 2.0, math.pi),
+    ],
+    ids=["paper", "largest_phase", "smallest_amplitude"],
+)
+def test_curves_are_sines_of_the_stated_amplitudes_and_phases(settings, smallest, largest_phase):
+    x, y = points(episodes(Sinusoid(batches_per_epoch=40, **settings)))
     (sine, cosine), residual = fitted(x, y, x.sin(), x.cos())[0].unbind(-1), fitted(x, y, x.sin(), x.cos())[1]
-    amplitude, phase = torch.hypot(sine, cosine), torch.atan2(-cosine, sine)
+    amplitude = torch.hypot(sine, cosine)
+    phase = (torch.atan2(-cosine, sine) + 1e-3) % (2 * math.pi) - 1e-3  # rounding may turn 0 into nearly 2 pi
     assert residual.max() < 1e-5
     assert x.min() > -5 and x.max() < 5 and x.mean().abs() < 0.1
-    assert amplitude.min() > 0.1 - 1e-4 and amplitude.max() < 5 + 1e-4
-    assert amplitude.mean() == pytest.approx(2.55, abs=0.15)
-    assert phase.min() > -1e-3 and phase.max() < math.pi + 1e-3
-    assert phase.mean() == pytest.approx(math.pi / 2, abs=0.1)
+    assert smallest - 1e-4 < amplitude.min() < smallest + 0.1 and 4.9 < amplitude.max() < 5 + 1e-4
+    assert amplitude.mean() == pytest.approx((smallest + 5) / 2, abs=0.15)
+    assert phase.min() < 0.05 and largest_phase - 0.05 < phase.max() < largest_phase + 1e-3
+    assert phase.mean() == pytest.approx(largest_phase / 2, abs=largest_phase / 32)
 
 
 def test_half_of_the_mixture_are_lines():
