@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.lightning_callbacks import check_trained, leave_out_frozen, warn_of_stale_statistics
+from fewshot_pl.algorithms.step_seeds import StepSeeds
 from fewshot_pl.algorithms.stored import Stored
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.backbones import ImageShape
@@ -27,7 +28,7 @@ from fewshot_pl.step_log import StepLog
 QueryPredictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
-class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, ABC):
+class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, StepSeeds, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
