@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from fewshot_pl.algorithms.task_map import OneTask, mapped
+from fewshot_pl.algorithms.task_map import OneTask, looped, vmapped
 from fewshot_pl.all_processes import mean_over_processes
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import counting_batch_norms, running_statistics
@@ -56,7 +56,7 @@ class TaskMapping(LightningModule):
         """The outputs, stacked to [T, ...], of a one-task function applied to each of T tasks with inputs [T, ...].
 
         The function takes the model, which may be a copy that shares its parameters, before the inputs of a task.
-        ``loss_first``: see ``mapped``.
+        ``loss_first``: see ``looped``.
         """
         with with_attribute([self], "is_mapping", [True]):
             return self._mapped_tasks(function, inputs, loss_first)
@@ -83,8 +83,12 @@ class TaskMapping(LightningModule):
         self, function: OneTask, inputs: tuple[Tensor, ...], loss_first: bool, vmap: bool
     ) -> tuple[Tensor, ...]:
         """As ``map_tasks``, by vmap or one after another."""
-        at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
-        map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
+        way = (
+            partial(vmapped, chunk_size=self.task_chunk)
+            if vmap
+            else partial(looped, num_threads=self._num_threads(inputs, loss_first))
+        )
+        map_with = partial(way, self, function, inputs, loss_first=loss_first)
         if self.compiles_tasks and self.training:
             try:
                 return map_with(compiled=True)
