@@ -36,7 +36,7 @@ class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, St
         lr_halve_every: training steps per halving of the learning rate; 0 keeps it constant.
         task_parallel: map over tasks by a ``loop``, a loop on several ``threads``, ``vmap``, ``side_by_side`` (only in
             training steps of MAML and Reptile: as groups of channels of one network), or ``auto``. ``auto`` uses vmap
-            for most features and on CUDA, except for a single training task; threads to evaluate images of more than
+            for most features and on CUDA, except to train task by task; threads to evaluate images of more than
             one pixel; and otherwise a loop. MAML and Reptile may instead adapt several tasks side by side. On a CPU,
             methods that adapt Conv4 to large supports train on two tasks at a time, and MAML on two such groups.
         task_chunk: number of tasks taken at once, to bound memory (not of training with 16-mixed). Default: all by vmap

@@ -64,7 +64,8 @@ class TaskMapping(LightningModule):
     def _mapped_tasks(self, function: OneTask, inputs: tuple[Tensor, ...], loss_first: bool) -> tuple[Tensor, ...]:
         # Features take so little work that calls would cost more if tasks came one by one.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
-        alone = self.is_auto and self.training and len(inputs[0]) == 1  # its batch norm is one operation without vmap
+        # Without vmap, the batch norm of a task by itself is one operation.
+        alone = self.is_auto and self.training and 1 in (len(inputs[0]), self.task_chunk)
         vmap = not alone and (self.vectorises or (self.is_auto and of_features))
         if vmap and self.is_auto and not is_ours(type(self)):
             try:
