@@ -45,12 +45,15 @@ def looped(
             the losses.
     """
 
+    num_threads = 1 if compiled else num_threads
+
     def of_all(run: Outputs) -> tuple[Tensor, ...]:
         run = torch.compile(run, dynamic=False) if compiled else run
         loop = _looped_losses if loss_first else _looped
-        with _gradients_as_before(inference=False):
+        # The switch is of the process: tasks that differentiate twice would each turn it for the other threads too.
+        with _gradients_as_before(inference=False, fuses_attention=num_threads == 1):
             tasks = list(zip(*map(_differentiable, inputs), strict=True))
-            return loop(network, run, tasks, 1 if compiled else num_threads)
+            return loop(network, run, tasks, num_threads)
 
     return _with_running_statistics(network, function, of_all)
 
