@@ -265,6 +265,26 @@ def test_a_function_that_draws_is_not_recomputed(task_parallel):
         model.train().training_losses(random_episode())
 
 
+@pytest.mark.parametrize("last", [nn.ReLU, nn.RReLU])
+@pytest.mark.parametrize("kind", [nn.Sequential, Forgetful])
+@pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
+def test_a_function_that_draws_is_not_trained_on_threads(algorithm, kind, last, two_threads):
+    """The threads would share torch's random numbers out by who comes first, and no training would repeat itself."""
+    model = own(algorithm, lambda: kind(nn.Flatten(), nn.Linear(256, 8), last()), task_parallel="threads")
+    episode = random_episode(num_tasks=4, num_ways=5)._replace(known_ways=5)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(episode), model(episode))
+    model.train()
+    if kind is Forgetful or last is nn.RReLU:
+        with pytest.raises(InputError, match=r"draws random numbers, .*pass --model\.task_parallel loop"):
+            model.training_losses(episode)
+        model.task_parallel = "loop"
+    torch.manual_seed(1)
+    loss = model.training_losses(episode)["loss"]
+    torch.manual_seed(1)
+    assert torch.equal(model.training_losses(episode)["loss"], loss)
+
+
 def test_other_batch_norms_are_named_with_results():
     model = ProtoNet(image_shape=(1, 16, 16))
     model.backbone = Convolution()
