@@ -32,7 +32,8 @@ class TaskMapping(LightningModule):
         super().__init__()
         self.task_parallel = task_parallel
         self.task_chunk = task_chunk
-        self.compiles_tasks = compile
+        self.asked_to_compile = compile
+        self.compiles_tasks = compile  # until that fails
         self.is_mapping = False  # whether map_tasks is running, which updates running statistics itself
 
     @property
