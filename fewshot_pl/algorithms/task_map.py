@@ -6,6 +6,7 @@ from itertools import starmap
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewshot_pl.algorithms.task_threads import one_by_one
@@ -18,6 +19,10 @@ from fewshot_pl.functional.precision import without_autocast
 
 OneTask = Callable[..., Tensor | tuple[Tensor, ...]]
 Outputs = Callable[..., tuple[Tensor, ...]]  # of a network and the inputs of one task, or of several under vmap
+
+# Within, a function's backward pass is compiled with it. Torch would otherwise do so where that first runs: Lightning's
+# backward pass, which could not go on without. Made once, as torch keeps something of each.
+_backward_pass_too = functorch_config.patch(force_non_lazy_backward_lowering=True)
 
 
 def looped(
@@ -48,7 +53,7 @@ def looped(
     num_threads = 1 if compiled else num_threads
 
     def of_all(run: Outputs) -> tuple[Tensor, ...]:
-        run = torch.compile(run, dynamic=False) if compiled else run
+        run = _compiled(run) if compiled else run
         loop = _looped_losses if loss_first else _looped
         # The switch is of the process: tasks that differentiate twice would each turn it for the other threads too.
         with _gradients_as_before(inference=False, fuses_attention=num_threads == 1):
@@ -75,7 +80,7 @@ def vmapped(
     def of_all(run: Outputs) -> tuple[Tensor, ...]:
         in_dims = None, *(0 for _ in inputs)
         run = torch.func.vmap(run, in_dims, randomness="different", chunk_size=chunk_size)
-        run = torch.compile(run, dynamic=False) if compiled else run
+        run = _compiled(run) if compiled else run
         stays = inner_loop.GRADS_IN_INFERENCE_MODE and torch.is_inference_mode_enabled()
         # Fused attention keeps what its gradient needs only if it sees that there will be one, which vmap hides.
         with _gradients_as_before(inference=stays, fuses_attention=False), vectorised_pass(network):
@@ -105,6 +110,11 @@ def _with_running_statistics(
     num_outputs = len(stacked) - 2 * len(norms) - 1
     update_by_tasks(norms, stacked[num_outputs:])
     return stacked[:num_outputs]
+
+
+def _compiled(run: Outputs) -> Outputs:
+    compiled: Outputs = _backward_pass_too(torch.compile(run, dynamic=False))
+    return compiled
 
 
 @contextmanager
