@@ -382,12 +382,15 @@ def test_vmap_takes_the_gradient_of_a_chunk_before_the_next_passes(monkeypatch):
     assert events == ["pass", "gradient"] * 3
 
 
-@pytest.mark.parametrize(("num_tasks", "expected"), [(1, []), (2, [1])])
-def test_a_task_by_itself_is_trained_without_vmap(num_tasks, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("num_tasks", "task_chunk", "expected"), [(1, None, []), (2, None, [1]), (2, 1, []), (2, 2, [1])]
+)
+def test_a_task_by_itself_is_trained_without_vmap(num_tasks, task_chunk, expected, monkeypatch):
     monkeypatch.setattr(ProtoNet, "vectorises", True)  # as on a GPU
     calls, vmap = [], torch.func.vmap
     monkeypatch.setattr(torch.func, "vmap", lambda *args, **kwargs: calls.append(1) or vmap(*args, **kwargs))
-    ProtoNet(image_shape=IMAGE_SHAPE).training_losses(random_episode(num_tasks=num_tasks))["loss"].backward()
+    episode = random_episode(num_tasks=num_tasks)._replace(known_ways=NUM_WAYS)
+    ProtoNet(image_shape=IMAGE_SHAPE, task_chunk=task_chunk).training_losses(episode)["loss"].backward()
     assert calls == expected
 
 

@@ -1,7 +1,7 @@
 """Gradient descent of a learner on a task, by the fastest way that the pass allows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from fewshot_pl.errors import InputError
 from fewshot_pl.functional.inner_loop import Parameters, Rate, adapted_parameters, inner_gradients
 from fewshot_pl.functional.precision import without_autocast
 from fewshot_pl.functional.primitive_norms import right_second_derivatives
+from fewshot_pl.functional.random_draws import refused_draws
 
 
 def adapted_learner(
@@ -90,22 +91,8 @@ def _not_recomputable(backbone: str) -> InputError:
     )
 
 
-@contextmanager
-def _refused_draws(learner: Learner) -> Iterator[None]:
-    """A context that raises InputError at its end if random numbers were drawn within, such as by F.dropout."""
-    if torch.compiler.is_compiling():  # which cannot ask for the random state
-        yield
-        return
-    before = _random_state(learner)
-    yield
-    if not torch.equal(before, _random_state(learner)):
-        raise _not_recomputable("the backbone")
-
-
-def _random_state(learner: Learner) -> Tensor:
-    device = learner.head.weight.device.type
-    state: Tensor = (torch.get_device_module(device) if device != "cpu" else torch).get_rng_state()
-    return state
+def _refused_draws(learner: Learner) -> AbstractContextManager[None]:
+    return refused_draws(learner.head.weight.device, _not_recomputable("the backbone"))
 
 
 def learner_gradient(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fewshot_pl.algorithms.arguments import check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.lightning_callbacks import check_trained, leave_out_frozen, warn_of_stale_statistics
+from fewshot_pl.algorithms.step_seeds import StepSeeds
 from fewshot_pl.algorithms.stored import Stored
 from fewshot_pl.algorithms.task_mapping import TaskMapping, TaskParallel
 from fewshot_pl.backbones import ImageShape
@@ -27,7 +28,7 @@ from fewshot_pl.step_log import StepLog
 QueryPredictor = Callable[[Tensor], Tensor]  # one task's queries [n, C, H, W] to logits [n, N]
 
 
-class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, ABC):
+class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, StepSeeds, ABC):
     """Base of the algorithms: maps one-task functions over tasks, and owns the steps, metrics and optimiser.
 
     Args:
@@ -35,7 +36,7 @@ class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, AB
         lr_halve_every: training steps per halving of the learning rate; 0 keeps it constant.
         task_parallel: map over tasks by a ``loop``, a loop on several ``threads``, ``vmap``, ``side_by_side`` (only in
             training steps of MAML and Reptile: as groups of channels of one network), or ``auto``. ``auto`` uses vmap
-            for most features and on CUDA, except for a single training task; threads to evaluate images of more than
+            for most features and on CUDA, except to train task by task; threads to evaluate images of more than
             one pixel; and otherwise a loop. MAML and Reptile may instead adapt several tasks side by side. On a CPU,
             methods that adapt Conv4 to large supports train on two tasks at a time, and MAML on two such groups.
         task_chunk: number of tasks taken at once, to bound memory (not of training with 16-mixed). Default: all by vmap

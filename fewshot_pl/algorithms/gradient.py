@@ -94,7 +94,9 @@ class GradientAlgorithm(FewShotAlgorithm):
     @property
     def passes_side_by_side(self) -> bool:
         """Whether tasks may pass through the learner side by side."""
-        return self.learner.passes_side_by_side and not self.compiles_tasks
+        # What was asked for decides, as a resumed training does not know yet whether compiling fails.
+        compiles = self.asked_to_compile and self.training
+        return self.learner.passes_side_by_side and not compiles
 
     def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
         """As ``adapted`` for supports [G, N*K, C, H, W], [G, N*K]: the parameters of all tasks, side by side."""

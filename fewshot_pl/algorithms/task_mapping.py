@@ -1,26 +1,22 @@
-"""TaskMapping: maps one-task functions over the tasks of an Episode, and gives these random numbers."""
+"""TaskMapping: maps one-task functions over the tasks of an Episode."""
 
-import random
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from fewshot_pl.algorithms.task_map import OneTask, mapped
+from fewshot_pl.algorithms.task_map import OneTask, looped, vmapped
 from fewshot_pl.all_processes import mean_over_processes
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import counting_batch_norms, running_statistics
 from fewshot_pl.backbones.passes import with_attribute
-from fewshot_pl.backbones.residual import DropBlock, drop_blocks
 from fewshot_pl.backbones.running_norms import update_by_pass
 from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
-from fewshot_pl.functional.noise import normal_noise
 from fewshot_pl.functional.precision import loss_is_scaled
-from fewshot_pl.functional.sent import sent
 from fewshot_pl.registries import is_ours
 
 TaskParallel = Literal["auto", "loop", "threads", "vmap", "side_by_side"]
@@ -36,10 +32,9 @@ class TaskMapping(LightningModule):
         super().__init__()
         self.task_parallel = task_parallel
         self.task_chunk = task_chunk
-        self.compiles_tasks = compile
-        self._drop_blocks: list[DropBlock] = []
+        self.asked_to_compile = compile
+        self.compiles_tasks = compile  # until that fails
         self.is_mapping = False  # whether map_tasks is running, which updates running statistics itself
-        self.training_seed = 0  # of a Trainer's fit; its steps derive their random numbers from it
 
     @property
     def vectorises(self) -> bool:
@@ -62,7 +57,7 @@ class TaskMapping(LightningModule):
         """The outputs, stacked to [T, ...], of a one-task function applied to each of T tasks with inputs [T, ...].
 
         The function takes the model, which may be a copy that shares its parameters, before the inputs of a task.
-        ``loss_first``: see ``mapped``.
+        ``loss_first``: see ``looped``.
         """
         with with_attribute([self], "is_mapping", [True]):
             return self._mapped_tasks(function, inputs, loss_first)
@@ -70,7 +65,8 @@ class TaskMapping(LightningModule):
     def _mapped_tasks(self, function: OneTask, inputs: tuple[Tensor, ...], loss_first: bool) -> tuple[Tensor, ...]:
         # Features take so little work that calls would cost more if tasks came one by one.
         of_features = inputs[0].ndim == _NDIM_OF_FEATURES and self.vectorises_features
-        alone = self.is_auto and self.training and len(inputs[0]) == 1  # its batch norm is one operation without vmap
+        # Without vmap, the batch norm of a task by itself is one operation.
+        alone = self.is_auto and self.training and 1 in (len(inputs[0]), self.task_chunk)
         vmap = not alone and (self.vectorises or (self.is_auto and of_features))
         if vmap and self.is_auto and not is_ours(type(self)):
             try:
@@ -89,8 +85,12 @@ class TaskMapping(LightningModule):
         self, function: OneTask, inputs: tuple[Tensor, ...], loss_first: bool, vmap: bool
     ) -> tuple[Tensor, ...]:
         """As ``map_tasks``, by vmap or one after another."""
-        at_once = self.task_chunk if vmap else self._num_threads(inputs, loss_first)
-        map_with = partial(mapped, self, function, inputs, vmap=vmap, at_once=at_once, loss_first=loss_first)
+        way = (
+            partial(vmapped, chunk_size=self.task_chunk)
+            if vmap
+            else partial(looped, num_threads=self._num_threads(inputs, loss_first))
+        )
+        map_with = partial(way, self, function, inputs, loss_first=loss_first)
         if self.compiles_tasks and self.training:
             try:
                 return map_with(compiled=True)
@@ -107,13 +107,6 @@ class TaskMapping(LightningModule):
         """
         if self.training and not self.is_mapping:
             update_by_pass(self)
-
-    def _check_vmap(self) -> None:
-        if self.task_parallel == "vmap" and counting_batch_norms(self):
-            raise InputError(
-                "torch's batch norm in a network of your own cannot keep running statistics under vmap: leave out "
-                "--model.task_parallel vmap, use nn.BatchNorm2d in own_backbone, or track_running_stats=False"
-            )
 
     def accumulates_task_gradients(self, batch: Episode) -> bool:
         """Whether a training step takes the gradients of some tasks before the next tasks pass."""
@@ -158,7 +151,15 @@ class TaskMapping(LightningModule):
         evaluates = self._trainer is not None and bool(self.trainer.evaluating)
         return evaluates and not getattr(getattr(self.trainer, "datamodule", None), "is_variable", False)
 
-    # Several devices ---------------------------------------------------------------------------------
+    # Lightning's hooks -------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.task_parallel == "vmap" and counting_batch_norms(self):
+            raise InputError(
+                "torch's batch norm in a network of your own cannot keep running statistics under vmap: leave out "
+                "--model.task_parallel vmap, use nn.BatchNorm2d in own_backbone, or track_running_stats=False"
+            )
+        super().setup(stage)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self._share_running_statistics()
@@ -173,55 +174,3 @@ class TaskMapping(LightningModule):
             parts = torch.split(shared, [len(buffer) for buffer in buffers])
             for buffer, values in zip(buffers, parts, strict=True):
                 buffer.copy_(values)
-
-    # Random numbers ----------------------------------------------------------------------------------
-
-    def task_seeds(self, num_tasks: int) -> list[str]:
-        """A seed for each task of a training step, which depends only on the training's seed and the task's number.
-
-        So a resumed training goes on as if never stopped, and devices and accumulation change nothing. Without a
-        Trainer, seeds come from torch's random state.
-        """
-        if self._trainer is None:
-            return [str(number) for number in torch.randint(2**62, (num_tasks,)).tolist()]
-        number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
-        return [f"{self.training_seed}/{number * num_tasks + task}" for task in range(num_tasks)]
-
-    def task_noise(self, num_tasks: int, *shape: int) -> Tensor:
-        """Standard normal numbers [T, *shape] for the tasks of a training step, seeded as ``task_seeds`` says."""
-        noise = torch.stack([normal_noise(seed, *shape) for seed in self.task_seeds(num_tasks)])
-        return sent(noise, self.device)
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            self._check_vmap()
-            self.training_seed, self._random_state = torch.initial_seed(), torch.get_rng_state()
-            self._drop_blocks = drop_blocks(self)
-
-    def teardown(self, stage: str) -> None:
-        if stage == "fit":  # its steps have set other seeds, which the next training would start from
-            torch.set_rng_state(self._random_state)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        # Seeded in the first hook of a step, augmentation, dropout and all else that draws from torch's or Python's
-        # random state depend on the step's number too, so no random state has to be kept for resuming.
-        if self._trainer is not None and self.trainer.training:
-            number = self.trainer.fit_loop.total_batch_idx + 1
-            _seed_generators(f"{self.training_seed}/step/{number}/{self.trainer.global_rank}", self.device)
-            for layer in self._drop_blocks:
-                layer.num_training_steps.fill_(self.trainer.global_step)
-        return batch
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["training_seed"] = self.training_seed
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.training_seed = checkpoint.get("training_seed", self.training_seed)
-
-
-def _seed_generators(seed: str, device: torch.device) -> None:
-    number = random.Random(seed).getrandbits(63)
-    random.seed(number)
-    torch.default_generator.manual_seed(number)  # torch.manual_seed visits all devices, and is slow even without any
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(number)

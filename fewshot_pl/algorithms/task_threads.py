@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from queue import SimpleQueue
 from threading import Barrier
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_pl.algorithms.structure_copies import structure_copies
+from fewshot_pl.errors import InputError
+from fewshot_pl.functional.random_draws import refused_draws
 
 Result = TypeVar("Result")
 
@@ -30,6 +33,9 @@ def one_by_one(
         function: a function of a network and one task; must not draw random numbers, whose order would vary.
         tasks: the arguments of each.
         num_threads: how many tasks at a time.
+
+    Raises:
+        InputError: random numbers were drawn on several threads in training.
     """
     copies = structure_copies(network, num_threads) if num_threads > 1 else None
     if copies is None:
@@ -37,8 +43,8 @@ def one_by_one(
     networks: SimpleQueue[nn.Module] = SimpleQueue()
     for copy in copies:
         networks.put(copy)
-    device = tasks[0][0].device.type
-    precision = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    device = tasks[0][0].device
+    precision = device.type, torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
     gradients = torch.is_grad_enabled()
 
     def run(task: tuple[Tensor, ...]) -> Result:
@@ -49,21 +55,35 @@ def one_by_one(
         finally:
             networks.put(taken)
 
-    threads_of_each = max(1, torch.get_num_threads() // num_threads)
-    return _with_one_thread(_pool(os.getpid(), num_threads, threads_of_each).map(run, tasks))
+    pool = _pool(os.getpid(), num_threads, max(1, torch.get_num_threads() // num_threads))
+
+    def results() -> Iterator[Result]:
+        ordered = refused_draws(device, _unordered_draws()) if network.training else nullcontext()
+        with ordered, _one_thread():
+            yield from pool.map(run, tasks)
+
+    return results()
 
 
-def _with_one_thread(results: Iterator[Result]) -> Iterator[Result]:
-    """The results, during which what the caller does with them has one thread.
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A context in which what the caller does with results has one thread.
 
     After an operation of several, OpenMP's threads spin for milliseconds, on the cores that the other tasks need.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield from results
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+def _unordered_draws() -> InputError:
+    return InputError(
+        "the model draws random numbers, such as by F.dropout, which the tasks of several threads would share out "
+        "differently each time: pass --model.task_parallel loop"
+    )
 
 
 @cache

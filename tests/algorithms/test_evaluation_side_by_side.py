@@ -47,6 +47,7 @@ def evaluated(model, episode, sizes):
     ("algorithm", "arguments"),
     [
         (MAML, {"norm": "transductive"}),
+        (MAML, {"norm": "transductive", "compile": True}),  # which trains them one by one
         (MAML, {"norm": "support", "task_parallel": "side_by_side"}),
         (Reptile, {"norm": "transductive"}),
         (Reptile, {"norm": "transductive", "per_query": True}),

@@ -191,6 +191,25 @@ def test_attention_is_not_fused_where_vmap_hides_that_it_will_be_differentiated(
     assert may_be_fused == {not (trains and task_parallel == "vmap")}
 
 
+def test_threads_do_not_turn_the_switch_of_fused_attention_for_each_other(two_threads, monkeypatch):
+    """It is the process's; the gradient of the queries' pass would have to fuse while another task's must not."""
+    attention, may_be_fused = nn.functional.scaled_dot_product_attention, set()
+
+    def noted(*inputs):
+        may_be_fused.add(torch.backends.cuda.flash_sdp_enabled())
+        return attention(*inputs)
+
+    settings = {"num_ways": 3, "num_inner_steps": 3}
+    looped, threaded = (own(MAML, Attention, task_parallel=way, **settings).double() for way in ("loop", "threads"))
+    episode = random_episode(num_tasks=8, dtype=torch.float64)._replace(known_ways=3)
+    expected = flat_gradient(looped.training_losses(episode)["loss"], looped)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", noted)
+    for _ in range(10):
+        found = flat_gradient(threaded.training_losses(episode)["loss"], threaded)
+        torch.testing.assert_close(found, expected)
+    assert may_be_fused == {False} and torch.backends.cuda.flash_sdp_enabled()
+
+
 def with_norm_of_features(**options):
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.BatchNorm1d(8, **options))
 
@@ -255,6 +274,26 @@ def test_a_function_that_draws_is_not_recomputed(task_parallel):
     assert torch.isfinite(model.eval().training_losses(random_episode())["loss"])
     with pytest.raises(InputError, match="drops parts of itself at random"):
         model.train().training_losses(random_episode())
+
+
+@pytest.mark.parametrize("last", [nn.ReLU, nn.RReLU])
+@pytest.mark.parametrize("kind", [nn.Sequential, Forgetful])
+@pytest.mark.parametrize("algorithm", [ProtoNet, MAML])
+def test_a_function_that_draws_is_not_trained_on_threads(algorithm, kind, last, two_threads):
+    """The threads would share torch's random numbers out by who comes first, and no training would repeat itself."""
+    model = own(algorithm, lambda: kind(nn.Flatten(), nn.Linear(256, 8), last()), task_parallel="threads")
+    episode = random_episode(num_tasks=4, num_ways=5)._replace(known_ways=5)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(episode), model(episode))
+    model.train()
+    if kind is Forgetful or last is nn.RReLU:
+        with pytest.raises(InputError, match=r"draws random numbers, .*pass --model\.task_parallel loop"):
+            model.training_losses(episode)
+        model.task_parallel = "loop"
+    torch.manual_seed(1)
+    loss = model.training_losses(episode)["loss"]
+    torch.manual_seed(1)
+    assert torch.equal(model.training_losses(episode)["loss"], loss)
 
 
 def test_other_batch_norms_are_named_with_results():
