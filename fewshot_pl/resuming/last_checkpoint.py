@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import (
     GradientAccumulationScheduler,
     ModelCheckpoint,
     StochasticWeightAveraging,
+    WeightAveraging,
 )
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
@@ -68,6 +69,11 @@ class LastCheckpoint(ModelCheckpoint):
             self.save(trainer)
         if stops:
             self._stop(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        averages = any(isinstance(one, WeightAveraging) for one in trainer.callbacks)  # type: ignore[attr-defined]
+        if averages:  # then the model has the averaged weights until the validation ends, where it may be cut short
+            self.save(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
