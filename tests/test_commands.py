@@ -490,6 +490,24 @@ def test_the_weights_that_are_tested_are_those_of_the_best_checkpoint_where_a_ca
         assert result[figure] == again[figure], figure
 
 
+class BrokenImage(pl.Callback):
+    """Puts a nan into the second batch, so that its step and the running statistics are not finite."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            batch.support_x[0, 0, 0, 0, 0] = torch.nan
+
+
+def test_a_skipped_step_stays_out_of_the_average_of_weights_and_statistics(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewshot_pl.training.cli.EpisodeRate", BrokenImage)
+    averaging = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
+    assert train([*flags, *averaging, "--nonfinite=skip"]) == 0
+    averages = torch.load(run_folder(flags) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in averages.values())
+
+
 def test_maml_trains_and_says_why_it_cannot_take_other_ways(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,7 @@ class Reptile(GradientAlgorithm):
             ``lr_halve_every`` steps if that is not 0.
     """
 
-    inner_num_steps: Tensor  # []
+    inner_total_weight: Tensor  # []
     inner_second_moment: Tensor  # [P]
 
     takes_side_by_side = True
@@ -95,7 +95,7 @@ class Reptile(GradientAlgorithm):
         self.inner_batch_size_test = inner_batch_size_test
         self.inner_loss_reduction = inner_loss_reduction
         self.sequential = sequential
-        self.register_buffer("inner_num_steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("inner_total_weight", torch.zeros(()))
         self.register_buffer("inner_second_moment", torch.zeros_like(self.learner.point().detach()))
         self._left = MeanState()  # over the tasks since the last outer step
         self.check_side_by_side()
@@ -126,17 +126,17 @@ class Reptile(GradientAlgorithm):
                     functional_call(model.learner, model.learner.parameters_at(phi), (images[batches[-1]],))
             group = phi.shape[:-1]  # [G], or [] for one task
             mean_figures = torch.stack(figures).mean(0).expand(*group, -1)
-            return phi, state.num_steps.expand(*group, 1), state.second_moment.expand_as(phi), mean_figures
+            return phi, state.total_weight.expand(*group, 1), state.second_moment.expand_as(phi), mean_figures
 
         inputs = images, labels, batches
         if (num_together := self.num_side_by_side(images[0, : batches.shape[-1]], len(images))) == 1:
             found = self.map_tasks(trained, *inputs)
         else:
             found = in_groups(partial(trained, self), inputs, num_together)
-        phi, num_steps, second_moments, figures = found
+        phi, total_weights, second_moments, figures = found
         if self.sequential:
             self._left = MeanState()  # keeps the last task only
-        self._left.add(num_steps[0, 0], second_moments)
+        self._left.add(total_weights[0, 0], second_moments)
         return phi, figures
 
     def _shuffled(self, num_tasks: int, num_images: int) -> Tensor:
@@ -158,10 +158,10 @@ class Reptile(GradientAlgorithm):
         """
         if self._left.state is None:
             return
-        num_steps, second_moment = self._left.state
+        total_weight, second_moment = self._left.state
         if self._trainer is not None:
             second_moment = mean_over_processes(second_moment, self.trainer)
-        self.inner_num_steps.copy_(num_steps)
+        self.inner_total_weight.copy_(total_weight)
         self.inner_second_moment.copy_(second_moment)
         self._left = MeanState()
 
@@ -247,4 +247,4 @@ class Reptile(GradientAlgorithm):
         return descended(gradient_at, start, batches.movedim(-2, 0), step, state)
 
     def _inner_state(self) -> AdamState:
-        return AdamState(self.inner_num_steps, self.inner_second_moment)
+        return AdamState(self.inner_total_weight, self.inner_second_moment)

@@ -46,25 +46,24 @@ class FiniteLoss(Callback):
         self._losses: list[Tensor] = []  # whether each loss since the last step is finite
         self._first: Tensor | None = None  # the first step that was not finite
         self._buffers: list[Tensor] = []  # as they were before the current step
-        self._last_step: Literal["none", "taken", "skipped"] = "none"
+        self._was_skipped = False  # the current step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._forget()  # what an earlier training left, which may have been stopped
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._keep_buffers(pl_module)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Episode, batch_idx: int
     ) -> None:
         self._batch = batch
+        if self.action == "skip" and not self._losses:  # the first batch of a step
+            self._buffers = [buffer.clone() for buffer in pl_module.buffers()]
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._losses.append(loss.detach().isfinite().all())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         broken = in_any_process(~torch.stack([*self._losses, *_finite_gradient(trainer, optimizer)]).all(), trainer)
-        self._losses, self._last_step = [], "taken"
+        self._losses = []
         if self.action == "skip":
             if broken:
                 self._skip(trainer, pl_module)
@@ -78,12 +77,10 @@ class FiniteLoss(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Episode, batch_idx: int
     ) -> None:
         self._batch = None
-        if self._last_step == "skipped":
+        if self._was_skipped:
             for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
                 buffer.copy_(before)
-        elif self._last_step == "taken":
-            self._keep_buffers(pl_module)
-        self._last_step = "none"
+        self._was_skipped = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer, pl_module)
@@ -112,7 +109,7 @@ class FiniteLoss(Callback):
         """Leave out the current step: optimisers ignore parameters without a gradient."""
         for parameter in pl_module.parameters():
             parameter.grad = None
-        self._last_step = "skipped"
+        self._was_skipped = True
         self.num_skipped += 1
         if self.num_skipped.bit_count() == 1:  # 1, 2, 4, 8 ...: a training that always fails must not fill the log
             step = trainer.global_step
@@ -121,10 +118,6 @@ class FiniteLoss(Callback):
     def _account(self, pl_module: LightningModule, step: int, step_at_hand: int) -> str:
         began = _beginning(pl_module, self._batch) if step == step_at_hand else ""
         return f"step {step} of {type(pl_module).__name__} had a loss or gradient that is not finite{began}"
-
-    def _keep_buffers(self, pl_module: LightningModule) -> None:
-        if self.action == "skip":
-            self._buffers = [buffer.clone() for buffer in pl_module.buffers()]
 
 
 def reads_freely(device: torch.device) -> bool:

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import (
     GradientAccumulationScheduler,
     ModelCheckpoint,
     StochasticWeightAveraging,
+    WeightAveraging,
 )
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
@@ -16,11 +17,14 @@ from torch import Tensor
 from fewshot_pl.resuming.progress import is_resumable, settle, validation_is_due
 from fewshot_pl.resuming.same_optimizers import check_same_optimizers
 
+_CHANGED_BY_VALIDATION = "loops", "callback_metrics", "callbacks"
+
 
 class LastCheckpoint(ModelCheckpoint):
-    """Writes ``last.ckpt`` after every validation and epoch, and when an exception ends training between two steps.
+    """Writes ``last.ckpt`` after every validation and epoch, and where training stops or fails between two steps.
 
-    An interrupted step may have changed statistics, or half of the weights: then the file is left as it was.
+    A stop waits while gradients accumulate, as Lightning would drop them. An interrupted step may have changed
+    statistics, or half of the weights: then the file is left as it was.
     Training that is resumed from it ends with the same weights, as if it had never stopped: bit for bit, if operations
     repeat themselves, as they do on a CPU. Has to come after all callbacks whose state it saves.
     """
@@ -28,6 +32,8 @@ class LastCheckpoint(ModelCheckpoint):
     def __init__(self) -> None:
         super().__init__(filename=self.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_exception=True)
         self._is_owed = False  # to be written at the next moment from which training could resume
+        self._stop_waits = False  # for that moment too
+        self._at_stop: dict[str, Any] | None = None  # what the file holds from a stop between two validations
         self._has_validated = False  # since the last step
         self._metrics: dict[str, Tensor] = {}  # from the checkpoint that is resumed
         self._arguments: dict[str, Any] = {}  # of the algorithm, from there too
@@ -57,7 +63,16 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
-        if self._is_owed or trainer.global_step == trainer.max_steps:
+        stops = self._stop_waits or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        self._at_stop = {} if stops and is_resumable(trainer) and not validation_is_due(trainer) else None
+        if stops or self._is_owed or trainer.global_step == trainer.max_steps:
+            self.save(trainer)
+        if stops:
+            self._stop(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        averages = any(isinstance(one, WeightAveraging) for one in trainer.callbacks)  # type: ignore[attr-defined]
+        if averages:  # then the model has the averaged weights until the validation ends, where it may be cut short
             self.save(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,6 +85,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
+        if self._stop_waits:
+            self._stop(trainer)
         # Otherwise Lightning would skip a schedule's step, as it does not know the earlier figures.
         trainer.fit_loop._restarting = False
 
@@ -91,11 +108,19 @@ class LastCheckpoint(ModelCheckpoint):
         if not self._is_owed:
             self._save_checkpoint(trainer, str(self.path))
 
+    def _stop(self, trainer: Trainer) -> None:
+        """Let training stop if it could resume from this moment, otherwise as soon as it could."""
+        self._stop_waits = not is_resumable(trainer)
+        trainer.should_stop = not self._stop_waits
+
     # What it holds -----------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         settle(checkpoint["loops"], validation_is_due(trainer) and not self._has_validated)
         checkpoint["callback_metrics"] = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
+        if self._at_stop is not None:
+            self._at_stop = self._at_stop or {name: checkpoint[name] for name in _CHANGED_BY_VALIDATION}
+            _return_to(self._at_stop, trainer, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._metrics = checkpoint.get("callback_metrics", {})
@@ -104,6 +129,16 @@ class LastCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass  # Lightning's state says where files were; this one is written where it belongs now
+
+
+def _return_to(earlier: dict[str, Any], trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Change a checkpoint to what it held at a stop, except for the best checkpoints, whose files are there.
+
+    Lightning validates once more where training stops, and then ends the epoch. A training that goes on does neither.
+    """
+    files = {one.state_key for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)}
+    states = {key: state for key, state in checkpoint["callbacks"].items() if key in files}
+    checkpoint |= earlier | {"callbacks": earlier["callbacks"] | states}
 
 
 def _begin_epoch(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,15 +24,22 @@ def is_resumable(trainer: Trainer) -> bool:
 
 
 def validation_is_due(trainer: Trainer) -> bool:
-    """Whether a validation is running or comes before the next step; stays true after it until that step begins."""
+    """Whether a validation is running or comes before the next step; stays true after it until that step begins.
+
+    Not that which Lightning adds where training is told to stop.
+    """
     batches = trainer.fit_loop._data_fetcher
-    return trainer.validating or (batches is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(batches))
+    told, trainer.should_stop = trainer.should_stop, False
+    is_due = batches is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(batches)
+    trainer.should_stop = told
+    return trainer.validating or is_due
 
 
 def settle(loops: dict[str, Any], validation_is_due: bool) -> None:
-    """Change the loops' part of a checkpoint so that Lightning will run a validation that is due, and no other.
+    """Change the loops' part of a checkpoint so that Lightning goes on within the epoch, and validates if that is due.
 
-    Lightning reruns a validation that the checkpoint says was interrupted, but takes one that had not started for done.
+    It takes an epoch that a stop broke off, and a validation that had not started, for done. It reruns a validation
+    that the checkpoint says was interrupted.
 
     Args:
         loops: ``checkpoint["loops"]``, changed in place.
@@ -40,6 +47,9 @@ def settle(loops: dict[str, Any], validation_is_due: bool) -> None:
     """
     fit = loops["fit_loop"]
     batches, validation = fit["epoch_loop.batch_progress"], fit["epoch_loop.val_loop.batch_progress"]
+    for epochs in fit["epoch_progress"].values():
+        if not batches["is_last_batch"] and epochs["processed"] > epochs["completed"]:
+            epochs["processed"] = epochs["completed"]
     done = validation["total"]["completed"]
     validation["total"].update(ready=done, started=done, processed=done)
     if validation_is_due:

@@ -174,7 +174,8 @@ class TrainCLI(LightningCLI):
     def _add_callbacks(self, flags: Any) -> None:
         """Add our callbacks to those that Trainer flags name; a user's progress bar replaces ours."""
         given = as_list(flags.callbacks)
-        flags.callbacks = [*given, FiniteLoss(self.config_init.nonfinite), *pictures(self.config_init.pictures)]
+        # First, so that what others average or keep after a step is no longer what a skipped one left.
+        flags.callbacks = [FiniteLoss(self.config_init.nonfinite), *given, *pictures(self.config_init.pictures)]
         if flags.enable_progress_bar is False or any(isinstance(one, ProgressBar) for one in given):
             ours = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, ProgressBar)]

@@ -22,7 +22,7 @@ def build(algorithm, **arguments):
     model = algorithm(**{"backbone": "conv4-strided", **STEPS[algorithm], **arguments})
     if algorithm is Reptile:  # so that Adam does not blow up the rounding errors of zero gradients
         model.inner_second_moment.fill_(1)
-        model.inner_num_steps.fill_(10_000)
+        model.inner_total_weight.fill_(1)
     return model
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import EMAWeightAveraging, LambdaCallback
 from quiet_trainer import quiet_trainer
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -184,7 +185,8 @@ def test_inner_loop_is_torchs_adam_without_momentum(sequential, task_parallel, e
     assert not model.inner_second_moment.any(), "the state is taken over with the outer step"
     model.update_inner_state()
     torch.testing.assert_close(model.inner_second_moment, second_moment, rtol=1e-9, atol=1e-16)
-    assert model.inner_num_steps == num_steps == 4 * (episode.num_tasks if sequential else 1)
+    assert num_steps == 4 * (episode.num_tasks if sequential else 1)
+    assert model.inner_total_weight == pytest.approx(1 - 0.999**num_steps, rel=1e-12)
 
 
 def test_one_adam_of_torch_serves_all_outer_steps_and_starts_every_evaluation(episode):
@@ -224,10 +226,23 @@ def test_one_adam_of_torch_serves_all_outer_steps_and_starts_every_evaluation(ep
 def test_second_moment_goes_on_from_step_to_step(episode):
     model = build(**WHOLE_TASK)
     fit(model, [episode] * 3)
-    assert model.inner_num_steps == 3 * 4
+    assert model.inner_total_weight == pytest.approx(1 - 0.999 ** (3 * 4), rel=1e-12)
     fresh = build(**WHOLE_TASK)
     fresh.learner.load_state_dict(model.learner.state_dict())
     assert not torch.allclose(fresh.eval()(episode), model.eval()(episode)), "evaluation starts from it"
+
+
+def mean_square(model):
+    """The mean of squared gradients in Adam's state, without its bias."""
+    return model.inner_second_moment / model.inner_total_weight
+
+
+def test_averaged_weights_start_from_an_average_of_the_steps_of_adam(episode):
+    model, steps = build(), []
+    noting = LambdaCallback(on_train_batch_end=lambda *_: steps.append(mean_square(model)))
+    fit(model, [episode] * 6, callbacks=[noting, EMAWeightAveraging(decay=0.9)])  # which replace the weights at the end
+    lowest, highest = torch.stack(steps).aminmax(dim=0)
+    assert (mean_square(model) >= lowest * (1 - 1e-9)).all() and (mean_square(model) <= highest * (1 + 1e-9)).all()
 
 
 def test_tasks_taking_turns_differ_from_tasks_side_by_side(episode):
@@ -241,7 +256,7 @@ def test_loop_equals_vmap_once_the_second_moment_is_warm(norm, episode):
     for task_parallel in ("loop", "vmap"):
         model = build(norm=norm, task_parallel=task_parallel)
         model.inner_second_moment.fill_(1)
-        model.inner_num_steps.fill_(10_000)
+        model.inner_total_weight.fill_(1)
         torch.manual_seed(5)
         loss = model.training_losses(episode)["loss"]
         gradient = flat_gradient(loss, model)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, random_episode
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision
 from quiet_trainer import quiet_trainer
 from torch.func import functional_call
@@ -109,6 +109,19 @@ def test_a_skipped_step_leaves_no_bit_behind(algorithm):
     assert states[0] == states[1] and guard.num_skipped == 1
     trainer(FiniteLoss("skip")).fit(after := made(algorithm), loader("a", "x", "c"))
     assert all(value.isfinite().all() for value in after.state_dict().values())
+
+
+def test_after_a_skipped_step_buffers_are_as_other_callbacks_had_left_them():
+    def move(fitting, model, *_):
+        if fitting.global_step == 1:
+            next(model.buffers()).add_(1)
+
+    states = []
+    for kinds in ("a", "ax"):
+        moving = LambdaCallback(on_train_batch_end=move)
+        trainer(FiniteLoss("skip"), moving).fit(model := made(ProtoNet), loader(*kinds))
+        states.append(model.state_dict())
+    assert all(map(torch.equal, states[0].values(), states[1].values()))
 
 
 def test_of_accumulated_batches_one_leaves_out_the_step():

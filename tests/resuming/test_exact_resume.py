@@ -142,7 +142,10 @@ def test_a_schedule_that_watches_a_figure_goes_on_exactly(num_batches, hook, ima
 
 @pytest.mark.filterwarnings("ignore:.*SWA is currently only supported every epoch")
 @pytest.mark.filterwarnings("ignore:StochasticWeightAveraging averages weights alone")
-@pytest.mark.parametrize("num_batches", [6, 9])
+@pytest.mark.parametrize(
+    ("hook", "num_batches"),
+    [("on_train_batch_start", 6), ("on_train_batch_start", 9), ("on_validation_batch_start", 8)],
+)
 @pytest.mark.parametrize(
     "changing",
     [
@@ -153,11 +156,11 @@ def test_a_schedule_that_watches_a_figure_goes_on_exactly(num_batches, hook, ima
     ],
     ids=["accumulation", "stochastic averages", "averages", "moving averages"],
 )
-def test_what_callbacks_change_from_epoch_to_epoch_goes_on_exactly(changing, num_batches, images, tmp_path):
+def test_what_callbacks_change_from_epoch_to_epoch_goes_on_exactly(changing, hook, num_batches, images, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     _, expected = trained(images, whole, callbacks=[changing()], max_epochs=4)
     with pytest.raises(Stopped):
-        stop = At("on_train_batch_start", num_batches, told(signal.SIGTERM))
+        stop = At(hook, num_batches, told(signal.SIGTERM))
         trained(images, stopped, callbacks=[changing(), stop], max_epochs=4)
     _, found = trained(images, stopped, resume_from=last_checkpoint(stopped), callbacks=[changing()], max_epochs=4)
     assert_same(state(stopped), state(whole))
