@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.data.augment import Augmentation
 from fewshot_pl.data.datamodule import Split
-from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, Sampler, VariableBatch
+from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, Sampler, VariableBatch, gathered
 from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
@@ -141,7 +141,7 @@ class ImageDataModule(StoredDataModule):
     def episode(self, batch: Batch) -> Episode:
         """The Episode of a batch, on the batch's device; training images are augmented."""
         if isinstance(batch, IndexBatch):
-            batch = self._gathered(batch)
+            batch = gathered(*batch, partial(self._placed_images.at, batch.split))
         if isinstance(batch, VariableBatch):
             indices = batch.indices
             support_x = self._pixels(batch.split, indices.support_turns, batch.support, "support")
@@ -192,8 +192,9 @@ class ImageDataModule(StoredDataModule):
         """
         if not self.embedding_pays(split):
             return
-        here = self._store_on_device(split, device)  # else block by block, as it may not fit
-        images = self._images_on(split, device) if here else self.stores[split].tensor()
+        on_device = self._placed_images.on(split, device)
+        # From the host block by block, as they may not fit.
+        images = self.stores[split].tensor() if on_device is None else on_device
         pixels = partial(self._pixels, split, part="support")
         self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
 
@@ -229,7 +230,7 @@ class ImageDataModule(StoredDataModule):
         algorithm = self.trainer.lightning_module if self.trainer else None
         will_embed = split != "train" and getattr(algorithm, "embeds_alone", False) and self.embedding_pays(split)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        return will_embed or self._store_on_device(split, device)
+        return will_embed or self._placed_images.on(split, device) is not None
 
 
 def _labels(images: Tensor, is_labelled: Sequence[bool]) -> Tensor:
