@@ -7,19 +7,12 @@ from typing import Any
 from fewshot_pl.argument_types import check_types
 from fewshot_pl.errors import InputError
 
-_COUNTS = (
-    *("num_ways", "task_chunk", "num_samples", "num_training_samples", "num_context_steps"),
-    *("inner_batch_size", "inner_batch_size_test", "hidden_size", "generator_width"),
-)
-_FROM_ZERO = (
-    *("num_inner_steps", "num_inner_steps_test", "inner_lr", "learning_rate", "generator_learning_rate"),
-    *("lr_halve_every", "max_gradient_norm", "kl_weight", "real_weight", "fake_weight"),
-)
-_RANGES: dict[str, tuple[float, float]] = {  # inclusive; an algorithm has only some of these arguments
-    **dict.fromkeys(_COUNTS, (1, math.inf)),
-    **dict.fromkeys(_FROM_ZERO, (0, math.inf)),
-    "norm_momentum": (0, 1),
-}
+Ranges = dict[str, tuple[float, float]]  # the least and the most of arguments by name, inclusive
+
+
+def at_least(least: float, *names: str) -> Ranges:
+    """The ranges of arguments without an upper bound."""
+    return dict.fromkeys(names, (least, math.inf))
 
 
 def check_precision(algorithm: str, precision: str) -> None:
@@ -51,8 +44,14 @@ def check_arguments(
         )
     if (eps := given.get("norm_eps")) is not None and not 0 < eps < math.inf:
         raise InputError(f"--model.norm_eps must be a number above 0, or null, not {eps}")
-    for name, (least, most) in _RANGES.items():
+    for name, (least, most) in _ranges(algorithm).items():
         value = given.get(name)
         if value is not None and not (least <= value <= most and math.isfinite(value)):
             span = f"at least {least}" if most == math.inf else f"between {least} and {most}"
             raise InputError(f"--model.{name} must be {span}, not {value}")
+
+
+def _ranges(algorithm: type) -> Ranges:
+    """The ranges that an algorithm and its bases state in ``argument_ranges``, each for its own arguments."""
+    stated: list[Ranges] = [vars(base).get("argument_ranges", {}) for base in reversed(algorithm.__mro__)]
+    return {name: bounds for ranges in stated for name, bounds in ranges.items()}

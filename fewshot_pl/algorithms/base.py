@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewshot_pl.algorithms.arguments import check_arguments
+from fewshot_pl.algorithms.arguments import Ranges, at_least, check_arguments
 from fewshot_pl.algorithms.episode_measuring import EpisodeMeasuring
 from fewshot_pl.algorithms.lightning_callbacks import check_trained, leave_out_frozen, warn_of_stale_statistics
 from fewshot_pl.algorithms.step_seeds import StepSeeds
@@ -46,6 +46,8 @@ class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, St
             fails, training goes on without it and warns.
     """
 
+    # Of the arguments of this class; a subclass states those of its own.
+    argument_ranges: ClassVar[Ranges] = at_least(0, "learning_rate", "lr_halve_every") | at_least(1, "task_chunk")
     num_ways: int | None = None  # set by algorithms whose head has a fixed number of outputs
     max_gradient_norm = 0.0  # set by algorithms whose paper clips; applied before --trainer.gradient_clip_val
     regresses = False  # whether targets may be real numbers

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot_pl.algorithms.arguments import check_precision
+from fewshot_pl.algorithms.arguments import at_least, check_precision
 from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
 from fewshot_pl.algorithms.side_by_side import full_groups, parted
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
@@ -36,6 +36,7 @@ class GradientAlgorithm(FewShotAlgorithm):
         num_inner_steps_test: steps in validation and test; default as in training.
     """
 
+    argument_ranges = at_least(1, "num_ways") | at_least(0, "num_inner_steps", "num_inner_steps_test")
     regresses = True
 
     def __init__(

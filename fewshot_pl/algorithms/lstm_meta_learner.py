@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewshot_pl.algorithms.adaptation import learner_gradient
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.backbones import Norm
@@ -61,6 +62,7 @@ class LSTMMetaLearner(GradientAlgorithm):
             ``--trainer.gradient_clip_val`` applies; 0 turns this off.
     """
 
+    argument_ranges = at_least(1, "hidden_size") | at_least(0, "max_gradient_norm") | {"norm_momentum": (0, 1)}
     carries_statistics = True
 
     def __init__(

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fewshot_pl.algorithms.adaptation import adapted_learner, check_recomputable
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.side_by_side import (
     Grouping,
@@ -47,6 +48,7 @@ class MAML(GradientAlgorithm):
             results; memory no longer grows by a network's activations with each step, but steps take longer.
     """
 
+    argument_ranges = at_least(0, "inner_lr")
     takes_side_by_side = True
 
     def __init__(

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.algorithms.metric import MetricAlgorithm
 from fewshot_pl.functional.attention import attention_read_out, log_class_attention
 from fewshot_pl.functional.lstm import lstm_hidden_states, lstm_step
@@ -39,6 +40,8 @@ class MatchingNet(MetricAlgorithm):
         first_read_out: r_0: ``zero``, or the ``mean`` of g over the support as in that code. (There r is an input of
             the LSTM, in the paper a part of the hidden state; for the gates this is the same.)
     """
+
+    argument_ranges = at_least(1, "num_context_steps")
 
     def __init__(
         self,

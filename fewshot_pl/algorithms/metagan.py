@@ -7,15 +7,9 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from fewshot_pl.algorithms.arguments import check_precision
+from fewshot_pl.algorithms.arguments import at_least, check_precision
 from fewshot_pl.algorithms.base import FewShotAlgorithm, QueryPredictor
-from fewshot_pl.algorithms.discriminators import (
-    AdaptedLearner,
-    Discriminator,
-    RelationClassifier,
-    SupportSet,
-    Weights,
-)
+from fewshot_pl.algorithms.discriminators import AdaptedLearner, Discriminator, RelationClassifier, SupportSet, Weights
 from fewshot_pl.algorithms.game import Part, QuerySet, Round, by_labels, mean_over_tasks
 from fewshot_pl.backbones import ImageShape, Norm, build_learner
 from fewshot_pl.backbones.generator import Generator, ImageRange, TaskEncoder
@@ -80,6 +74,12 @@ class MetaGAN(FewShotAlgorithm):
         max_gradient_norm: scale D's gradient (with ``relation_net``, f's and the head's each) down to this norm in
             training, before ``--trainer.gradient_clip_val`` applies; 0 turns this off. Relation Networks' code has 0.5.
     """
+
+    argument_ranges = (
+        at_least(1, "num_ways", "generator_width")
+        | at_least(0, "real_weight", "fake_weight", "inner_lr", "num_inner_steps", "num_inner_steps_test")
+        | at_least(0, "generator_learning_rate", "max_gradient_norm")
+    )
 
     def __init__(
         self,

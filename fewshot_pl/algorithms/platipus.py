@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fewshot_pl.algorithms.adaptation import learner_gradient
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.algorithms.base import QueryPredictor
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.episode import Episode
@@ -51,10 +52,10 @@ class PLATIPUS(MAML):
         first_order: treat inner gradients as constants, also those of the steps of size gamma.
     """
 
+    argument_ranges = at_least(1, "num_samples", "num_training_samples") | at_least(0, "kl_weight")
     log_variance_range = (-10.0, 2.0)  # deviations of 0.007 to 2.7
-    sample_noise: Tensor  # [S, P]
-
     takes_side_by_side = False
+    sample_noise: Tensor  # [S, P]
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.algorithms.metric import MetricAlgorithm
 from fewshot_pl.backbones import Conv4Maps, Norm, RelationHead
 from fewshot_pl.backbones.relation_head import initialise_relation
@@ -34,6 +35,8 @@ class RelationNet(MetricAlgorithm):
             ``--trainer.gradient_clip_val`` applies; 0 turns this off. 0.5 is from the authors' code.
         lr_halve_every: training steps per halving of the learning rate; 100,000 in the authors' code, one episode each.
     """
+
+    argument_ranges = at_least(0, "max_gradient_norm")
 
     def __init__(
         self,

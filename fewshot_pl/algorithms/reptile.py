@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fewshot_pl.algorithms.adaptation import learner_gradient
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.algorithms.gradient import GradientAlgorithm
 from fewshot_pl.algorithms.side_by_side import in_groups, pass_side_by_side
 from fewshot_pl.all_processes import mean_over_processes
@@ -59,10 +60,10 @@ class Reptile(GradientAlgorithm):
             ``lr_halve_every`` steps if that is not 0.
     """
 
+    argument_ranges = at_least(1, "inner_batch_size", "inner_batch_size_test") | at_least(0, "inner_lr")
+    takes_side_by_side = True
     inner_total_weight: Tensor  # []
     inner_second_moment: Tensor  # [P]
-
-    takes_side_by_side = True
 
     def __init__(
         self,
@@ -224,8 +225,7 @@ class Reptile(GradientAlgorithm):
         Steps start from ``start`` [P], by default theta. For G tasks side by side, with images [G, n, C, H, W],
         mini-batches [G, S, B] and so on, phi is [G, P], and the figures [2] are means over tasks.
         """
-        start = self.learner.point().detach() if start is None else start
-        start = start.expand(*batches.shape[:-2], -1)
+        start = (self.learner.point().detach() if start is None else start).expand(*batches.shape[:-2], -1)
         passed = functional_call if start.ndim == 1 else pass_side_by_side
 
         def batch_loss(parameters: Parameters, batch: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,13 +11,13 @@ from torchvision import datasets
 from fewshot_pl.benchmarks.array_pickle import unpickled_arrays
 from fewshot_pl.benchmarks.placed import files_by_class, folder_name
 from fewshot_pl.benchmarks.published_splits import published_split, whole_classes
+from fewshot_pl.data.archives import find_tree
 from fewshot_pl.data.augment import standard_augmentation
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_source import ClassImages
 from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree
-from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 
 _SIDE = 32

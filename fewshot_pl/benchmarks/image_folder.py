@@ -86,13 +86,11 @@ class ImageFolder(ImageDataModule):
         return map(self._one_class, trees)
 
     def source_fingerprint(self) -> dict[str, Any]:
-        folders = self._classes
+        trees = {split: map(FolderTree, self._classes[split]) for split in SPLITS}
         return {
             "format": 3,
             "shape": self.image_shape,
-            "classes": {
-                split: [FolderTree(folder).image_fingerprint() for folder in folders[split]] for split in SPLITS
-            },
+            "classes": {split: [tree.fingerprint_of(tree.names) for tree in trees[split]] for split in SPLITS},
             # Stores of older versions are still good.
             **({"whole_images": True} if self.whole_images else {}),
             **({"light_on_dark": True} if self.light_on_dark else {}),

@@ -11,13 +11,13 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from fewshot_pl.benchmarks.published_splits import published_split, warn_of_incomplete
+from fewshot_pl.data.archives import ZipTree, find_tree
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import downloaded
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_source import ClassImages
-from fewshot_pl.data.image_tree import ImageFile, ImageTree, ZipTree
+from fewshot_pl.data.image_tree import ImageFile, ImageTree
 from fewshot_pl.data.square_image import plain_colour
-from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 
 _ARCHIVES = ("images_background", "images_evaluation")

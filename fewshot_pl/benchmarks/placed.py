@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
 from fewshot_pl.benchmarks.published_splits import published_split
+from fewshot_pl.data.archives import find_tree
 from fewshot_pl.data.datamodule import Split
 from fewshot_pl.data.download import Remote, verified_download
 from fewshot_pl.data.image_datamodule import ImageDataModule
 from fewshot_pl.data.image_tree import FolderTree, ImageFile, ImageTree
-from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 
 _Parsed = TypeVar("_Parsed")

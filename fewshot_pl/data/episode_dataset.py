@@ -1,14 +1,14 @@
 """From episode numbers to batches: the datasets and samplers of DataLoaders."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
-from fewshot_pl.data.episode_sampler import EpisodeIndices, EpisodeSampler
+from fewshot_pl.data.episode_sampler import EpisodeSampler
 from fewshot_pl.data.image_store import ImageStore
-from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler
+from fewshot_pl.data.indices import Indices
+from fewshot_pl.data.variable_sampler import VariableSampler
 
 Sampler = EpisodeSampler | VariableSampler
 
@@ -25,43 +25,17 @@ class IndexBatch(NamedTuple):
     """A batch whose images are still in the store."""
 
     split: str
-    indices: EpisodeIndices | VariableIndices
+    indices: Indices
 
 
 class ImageBatch(NamedTuple):
     """A batch whose images a worker has read from the store."""
 
     split: str
-    support: Tensor  # uint8 [T, N, K, C, H, W]
-    query: Tensor  # uint8 [T, N, Q, C, H, W]
-    quarter_turns: Tensor  # [T, N]
-    support_u: Tensor  # uint8 [T, N, U, C, H, W]
-    query_u: Tensor  # uint8 [T, N, U, C, H, W]
-    is_labelled: Sequence[bool]  # [T]
+    images: Indices  # looked up
 
 
-class VariableBatch(NamedTuple):
-    """A batch of one episode, read from the store, whose classes differ in their numbers of images."""
-
-    split: str
-    support: Tensor  # uint8 [1, n, 1, C, H, W]
-    query: Tensor  # uint8 [1, m, 1, C, H, W]
-    indices: VariableIndices
-
-
-GatheredBatch = ImageBatch | VariableBatch
-Batch = IndexBatch | GatheredBatch
-
-
-def gathered(
-    split: str, indices: EpisodeIndices | VariableIndices, images_at: Callable[[Tensor], Tensor]
-) -> GatheredBatch:
-    """The batch of indices with the images that ``images_at`` looks up by their numbers."""
-    if isinstance(indices, VariableIndices):
-        return VariableBatch(split, images_at(indices.support), images_at(indices.query), indices)
-    support, query, quarter_turns, support_u, query_u, is_labelled = indices
-    looked_up = images_at(support), images_at(query), quarter_turns, images_at(support_u), images_at(query_u)
-    return ImageBatch(split, *looked_up, is_labelled)
+Batch = IndexBatch | ImageBatch
 
 
 class EpisodeDataset(Dataset[Batch]):
@@ -76,7 +50,7 @@ class EpisodeDataset(Dataset[Batch]):
         indices = self._sampler(*episodes)
         if self._store is None:
             return IndexBatch(self._split, indices)
-        return gathered(self._split, indices, self._store.images_at)
+        return ImageBatch(self._split, indices.looked_up(self._store.images_at))
 
 
 class TrainingEpisodes(DistributedSampler[EpisodeRange]):

@@ -1,6 +1,6 @@
 """EpisodeSampler: which classes and images an episode holds, as a pure function of its number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot_pl.data.image_store import ImageStore
+from fewshot_pl.data.indices import EpisodeIndices
 from fewshot_pl.errors import InputError
 
 
@@ -24,17 +25,6 @@ class EpisodeSize(NamedTuple):
     def num_images(self) -> int:
         """Images per class, all of them different."""
         return self.num_shots + self.num_queries + 2 * self.num_unlabelled
-
-
-class EpisodeIndices(NamedTuple):
-    """Where the images of T episodes lie in a store."""
-
-    support: Tensor  # [T, N, K] image numbers
-    query: Tensor  # [T, N, Q] image numbers
-    quarter_turns: Tensor  # [T, N] rotation of each class, 0..3
-    support_u: Tensor  # [T, N, U] numbers of unlabelled images, to adapt with
-    query_u: Tensor  # [T, N, U] to measure with
-    is_labelled: Sequence[bool]  # [T] False: the other images come without labels too
 
 
 class EpisodeSampler:

@@ -1,6 +1,6 @@
 """ImageDataModule: the base of image benchmarks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -14,14 +14,14 @@ from torch.utils.data import Dataset
 from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.data.augment import Augmentation
 from fewshot_pl.data.datamodule import Split
-from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, Sampler, VariableBatch
+from fewshot_pl.data.episode_dataset import Batch, EpisodeDataset, IndexBatch, Sampler
 from fewshot_pl.data.episode_sampler import EpisodeSampler
-from fewshot_pl.data.pixels import class_major_labels, normalised, rotated
+from fewshot_pl.data.pixels import normalised, rotated
 from fewshot_pl.data.split_features import SplitFeatures
 from fewshot_pl.data.square_image import Channels, plain_colour, square_image, whole_image
 from fewshot_pl.data.stored_datamodule import StoredDataModule
-from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize, check_bounds
-from fewshot_pl.episode import UNKNOWN, Episode
+from fewshot_pl.data.variable_sampler import VariableSampler, VariableSize, check_bounds
+from fewshot_pl.episode import Episode
 from fewshot_pl.errors import InputError
 
 Augment = bool | Literal["both", "support", "query", "none"]
@@ -141,25 +141,23 @@ class ImageDataModule(StoredDataModule):
     def episode(self, batch: Batch) -> Episode:
         """The Episode of a batch, on the batch's device; training images are augmented."""
         if isinstance(batch, IndexBatch):
-            batch = self._gathered(batch)
-        if isinstance(batch, VariableBatch):
-            indices = batch.indices
-            support_x = self._pixels(batch.split, indices.support_turns, batch.support, "support")
-            query_x = self._pixels(batch.split, indices.query_turns, batch.query, "query")
-            return Episode(support_x, indices.support_y, query_x, indices.query_y, known_ways=indices.num_ways)
+            images = batch.indices.looked_up(partial(self._placed_images.at, batch.split))
+        else:
+            images = batch.images
+        as_support = partial(self._pixels, batch.split, images.support_turns, part="support")
+        as_query = partial(self._pixels, batch.split, images.query_turns, part="query")
         episode = Episode(
-            support_x=self._pixels(batch.split, batch.quarter_turns, batch.support, "support"),
-            support_y=_labels(batch.support, batch.is_labelled),
-            query_x=self._pixels(batch.split, batch.quarter_turns, batch.query, "query"),
-            query_y=_labels(batch.query, batch.is_labelled),
-            known_ways=self.size(batch.split).num_ways,
-            labelled_tasks=tuple(batch.is_labelled),
+            support_x=as_support(images.support),
+            support_y=images.support_y,
+            query_x=as_query(images.query),
+            query_y=images.query_y,
+            known_ways=images.num_ways,
+            labelled_tasks=tuple(images.is_labelled),
         )
-        if batch.support_u.shape[2] == 0:
+        if images.unlabelled is None:
             return episode
-        support_u = self._pixels(batch.split, batch.quarter_turns, batch.support_u, "support")
-        query_u = self._pixels(batch.split, batch.quarter_turns, batch.query_u, "query")
-        return episode._replace(support_u=support_u, query_u=query_u)
+        support_u, query_u = images.unlabelled
+        return episode._replace(support_u=as_support(support_u), query_u=as_query(query_u))
 
     def fixed_episodes(self, split: Split, first: int = 0, count: int = 1) -> Episode:
         """Episodes ``first`` to ``first + count - 1`` of the validation or test list, in main memory.
@@ -192,8 +190,9 @@ class ImageDataModule(StoredDataModule):
         """
         if not self.embedding_pays(split):
             return
-        here = self._store_on_device(split, device)  # else block by block, as it may not fit
-        images = self._images_on(split, device) if here else self.stores[split].tensor()
+        on_device = self._placed_images.on(split, device)
+        # From the host block by block, as they may not fit.
+        images = self.stores[split].tensor() if on_device is None else on_device
         pixels = partial(self._pixels, split, part="support")
         self._features[split] = SplitFeatures(images, self.num_rotations(split), pixels, encode, device)
 
@@ -208,13 +207,9 @@ class ImageDataModule(StoredDataModule):
 
     def _episode_of_features(self, batch: IndexBatch) -> Episode:
         features, indices = self._features[batch.split], batch.indices
-        if isinstance(indices, VariableIndices):
-            support_x = features.at(indices.support, indices.support_turns)
-            query_x = features.at(indices.query, indices.query_turns)
-            return Episode(support_x, indices.support_y, query_x, indices.query_y, known_ways=indices.num_ways)
-        support_x, query_x = (features.at(part, indices.quarter_turns) for part in (indices.support, indices.query))
-        support_y, query_y = class_major_labels(indices.support), class_major_labels(indices.query)
-        return Episode(support_x, support_y, query_x, query_y, known_ways=self.size(batch.split).num_ways)
+        support_x = features.at(indices.support, indices.support_turns)
+        query_x = features.at(indices.query, indices.query_turns)
+        return Episode(support_x, indices.support_y, query_x, indices.query_y, known_ways=indices.num_ways)
 
     # Datasets and caches -------------------------------------------------------------------------------
 
@@ -229,13 +224,4 @@ class ImageDataModule(StoredDataModule):
         algorithm = self.trainer.lightning_module if self.trainer else None
         will_embed = split != "train" and getattr(algorithm, "embeds_alone", False) and self.embedding_pays(split)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        return will_embed or self._store_on_device(split, device)
-
-
-def _labels(images: Tensor, is_labelled: Sequence[bool]) -> Tensor:
-    """The labels [T, N*n] of images [T, N, n, ...]."""
-    labels = class_major_labels(images)
-    if all(is_labelled):
-        return labels
-    rows = zip(labels, is_labelled, strict=True)
-    return torch.stack([row if known else torch.full_like(row, UNKNOWN) for row, known in rows])
+        return will_embed or self._placed_images.on(split, device) is not None

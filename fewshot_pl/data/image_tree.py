@@ -5,13 +5,12 @@ import io
 import os
 import re
 import stat
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,7 +20,6 @@ from fewshot_pl.errors import InputError
 
 _ANNOTATIONS = (".txt", ".json", ".mat", ".npy")  # .npy holds Quickdraw's drawings
 _LEFT_BEHIND = {"__MACOSX", "__pycache__"}
-_UNPACK = "unpack it, and leave the folder in its place"
 _MAX_BYTES = 1 << 30  # of one file; a larger one is no image, and would fill the memory
 
 
@@ -100,10 +98,6 @@ class FolderTree(ImageTree):
     def fingerprint(self) -> dict[str, Any]:
         return self.fingerprint_of(self.files)
 
-    def image_fingerprint(self) -> dict[str, Any]:
-        """The fingerprint of the images alone."""
-        return self.fingerprint_of(self.names)
-
     def fingerprint_of(self, names: Iterable[str]) -> dict[str, Any]:
         """The fingerprint of some files."""
         digest = hashlib.sha256()
@@ -112,63 +106,6 @@ class FolderTree(ImageTree):
                 status = os.stat(f"{self.path}/{name}")  # noqa: PTH116 - half the time of Path.stat for 60,000 files
                 digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return {"folder": str(self.path.resolve()), "files": digest.hexdigest()}
-
-
-class Archive(ImageTree):
-    """The images in an archive, whose fingerprint is its path, size and modification time."""
-
-    kind: ClassVar[str]
-
-    def damaged(self, error: Exception) -> InputError:
-        """The error for an archive whose bytes a reader cannot make sense of."""
-        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
-        return InputError(f"{self.path} is not a whole {self.kind} archive ({reason}): download or copy it again")
-
-    def fingerprint(self) -> dict[str, Any]:
-        status = self.path.stat()
-        return {"archive": str(self.path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-class ZipTree(Archive):
-    """The images in a zip archive, read without extracting it.
-
-    Raises:
-        InputError: the archive is truncated or not a zip, needs a password, or holds a file that is too large.
-    """
-
-    kind = "zip"
-
-    @cached_property
-    def _archive(self) -> zipfile.ZipFile:
-        with self._whole():
-            return zipfile.ZipFile(self.path)
-
-    def _paths(self) -> Iterable[str]:
-        return (member.filename for member in self._archive.infolist() if not member.is_dir())
-
-    def read(self, name: str) -> bytes:
-        with self._whole():
-            member = self._archive.getinfo(name)
-            check_size(f"{self.path}/{name}", member.file_size)
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bounds
-                raise InputError(f"{self.path} is compressed in a rare way: {_UNPACK}")
-            with self._archive.open(member) as content:
-                return content.read(member.file_size)  # without a size it may unpack more than was declared
-
-    def close(self) -> None:
-        if archive := vars(self).pop("_archive", None):
-            archive.close()
-
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:  # zipfile can raise anything on damaged bytes
-            if "password required" in str(error):
-                raise InputError(f"{self.path} wants a password: {_UNPACK}") from error
-            raise self.damaged(error) from error
 
 
 class ImageFile(NamedTuple):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fewshot_pl.data.episode_dataset import Batch, EpisodeRange, ImageBatch, IndexBatch
-from fewshot_pl.data.episode_sampler import EpisodeIndices, episode_generator
+from fewshot_pl.data.episode_dataset import Batch, EpisodeRange
+from fewshot_pl.data.episode_sampler import episode_generator
 from fewshot_pl.episode import Episode
 
 _SOURCE = 1  # purpose of the random numbers; 0 draws the images of an episode
@@ -82,16 +82,15 @@ def mixed_episode(batch: MixedBatch, episode_of: Callable[[int, Batch], Episode]
 
 def joined_batch(batches: Sequence[Batch]) -> Batch:
     """Batches of one source as one batch; tasks that differ in size always come as a single batch."""
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    if isinstance(first, IndexBatch):
-        fields = zip(*(batch.indices for batch in batches if isinstance(batch, IndexBatch)), strict=True)
-        return IndexBatch(first.split, EpisodeIndices(*map(_joined, fields)))
-    fields = zip(*(batch[1:] for batch in batches if isinstance(batch, ImageBatch)), strict=True)
-    return ImageBatch(first.split, *map(_joined, fields))
+    joined: Batch = batches[0] if len(batches) == 1 else _joined(tuple(batches))
+    return joined
 
 
-def _joined(fields: tuple[Any, ...]) -> Any:
-    """The same field of several batches, a tensor or a tuple, as one."""
-    return torch.cat(fields) if isinstance(fields[0], Tensor) else tuple(chain(*fields))
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """The same part of several batches as one: tensors, batches or indices of them, tuples; or what all have alike."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts)
+    if hasattr(first, "_fields"):
+        return type(first)(*map(_joined, zip(*parts, strict=True)))
+    return tuple(chain(*parts)) if isinstance(first, tuple) else first

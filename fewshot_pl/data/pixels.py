@@ -61,10 +61,3 @@ def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Values for each channel, [C, 1, 1]; cached, as sending them to a GPU makes it wait."""
     with torch.inference_mode(False):  # a validation may be the first to ask, a training the next
         return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-
-
-def class_major_labels(images: Tensor) -> Tensor:
-    """The labels [T, N*n] of images [T, N, n, ...]: 0 n times, 1 n times, ..."""
-    num_tasks, num_ways, per_class = images.shape[:3]
-    labels = torch.arange(num_ways, device=images.device).repeat_interleave(per_class)
-    return labels.expand(num_tasks, -1)

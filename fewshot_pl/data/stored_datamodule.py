@@ -1,4 +1,4 @@
-"""StoredDataModule: the base of benchmarks whose images are packed into stores, and where the stores are kept."""
+"""StoredDataModule: the base of benchmarks whose images are packed into stores."""
 
 import os
 from abc import abstractmethod
@@ -14,11 +14,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fewshot_pl.data.datamodule import SPLITS, VAL_IMAGES, EpisodicDataModule, Split
-from fewshot_pl.data.episode_dataset import GatheredBatch, IndexBatch, Sampler, gathered
+from fewshot_pl.data.episode_dataset import Sampler
 from fewshot_pl.data.image_source import ClassImages, cache_name, checked_classes
 from fewshot_pl.data.image_store import BrokenStoreError, ImageStore, open_store, remove_parts, write_store
 from fewshot_pl.data.one_process import one_process
-from fewshot_pl.data.pixels import images_at
+from fewshot_pl.data.placed_images import PlacedImages
 from fewshot_pl.errors import InputError
 
 _NEEDED: dict[str, tuple[Split, ...]] = {  # splits, by stage of a Trainer
@@ -27,7 +27,6 @@ _NEEDED: dict[str, tuple[Split, ...]] = {  # splits, by stage of a Trainer
     "test": ("test",),
     "predict": ("test",),
 }
-_DEVICE_SHARE = 0.5  # of the accelerator's free memory that a store may take with store="auto"
 
 
 class StoredDataModule(EpisodicDataModule):
@@ -51,11 +50,8 @@ class StoredDataModule(EpisodicDataModule):
         super().__init__(num_workers=num_workers, **kwargs)
         self.root = Path(root).expanduser()
         self.cache_dir = _cache_folder(cache_dir)
-        self.store_place = store
-        self.stores: dict[str, ImageStore] = _Stores()
+        self._placed_images = PlacedImages(store)
         self._opened: dict[str, ImageStore] = {}  # also those that only prepare_data has opened
-        self._on_device: dict[tuple[str, torch.device], bool] = {}
-        self._device_images: dict[tuple[str, torch.device], Tensor] = {}
 
     # What a benchmark states -----------------------------------------------------------------------
 
@@ -111,8 +107,7 @@ class StoredDataModule(EpisodicDataModule):
     def sized(self, **sizes: int) -> Self:
         """The same benchmark with other sizes, sharing the images in memory."""
         other = super().sized(**sizes)
-        other.stores, other._opened = self.stores, self._opened
-        other._on_device, other._device_images = self._on_device, self._device_images
+        other._placed_images, other._opened = self._placed_images, self._opened
         return other
 
     # Lightning's hooks -------------------------------------------------------------------------------
@@ -140,41 +135,12 @@ class StoredDataModule(EpisodicDataModule):
         known = {} if store is None or store.checksum is None else {VAL_IMAGES: store.checksum}
         return super().state_dict() | known
 
-    # Where images are --------------------------------------------------------------------------------
+    # Packed images -----------------------------------------------------------------------------------
 
-    def _gathered(self, batch: IndexBatch) -> GatheredBatch:
-        device = batch.indices.support.device
-        if self._store_on_device(batch.split, device):
-            images = self._images_on(batch.split, device)
-            return gathered(batch.split, batch.indices, lambda numbers: images_at(images, numbers))
-        store = self.stores[batch.split]
-        return gathered(batch.split, batch.indices, lambda numbers: store.images_at(numbers.cpu()).to(device))
-
-    def _images_on(self, split: str, device: torch.device) -> Tensor:
-        key = (split, device)
-        if key not in self._device_images:
-            try:
-                self._device_images[key] = self.stores[split].tensor().to(device)
-            except RuntimeError as error:  # only CUDA has a specific exception for it
-                if "out of memory" not in str(error):
-                    raise
-                raise InputError(
-                    f"the {split} images do not fit into the memory of {device}: pass --data.store host"
-                ) from error
-        return self._device_images[key]
-
-    def _store_on_device(self, split: str, device: torch.device) -> bool:
-        key = (split, device)
-        if key not in self._on_device:  # decided once: later there is less memory
-            self._on_device[key] = self._fits_on_device(split, device)
-        return self._on_device[key]
-
-    def _fits_on_device(self, split: str, device: torch.device) -> bool:
-        if self.store_place != "auto":
-            return self.store_place == "device"
-        if device.type == "cpu":
-            return True  # the memory map is the device's memory: nothing is copied
-        return self.stores[split].images.nbytes < _DEVICE_SHARE * _free_memory(device)
+    @property
+    def stores(self) -> dict[str, ImageStore]:
+        """The packed images of the splits that are set up."""
+        return self._placed_images.stores
 
     def _stored(self, split: Split) -> ImageStore:
         if split not in self._opened:
@@ -204,25 +170,6 @@ class StoredDataModule(EpisodicDataModule):
         return cache_name(type(self), self.source_fingerprint(), self.image_shape)
 
 
-class _Stores(dict[str, ImageStore]):
-    """The stores of the splits that are set up."""
-
-    def __missing__(self, split: str) -> ImageStore:
-        raise InputError(
-            f"there are no images of {split} yet: call prepare_data(), and then setup('fit') for train and val or "
-            "setup('test') for test"
-        )
-
-
 def _cache_folder(cache_dir: str | None) -> Path:
     default = os.environ.get("FEWSHOT_PL_CACHE") or Path.home() / ".cache" / "fewshot_pl"
     return Path(cache_dir or default).expanduser()
-
-
-def _free_memory(device: torch.device) -> int:
-    """The free memory of an accelerator, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return 0  # of other kinds torch does not say: images stay on the host by default

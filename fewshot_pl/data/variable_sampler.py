@@ -11,6 +11,7 @@ from torch import Tensor
 from fewshot_pl.argument_types import check_at_least
 from fewshot_pl.data.episode_sampler import episode_generator, image_classes
 from fewshot_pl.data.image_store import ImageStore
+from fewshot_pl.data.indices import VariableIndices
 from fewshot_pl.errors import InputError
 
 _MAX_CONTRIBUTION = 100  # section 3.2: most images of a class that count towards the size of the support
@@ -41,18 +42,6 @@ def check_bounds(size: VariableSize) -> None:
             f"a support of {size.max_support} images cannot hold one of each of {size.max_ways} classes: raise "
             "--data.max_support or lower --data.max_ways"
         )
-
-
-class VariableIndices(NamedTuple):
-    """Where the images of one episode lie in a store; its classes have n support and m query images in all."""
-
-    support: Tensor  # [1, n, 1] image numbers, class after class
-    query: Tensor  # [1, m, 1] image numbers, class after class
-    support_y: Tensor  # [1, n] class of each image within the task, 0..N-1
-    query_y: Tensor  # [1, m]
-    support_turns: Tensor  # [1, n] rotation of each image, 0..3
-    query_turns: Tensor  # [1, m]
-    num_ways: int  # N
 
 
 class VariableSampler:

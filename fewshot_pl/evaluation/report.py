@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot_pl.evaluation.figures import difference_figure, episodes_figure, grid_figure, reliability_figure
 from fewshot_pl.evaluation.files import latex
 from fewshot_pl.evaluation.hardest import hardest_classes
 from fewshot_pl.evaluation.outcome import Outcome, caption, difference_sentence, table_rows, title
+from fewshot_pl.evaluation.plots import difference_plot, episodes_plot, grid_plot, reliability_plot
 from fewshot_pl.pages import data_uri, page
 from fewshot_pl.whole_files import save_text
 
@@ -38,7 +38,7 @@ class Section(NamedTuple):
 
 def write_report(outcomes: Sequence[Outcome], folder: Path) -> Path:
     """Write ``report.html`` and its plots, as PNG and SVG, into a folder; the page needs none of the other files."""
-    grid = grid_figure(outcomes)
+    grid = grid_plot(outcomes)
     content = page(
         "evaluation.html",
         title=title(outcomes),
@@ -59,17 +59,15 @@ def _sections(outcomes: Sequence[Outcome], folder: Path) -> Iterator[Section]:
     for number, outcome in enumerate(outcomes, 1):
         if outcome.difference is None:
             first = outcome  # of its kind of task
-        figures = {
-            "episodes": (episodes_figure(outcome), "How the figures of single episodes are distributed"),
-            "calibration": (reliability_figure(outcome), "Accuracy against confidence"),
+        plots = {
+            "episodes": (episodes_plot(outcome), "How the figures of single episodes are distributed"),
+            "calibration": (reliability_plot(outcome), "Accuracy against confidence"),
             "difference": (
-                difference_figure(outcome, first) if outcome.difference else None,
+                difference_plot(outcome, first) if outcome.difference else None,
                 "How the differences of single episodes are distributed",
             ),
         }
-        pictures = [
-            _saved(figure, folder, f"{number}-{name}", alt) for name, (figure, alt) in figures.items() if figure
-        ]
+        pictures = [_saved(plot, folder, f"{number}-{name}", alt) for name, (plot, alt) in plots.items() if plot]
         yield Section(f"{outcome.label}, {outcome.task}", outcome.result["checkpoint"], pictures, _hardest(outcome))
 
 
@@ -85,9 +83,9 @@ def _hardest(outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def _saved(figure: Figure, folder: Path, name: str, alt: str) -> Picture:
+def _saved(plot: Figure, folder: Path, name: str, alt: str) -> Picture:
     for kind in ("png", "svg"):
-        figure.savefig(folder / f"{name}.{kind}", dpi=_DPI)
+        plot.savefig(folder / f"{name}.{kind}", dpi=_DPI)
     return Picture(alt, data_uri((folder / f"{name}.png").read_bytes(), "png"))
 
 

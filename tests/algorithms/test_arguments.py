@@ -5,6 +5,7 @@ import math
 import pytest
 
 from fewshot_pl import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, ProtoNet, RelationNet, Reptile
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.errors import InputError
 
 TAKES = {
@@ -50,3 +51,15 @@ def test_a_value_out_of_range_is_refused(algorithm, name, value):
         InputError, match=f"^--model.{name} must be (at least [01]|between 0(\\.0067)? and (1|2\\.7183)), not {value}$"
     ):
         algorithm(**{name: value})
+
+
+def test_a_subclass_adds_ranges_to_those_of_its_bases():
+    class Patient(MatchingNet):
+        argument_ranges = at_least(2, "num_context_steps", "num_rounds")
+
+        def __init__(self, num_rounds: int = 2, **kwargs):
+            super().__init__(**kwargs)
+
+    for name, least in (("num_context_steps", 2), ("num_rounds", 2), ("task_chunk", 1)):
+        with pytest.raises(InputError, match=f"^--model.{name} must be at least {least}, not {least - 1}$"):
+            Patient(**{name: least - 1})

@@ -12,7 +12,7 @@ import pytest
 from bad_rows import Bad
 from tiny_archives import cut_splits, photograph
 
-from fewshot_pl.data import tar_tree
+from fewshot_pl.data import archives
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning", "ignore:.*no figure will be comparable")
 PLACE = Path("set")
@@ -135,7 +135,7 @@ ANNOTATIONS = {
 @pytest.mark.parametrize("bad", ARCHIVES.values(), ids=ARCHIVES)
 def test_archives(bad: Bad, check_refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_splits(monkeypatch, num_classes=1)
-    monkeypatch.setattr(tar_tree, "_ALWAYS_ALLOWED_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED_BYTES", 1 << 20)
     check_refused(bad)
     assert not Path("/tmp/fewshot_pl_outside.jpg").exists()
 

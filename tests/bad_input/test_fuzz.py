@@ -19,9 +19,8 @@ from fewshot_pl.benchmarks import boxed_photographs, cub, fgvc_aircraft, fungi
 from fewshot_pl.benchmarks.placed import _parsed
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.cli import TrainCLI
+from fewshot_pl.data.archives import TarTree, ZipTree
 from fewshot_pl.data.image_store import BrokenStoreError, _index_bytes, open_store, write_store
-from fewshot_pl.data.image_tree import ZipTree
-from fewshot_pl.data.tar_tree import TarTree
 from fewshot_pl.errors import InputError
 from fewshot_pl.evaluation.flags import request
 from fewshot_pl.guard import guarded

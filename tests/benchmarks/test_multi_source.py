@@ -4,6 +4,7 @@ import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from random_images import give_random_images, write_image_folder
 from fewshot_pl.benchmarks import CIFARFS, ImageFolder, MultiSource
 from fewshot_pl.checkpoints import opened_checkpoint
 from fewshot_pl.cli import evaluate, train
-from fewshot_pl.data.episode_dataset import EpisodeRange
+from fewshot_pl.data import placed_images
+from fewshot_pl.data.episode_dataset import EpisodeRange, IndexBatch
+from fewshot_pl.data.image_store import ImageStore
 from fewshot_pl.data.mixture import drawn_sources
 from fewshot_pl.errors import InputError
 from fewshot_pl.prediction.trained_model import trained_model
@@ -108,6 +111,22 @@ def test_a_batch_is_an_episode_without_a_trainer_too(made):
     data = made()
     given = [data.episode(batch) for batch in data.test_dataloader()]
     assert same(joined(given), joined(episodes(data, data.test_dataloader())))
+
+
+def test_each_source_sees_what_those_before_it_leave_of_a_device(made, monkeypatch):
+    data, taken, tensor = made(sources=["CIFARFS"] * 3), [], ImageStore.tensor
+    size = data.sources[0].stores["test"].images.nbytes
+
+    def sent(store):
+        return SimpleNamespace(to=lambda device: taken.append(store.images.nbytes) or tensor(store).to(device))
+
+    monkeypatch.setattr(ImageStore, "tensor", sent)
+    monkeypatch.setattr(placed_images, "_free_memory", lambda device: 2.1 * size - sum(taken))
+    on_device(data, kind="meta")
+    data.setup("test")
+    parts = [source.episode_dataset("test")[EpisodeRange(0, 0, 1)] for source in data.sources]
+    assert [isinstance(part, IndexBatch) for part in parts] == [True, False, False]  # half of 2.1 stores, and of 1.1
+    assert taken == [size]
 
 
 def test_another_seed_has_other_episodes(made):

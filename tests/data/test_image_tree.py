@@ -4,8 +4,8 @@ import zipfile
 import pytest
 from PIL import Image
 
-from fewshot_pl.data.image_tree import FolderTree, ImageFile, ZipTree
-from fewshot_pl.data.tree_finder import find_tree
+from fewshot_pl.data.archives import ZipTree, find_tree
+from fewshot_pl.data.image_tree import FolderTree, ImageFile
 from fewshot_pl.errors import InputError
 
 IMAGES = ["cat/a.png", "cat/deep/b.png", "dog/c.PNG", "top.png"]

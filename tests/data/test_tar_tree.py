@@ -5,10 +5,9 @@ import tempfile
 import pytest
 from PIL import Image
 
-from fewshot_pl.data import tar_tree
+from fewshot_pl.data import archives
+from fewshot_pl.data.archives import TarTree, find_tree
 from fewshot_pl.data.image_tree import ImageFile
-from fewshot_pl.data.tar_tree import TarTree
-from fewshot_pl.data.tree_finder import find_tree
 from fewshot_pl.errors import InputError
 
 MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
@@ -62,7 +61,7 @@ def test_a_compressed_archive_is_unpacked_once_and_a_plain_one_never(tmp_path, m
         unpacked.append(settings)
         return tempfile.SpooledTemporaryFile(**settings)
 
-    monkeypatch.setattr(tar_tree.tempfile, "TemporaryFile", temporary_file)
+    monkeypatch.setattr(archives.tempfile, "TemporaryFile", temporary_file)
     for ending, mode, count in ((".tgz", "w:gz", 1), (".tar", "w", 0)):
         tree = TarTree(written(tmp_path / f"set{ending}", mode))
         unpacked.clear()

@@ -8,7 +8,8 @@ import torch
 from random_images import a_store
 
 from fewshot_pl.data.episode_dataset import EpisodeDataset, EpisodeRange, FixedEpisodes, TrainingEpisodes
-from fewshot_pl.data.variable_sampler import VariableIndices, VariableSampler, VariableSize, check_bounds, class_shots
+from fewshot_pl.data.indices import VariableIndices
+from fewshot_pl.data.variable_sampler import VariableSampler, VariableSize, check_bounds, class_shots
 from fewshot_pl.errors import InputError
 
 COUNTS = (6, 90, 7, 40, 12, 250, 2, 20, 31, 16, 600, 14)
@@ -154,10 +155,11 @@ def test_devices_and_datasets_share_out_the_same_episodes(world_size):
 
 
 def test_a_dataset_over_a_store_reads_the_images():
-    batch = EpisodeDataset("val", a_sampler(), a_store(COUNTS))[EpisodeRange(0, 4, 1)]
-    assert isinstance(batch.indices, VariableIndices)
-    assert batch.support.shape == (*batch.indices.support.shape, 1, 2, 2)
-    assert torch.equal(batch.query[..., 0, 0, 0].long(), batch.indices.query % 256)
+    indices = a_sampler()(0, 4)
+    images = EpisodeDataset("val", a_sampler(), a_store(COUNTS))[EpisodeRange(0, 4, 1)].images
+    assert isinstance(images, VariableIndices) and same(images[2:], indices[2:])
+    assert images.support.shape == (*indices.support.shape, 1, 2, 2)
+    assert torch.equal(images.query[..., 0, 0, 0].long(), indices.query % 256)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fewshot_pl.benchmarks import Sinusoid
-from fewshot_pl.evaluation.figures import difference_figure, episodes_figure, grid_figure, reliability_figure
 from fewshot_pl.evaluation.outcome import Outcome, paired_difference
+from fewshot_pl.evaluation.plots import difference_plot, episodes_plot, grid_plot, reliability_plot
 from fewshot_pl.metrics import EpisodeRecords
 
 
@@ -29,7 +29,7 @@ def regression(shots=5):
 
 def test_the_grid_has_a_line_for_every_size_of_the_other_kind():
     cells = [outcome(ways=ways, shots=shots, seed=ways + shots) for ways in (5, 20) for shots in (10, 1, 5)]
-    against_shots, against_ways = grid_figure(cells).axes
+    against_shots, against_ways = grid_plot(cells).axes
     assert (against_shots.get_xlabel(), against_ways.get_xlabel()) == ("shots", "ways")
     assert against_shots.get_ylabel() == against_ways.get_ylabel() == "accuracy, %"
     assert len(against_shots.containers) == 2 and len(against_ways.containers) == 3
@@ -47,15 +47,15 @@ def test_the_grid_has_a_line_for_every_size_of_the_other_kind():
 
 
 def test_one_kind_of_task_has_no_grid():
-    assert grid_figure([outcome("ProtoNet"), outcome("MAML", seed=1)]) is None
+    assert grid_plot([outcome("ProtoNet"), outcome("MAML", seed=1)]) is None
 
 
 def test_bars_count_episodes():
     one, other = outcome(), outcome("MAML $x$", seed=1)
     other = other._replace(difference=paired_difference(other, one))
     for figure, mean in (
-        (episodes_figure(one), 100 * one.result["accuracy"]),
-        (difference_figure(other, one), 100 * (other.result["accuracy"] - one.result["accuracy"])),
+        (episodes_plot(one), 100 * one.result["accuracy"]),
+        (difference_plot(other, one), 100 * (other.result["accuracy"] - one.result["accuracy"])),
     ):
         (axes,) = figure.axes
         assert sum(bar.get_height() for bar in axes.patches) == 30
@@ -67,16 +67,16 @@ def test_bars_count_episodes():
 
 def test_errors_are_no_percentages():
     cells = [regression(shots) for shots in (5, 10)]
-    (axes,) = grid_figure(cells).axes
+    (axes,) = grid_plot(cells).axes
     ((line, _, (bars,)),) = axes.containers
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [cell.result["mse"] for cell in cells])
     np.testing.assert_allclose([float(np.ptp(segment[:, 1])) for segment in bars.get_segments()], 2 * 0.25)
     assert (axes.get_ylabel(), axes.get_legend().get_texts()[0].get_text()) == ("squared error", r"MAML \$x\$")
-    (axes,) = episodes_figure(cells[0]).axes
+    (axes,) = episodes_plot(cells[0]).axes
     assert axes.lines[0].get_xdata()[0] == pytest.approx(cells[0].result["mse"])
     assert axes.patches[-1].get_corners()[1, 0] == pytest.approx(cells[0].records.figures.max().item())
     assert axes.get_xlabel() == "squared error of an episode"
-    assert reliability_figure(cells[0]) is None
+    assert reliability_plot(cells[0]) is None
 
 
 def test_there_is_no_difference_of_what_was_not_recorded():
@@ -90,7 +90,7 @@ def test_the_reliability_diagram_has_the_accuracy_of_each_bin():
     one = outcome()
     for part in one.records[1:]:
         part[3, 6:] = torch.nan  # an episode of fewer queries
-    figure = reliability_figure(one)
+    figure = reliability_plot(one)
     confidence, correct = (torch.cat([part[:3].flatten(), part[3, :6], part[4:].flatten()]) for part in one.records[1:])
     bins = [(confidence >= number / 15) & (confidence < (number + 1) / 15) for number in range(15)]
     expected = [correct[inside].mean().item() for inside in bins if inside.any()]
@@ -105,7 +105,7 @@ def test_outcomes_of_one_episode_have_no_bars():
     cells = [outcome(shots=shots) for shots in (1, 5)]
     for cell in cells:
         cell.result["ci95"] = None
-    figure = grid_figure(cells)
+    figure = grid_plot(cells)
     ((line, _, (bars,)),) = figure.axes[0].containers
     assert np.isfinite(np.asarray(line.get_ydata(), float)).all()
     assert not any(len(segment) for segment in bars.get_segments())

@@ -21,7 +21,7 @@ _EACH = {"num_shots": "{}-shot", "num_ways": "{}-way"}
 _NUM_BARS = 20
 
 
-def grid_figure(outcomes: Sequence[Outcome]) -> Figure | None:
+def grid_plot(outcomes: Sequence[Outcome]) -> Figure | None:
     """The plot of each outcome's figure against shots and ways, whichever vary; None if neither does."""
     varied = [name for name in _AXES if len({outcome.result[name] for outcome in outcomes}) > 1]
     if not varied:
@@ -49,7 +49,7 @@ def _draw_lines(axes: Axes, outcomes: Sequence[Outcome], name: str) -> None:
     axes.legend(fontsize=8)
 
 
-def episodes_figure(outcome: Outcome) -> Figure:
+def episodes_plot(outcome: Outcome) -> Figure:
     """The histogram of the figures of single episodes, with their mean."""
     assert outcome.records is not None
     values = _percent(outcome, outcome.records.figures.double())
@@ -59,7 +59,7 @@ def episodes_figure(outcome: Outcome) -> Figure:
     )
 
 
-def difference_figure(outcome: Outcome, first: Outcome) -> Figure:
+def difference_plot(outcome: Outcome, first: Outcome) -> Figure:
     """The histogram of the paired differences of single episodes, with their mean."""
     assert outcome.difference is not None
     values = _percent(outcome, differences(outcome, first))
@@ -69,7 +69,7 @@ def difference_figure(outcome: Outcome, first: Outcome) -> Figure:
     )
 
 
-def reliability_figure(outcome: Outcome) -> Figure | None:
+def reliability_plot(outcome: Outcome) -> Figure | None:
     """The reliability diagram: accuracy against confidence in ECE's bins; None for regression."""
     if outcome.records is None or outcome.records.confidence is None or outcome.records.correct is None:
         return None

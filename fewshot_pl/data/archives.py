@@ -1,4 +1,4 @@
-"""The images in a tar archive, compressed or not, read without extracting it."""
+"""The image files inside an archive, read without extracting it."""
 
 import bz2
 import gzip
@@ -6,20 +6,80 @@ import lzma
 import os
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, BinaryIO, cast
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, cast
 
-from fewshot_pl.data.image_tree import Archive, check_size
+from fewshot_pl.data.image_tree import FolderTree, ImageTree, check_size
 from fewshot_pl.errors import InputError
 
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_UNPACK = "unpack it, and leave the folder in its place"
+_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _CHUNK_BYTES = 1 << 24
 # How much an archive may unpack to: images hardly compress, drawings some ten times.
 _MAX_RATIO = 100  # of its own size
 _ALWAYS_ALLOWED_BYTES = 1 << 28  # small archives are mostly padding
+
+
+class Archive(ImageTree):
+    """The images in an archive, whose fingerprint is its path, size and modification time."""
+
+    kind: ClassVar[str]
+
+    def damaged(self, error: Exception) -> InputError:
+        """The error for an archive whose bytes a reader cannot make sense of."""
+        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        return InputError(f"{self.path} is not a whole {self.kind} archive ({reason}): download or copy it again")
+
+    def fingerprint(self) -> dict[str, Any]:
+        status = self.path.stat()
+        return {"archive": str(self.path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+class ZipTree(Archive):
+    """The images in a zip archive, read without extracting it.
+
+    Raises:
+        InputError: the archive is truncated or not a zip, needs a password, or holds a file that is too large.
+    """
+
+    kind = "zip"
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        with self._whole():
+            return zipfile.ZipFile(self.path)
+
+    def _paths(self) -> Iterable[str]:
+        return (member.filename for member in self._archive.infolist() if not member.is_dir())
+
+    def read(self, name: str) -> bytes:
+        with self._whole():
+            member = self._archive.getinfo(name)
+            check_size(f"{self.path}/{name}", member.file_size)
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bounds
+                raise InputError(f"{self.path} is compressed in a rare way: {_UNPACK}")
+            with self._archive.open(member) as content:
+                return content.read(member.file_size)  # without a size it may unpack more than was declared
+
+    def close(self) -> None:
+        if archive := vars(self).pop("_archive", None):
+            archive.close()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # zipfile can raise anything on damaged bytes
+            if "password required" in str(error):
+                raise InputError(f"{self.path} wants a password: {_UNPACK}") from error
+            raise self.damaged(error) from error
 
 
 class TarTree(Archive):
@@ -106,3 +166,13 @@ class TarTree(Archive):
             ) from error
         except Exception as error:  # tarfile can raise anything on damaged bytes
             raise self.damaged(error) from error
+
+
+def find_tree(root: Path, name: str) -> ImageTree | None:
+    """``root/name`` as a zip or tar archive, or else as a folder; None if there is neither."""
+    if (archive := root / f"{name}.zip").is_file():
+        return ZipTree(archive)
+    for ending in _TAR_ENDINGS:
+        if (archive := root / f"{name}{ending}").is_file():
+            return TarTree(archive)
+    return FolderTree(folder) if (folder := root / name).is_dir() else None
