@@ -1,5 +1,7 @@
 """Exceptions that a command reports in one sentence."""
 
+import re
+
 
 class InputError(ValueError):
     """Bad input, with its cause and its cure in one sentence; commands print it without a traceback."""
@@ -27,4 +29,5 @@ class Stopped(BaseException):
 
 def first_line(error: Exception) -> str:
     """What another library's error says first, to stand within a sentence; the name of its class if it says nothing."""
-    return next((line.strip().rstrip(":.") for line in str(error).splitlines()), "") or type(error).__name__
+    line = next((line.strip().rstrip(":.") for line in str(error).splitlines()), "")
+    return re.sub(r"[.!?]\s+(?=[A-Z])", "; ", line) or type(error).__name__

@@ -87,8 +87,7 @@ class PLATIPUS(MAML):
         self.log_variance_p = nn.Parameter(log_variance.clone())  # log sigma^2 [P]
         self.log_variance_q = nn.Parameter(log_variance.clone())  # log v_q [P]
         # Common random numbers: no figure depends on which tasks are evaluated together.
-        noise = normal_noise("PLATIPUS", num_samples, num_parameters)
-        self.register_buffer("sample_noise", noise, persistent=False)
+        self.register_buffer("sample_noise", normal_noise("PLATIPUS", num_samples, num_parameters), persistent=False)
         self._ddp_params_and_buffers_to_ignore = ["sample_noise"]  # all have it; torch would send it at every step
 
     # Training ------------------------------------------------------------------------------------------
