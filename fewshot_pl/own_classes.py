@@ -1,6 +1,5 @@
 """The user's own classes that flags of evaluate.py, predict.py and export.py name, as those of train.py do."""
 
-import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from fewshot_pl import algorithms, benchmarks
 from fewshot_pl.errors import InputError
 from fewshot_pl.flags import FewShotArgumentParser
+from fewshot_pl.registries import resolved_class
 
 OWN_ALGORITHM = "class of your own that a checkpoint holds, as mine.MyProto: a checkpoint imports no code"
 _OWN_BENCHMARK = "class of your own that the checkpoint was trained on, as mine.MyImages"
@@ -45,8 +45,8 @@ def import_classes(registry: ModuleType, names: Iterable[str], flag: str) -> Non
 
 def _import(name: str, flag: str) -> None:
     try:
-        found = pkgutil.resolve_name(name) if "." in name else None
+        found = resolved_class(name)
     except Exception as error:  # a user's module may raise anything
         raise InputError(f"--{flag} {name} cannot be imported ({error}): {_CURE}") from error
-    if not isinstance(found, type):
+    if found is None:
         raise InputError(f"--{flag} {name} names no class: {_CURE}")

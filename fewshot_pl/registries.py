@@ -28,9 +28,14 @@ def named_class(registry: ModuleType, name: str) -> type | None:
         ours: type = getattr(registry, name)
         return ours
     try:
-        found = pkgutil.resolve_name(name) if "." in name else None
+        return resolved_class(name)
     except Exception:  # a user's module may raise anything; the parser imports it again and reports it
         return None
+
+
+def resolved_class(name: str) -> type | None:
+    """The class that a name with its module stands for, which is imported and may raise anything; None for no class."""
+    found = pkgutil.resolve_name(name) if "." in name else None
     return found if isinstance(found, type) else None
 
 

@@ -47,7 +47,7 @@ ARROWS = {
     "flags": {"algorithms", "benchmarks", "printable", "registries"},
     "results": {"", "algorithms", "data", "whole_files"},
     "trained_data": {"benchmarks", "data", "registries"},
-    "own_classes": {"algorithms", "benchmarks", "flags"},
+    "own_classes": {"algorithms", "benchmarks", "flags", "registries"},
     "prediction": {
         *("algorithms", "benchmarks", "checkpoints", "data", "episode", "flags", "freed_memory", "guard", "pages"),
         *("own_classes", "trained_data", "whole_files"),

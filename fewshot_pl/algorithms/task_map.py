@@ -126,7 +126,7 @@ def _with_backward_pass() -> Callable[[Outputs], Outputs]:
 
 
 @contextmanager
-def _gradients_as_before(*, inference: bool, fuses_attention: bool = True) -> Iterator[None]:
+def _gradients_as_before(*, inference: bool, fuses_attention: bool) -> Iterator[None]:
     """A context with inference mode as said and gradients as they are; with them, attention may not be fused."""
     differentiated = torch.is_grad_enabled()
     attention = sdpa_kernel(SDPBackend.MATH) if differentiated and not fuses_attention else nullcontext()

@@ -30,10 +30,20 @@ class Archive(ImageTree):
 
     kind: ClassVar[str]
 
-    def damaged(self, error: Exception) -> InputError:
-        """The error for an archive whose bytes a reader cannot make sense of."""
+    def refusal(self, error: Exception) -> InputError:
+        """The error to show for what a reader of the archive raised, which on damaged bytes can be anything."""
         reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
         return InputError(f"{self.path} is not a whole {self.kind} archive ({reason}): download or copy it again")
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A context in which errors of a reader are told as a refusal of the archive."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            raise self.refusal(error) from error
 
     def fingerprint(self) -> dict[str, Any]:
         status = self.path.stat()
@@ -70,16 +80,10 @@ class ZipTree(Archive):
         if archive := vars(self).pop("_archive", None):
             archive.close()
 
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:  # zipfile can raise anything on damaged bytes
-            if "password required" in str(error):
-                raise InputError(f"{self.path} wants a password: {_UNPACK}") from error
-            raise self.damaged(error) from error
+    def refusal(self, error: Exception) -> InputError:
+        if "password required" in str(error):
+            return InputError(f"{self.path} wants a password: {_UNPACK}")
+        return super().refusal(error)
 
 
 class TarTree(Archive):
@@ -151,21 +155,14 @@ class TarTree(Archive):
         folder = self.path.parent
         return str(folder) if os.access(folder, os.W_OK) else None
 
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except OSError as error:
-            if isinstance(error, gzip.BadGzipFile) or error.errno is None:  # damaged bytes, as bz2 reports them
-                raise self.damaged(error) from error
-            raise InputError(
-                f"{self.path} cannot be unpacked ({error}): make room for it, or extract it yourself and leave the "
-                "folder in its place"
-            ) from error
-        except Exception as error:  # tarfile can raise anything on damaged bytes
-            raise self.damaged(error) from error
+    def refusal(self, error: Exception) -> InputError:
+        # Of damaged bytes gzip raises its own OSError, and bz2 one without a number.
+        if not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile) or error.errno is None:
+            return super().refusal(error)
+        return InputError(
+            f"{self.path} cannot be unpacked ({error}): make room for it, or extract it yourself and leave the "
+            "folder in its place"
+        )
 
 
 def find_tree(root: Path, name: str) -> ImageTree | None:
