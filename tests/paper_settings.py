@@ -46,6 +46,24 @@ cifar_fs_1shot             60000  4 0.001 0  600  5 1 15    0.01 5/10
 cifar_fs_5shot             60000  2 0.001 0  600  5 5 15    0.01 5/10
 sinusoid_10shot            70000 25 0.001 0 1000  1 10 10   0.01 1/10  norm=none
 """
+# MAML's, as Raghu et al. 2020 and Li et al. 2017 build on it; the latter take one step, on the mean loss.
+_ANIL = """
+omniglot_20way_1shot       60000 16 0.001 0  600 20 1  1    0.1  5
+omniglot_20way_5shot       60000 16 0.001 0  600 20 5  5    0.1  5
+mini_imagenet_1shot        60000  4 0.001 0  600  5 1 15/1  0.01 5/10
+mini_imagenet_5shot        60000  2 0.001 0  600  5 5 15/5  0.01 5/10
+"""
+_META_SGD = """
+omniglot_5way_1shot        60000 32 0.001 0  600  5 1  1    null 1
+omniglot_5way_5shot        60000 32 0.001 0  600  5 5  5    null 1
+mini_imagenet_1shot        60000  4 0.001 0  600  5 1 15/1  null 1
+mini_imagenet_5shot        60000  2 0.001 0  600  5 5 15/5  null 1
+"""
+# The code of Oh et al. 2021: main.py's defaults and run_4conv.sh. Five trainings were tested on 1,000 tasks each.
+_BOIL = """
+mini_imagenet_1shot        30000  4 0.001 0 1000  5 1 15    0.5  1
+mini_imagenet_5shot        30000  4 0.001 0 1000  5 5 15    0.5  1
+"""
 # MAML's; at test as many steps as in training. Zhang et al. 2018 for Adam, as told by others.
 _METAGAN = """
 omniglot_5way_1shot        60000 32 0.001 0  600  5 1  1    0.4  1     first_order=false
@@ -137,6 +155,7 @@ mini_imagenet_1shot_sample_level    500000 1 0.001 100000 3000 5 1 15/3 num_unla
 mini_imagenet_5shot_sample_level    500000 1 0.001 100000 1800 5 5 10/5 num_unlabelled=5
 """
 _MAMLS_LOSS = {"inner_loss_reduction": "sum_over_shots", "norm": "transductive"}
+_MEAN_LOSS = {"inner_loss_reduction": "mean", "norm": "transductive", "first_order": False}
 _GAME = {"real_weight": 1, "fake_weight": 1, "generator_learning_rate": 0.001, "beta1": 0.5, "beta2": 0.9}
 _RELATIONS = {"max_gradient_norm": 0.5, "norm": "transductive"}
 _GAMMAS = {"gamma": "per_parameter", "initial_gamma": 0.01, "initial_deviation": 0.02}
@@ -153,6 +172,9 @@ CONFIGURATIONS = {
     **_rows("maml_", _MAML, first_order=False, **_MAMLS_LOSS),
     **_rows("maml_", _MAML_ONLY, first_order=False, **_MAMLS_LOSS),
     **_rows("fomaml_", _MAML, first_order=True, **_MAMLS_LOSS),
+    **_rows("anil_", _ANIL, first_order=False, **_MAMLS_LOSS),
+    **_rows("boil_", _BOIL, backbone="conv4", **_MEAN_LOSS),
+    **_rows("meta_sgd_", _META_SGD, **_MEAN_LOSS),
     **_rows("metagan_", _METAGAN, classifier="maml", **_GAME, **_MAMLS_LOSS),
     **_rows("metagan_relation_net_", _RELATION_NET, classifier="relation_net", **_GAME, **_RELATIONS),
     **_rows("metagan_relation_net_", _METAGAN_UNLABELLED, classifier="relation_net", **_GAME, **_RELATIONS),
@@ -170,6 +192,9 @@ CONFIGURATIONS = {
 # Of the same sources; those of Omniglot, 5-way 1-shot, where a paper has several.
 DEFAULTS = {
     "MAML": {"inner_lr": 0.4, "num_inner_steps": 1, "learning_rate": 0.001, "first_order": False, **_MAMLS_LOSS},
+    "ANIL": {"inner_lr": 0.4, "num_inner_steps": 1, "learning_rate": 0.001, "first_order": False, **_MAMLS_LOSS},
+    "BOIL": {"inner_lr": 0.5, "num_inner_steps": 1, "learning_rate": 0.001, **_MEAN_LOSS},
+    "MetaSGD": {"inner_lr": None, "num_inner_steps": 1, "learning_rate": 0.001, **_MEAN_LOSS},
     "MetaGAN": {"inner_lr": 0.4, "num_inner_steps": 1, "learning_rate": 0.001, **_GAME, **_MAMLS_LOSS},
     "PLATIPUS": {"inner_lr": 0.4, "num_inner_steps": 1, "learning_rate": 0.001, **_SAMPLES, **_MAMLS_LOSS},
     "Reptile": {"inner_lr": 0.001, "num_inner_steps": 5, "num_inner_steps_test": 50, "learning_rate": 1.0, **_ADAM},

@@ -60,7 +60,7 @@ class MAML(GradientAlgorithm):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.inner_lr: Rate = inner_lr  # a subclass may learn it
+        self.inner_lr: Rate = inner_lr
         self.first_order = first_order
         self.inner_loss_reduction = inner_loss_reduction
         self.recompute_inner_steps = recompute_inner_steps
@@ -72,7 +72,7 @@ class MAML(GradientAlgorithm):
         return self.adapted_from(dict(self.learner.named_parameters()), support_x, support_y, num_steps)
 
     def adapted_from(self, parameters: Parameters, support_x: Tensor, support_y: Tensor, num_steps: int) -> Parameters:
-        """The learner's parameters after ``num_steps`` steps from ``parameters`` on one task's support."""
+        """The parameters after ``num_steps`` steps on one task's support; those not given stay the learner's own."""
         return self._descended(self.inner_loss, parameters, support_x, support_y, num_steps)
 
     def adapted_side_by_side(self, support_x: Tensor, support_y: Tensor) -> Parameters:
@@ -90,12 +90,17 @@ class MAML(GradientAlgorithm):
             self.learner,
             support_loss,
             parameters,
-            self.inner_lr,
+            self.rates,
             num_steps,
             self.first_order,
             data=(images, targets),
             recompute=self.recompute_inner_steps,
         )
+
+    @property
+    def rates(self) -> Rate:
+        """The learning rate of inner steps, or one for each parameter by its name; a subclass may learn them."""
+        return self.inner_lr
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of inner steps, from outputs [n, N] and labels [n], or real numbers [n, N], of one task."""

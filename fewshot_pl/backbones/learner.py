@@ -120,6 +120,12 @@ def query_logits_at(
     return joint_pass(learner, partial(functional_call, learner, parameters), support_x, query_x)[1]
 
 
+def body_and_head(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A learner's parameters below its head, and those of the head."""
+    head = {name: value for name, value in parameters.items() if name.startswith("head.")}
+    return {name: value for name, value in parameters.items() if name not in head}, head
+
+
 def side_by_side(values: Tensor) -> Tensor:
     """A parameter [G, ...] of G tasks, concatenated along its first dimension, in the layout of ``channels_last``."""
     if values.ndim != 5 or not values.is_cpu:

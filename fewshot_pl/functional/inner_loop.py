@@ -133,4 +133,6 @@ def inner_gradients(
                 "before torch 2.12 there are no gradients in inference mode: adapt within torch.no_grad() in its place"
             )
         gradients, more = torch.func.grad(loss_and_more, has_aux=True)(start)
+        if constant:
+            gradients = tuple(gradient.detach() for gradient in gradients)
     return gradients, tuple(values.detach() for values in more)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode, relative_error
+from episodes import NUM_WAYS, flat_gradient, random_episode, relative_error
+from meta_gradients import build, meta_gradient, plain_torch_twin, slopes
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -13,37 +14,6 @@ from fewshot_pl.errors import InputError
 
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-8}  # atol: rounding errors of losses, divided by the step
 NORMS = ["transductive", "running", "support", "group", "layer"]
-
-
-def build(algorithm=MAML, **arguments):
-    """A MAML of three mild inner steps, with the same weights at every call."""
-    torch.manual_seed(0)
-    defaults = {"num_ways": NUM_WAYS, "image_shape": IMAGE_SHAPE, "backbone": "conv4-32", "inner_lr": 0.05}
-    return algorithm(**{**defaults, "num_inner_steps": 3, **arguments}).double()
-
-
-def meta_gradient(model, episode):
-    return flat_gradient(model.training_losses(episode)["loss"], model)
-
-
-def slopes(model, episode, step=1e-7):
-    """The slopes of the meta-loss along its gradient and two random directions: exact, and by central differences.
-
-    The step is small because inner gradients, and with them the meta-loss, jump where a ReLU or a maximum switches.
-    """
-    gradient = meta_gradient(model, episode)
-    directions = torch.stack([gradient, *torch.randn(2, len(gradient), dtype=torch.float64)])
-    directions /= directions.norm(dim=1, keepdim=True)
-    parameters = list(model.parameters())
-    centre = nn.utils.parameters_to_vector(parameters).detach()
-
-    def loss(point):
-        nn.utils.vector_to_parameters(point, parameters)
-        with torch.no_grad():
-            return model.training_losses(episode)["loss"]
-
-    numerical = [(loss(centre + step * d) - loss(centre - step * d)) / (2 * step) for d in directions]
-    return directions @ gradient, torch.stack(numerical)
 
 
 # The meta-gradient -----------------------------------------------------------------------------------
@@ -135,17 +105,6 @@ def test_shots_of_unequal_classes_are_the_mean_number_of_their_images(reduction,
 
 
 # learn2learn's MAML ----------------------------------------------------------------------------------
-
-
-def plain_torch_twin(model):
-    """The model's network in torch's own layers, in the paper's order: convolution, batch norm, ReLU, pooling."""
-    layers = []
-    for before, after in [(IMAGE_SHAPE[0], 32), (32, 32), (32, 32), (32, 32)]:
-        norm = nn.BatchNorm2d(after, track_running_stats=False)
-        layers += [nn.Conv2d(before, after, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2)]
-    twin = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, NUM_WAYS)).double()
-    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(model.parameters()).detach(), twin.parameters())
-    return twin
 
 
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])

@@ -117,6 +117,16 @@ def test_first_order_gradient_differs_from_the_meta_gradient(theta, task):
     assert relative_error(first_order, second_order) > 0.05
 
 
+@pytest.mark.parametrize("by_autograd", [False, True])
+def test_first_order_gradients_are_constants_with_respect_to_anything(by_autograd):
+    scale = torch.tensor(2.0, requires_grad=True)
+    start = {"x": torch.ones(3)}
+    settings = {"first_order": True, "by_autograd": by_autograd}
+    adapted = adapted_parameters(lambda point: (scale * point["x"] ** 2).sum(), start, 0.1, 2, **settings)["x"]
+    torch.testing.assert_close(adapted, torch.full((3,), 0.6**2))
+    assert not adapted.requires_grad
+
+
 @pytest.mark.parametrize("first_order", [False, True])
 def test_no_step_is_joint_training(theta, task, first_order):
     joint = gradient(loss_of(theta, *task[1]), theta)
