@@ -2,6 +2,7 @@
 
 import fewshot_pl  # noqa: F401, I001 - first: it makes torchvision importable
 
+import copy
 import json
 import os
 import subprocess
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from episodes import random_episode
 from peers_side import comparisons_of_peer
 from PIL import Image
 
 from throughput.__main__ import main
 from throughput.apart import compared_apart, with_peer
-from throughput.learn2learn_way import _halves
+from throughput.learn2learn_way import _halves, anil_step, batches_of, maml_network, maml_step, meta_sgd_step
 from throughput.memory import memory_of_steps
 from throughput.our_way import bare_step, episodes, maml
 from throughput.process_per_core import process_per_core_rate
@@ -144,6 +146,20 @@ def test_a_process_for_each_thread_trains(shared_data, packed):
     setting = Setting(torch.device("cpu"), shared_data, packed, repeats=1, quick=True)
     task = Task("CIFARFS", 2, 1, 1)
     assert process_per_core_rate(setting, task, Adaptation(1, True), tasks_per_step=2, num_steps=1) > 0
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "their_step"),
+    [("Omniglot", maml_step), ("CIFARFS", maml_step), ("CIFARFS", anil_step), ("CIFARFS", meta_sgd_step)],
+)
+def test_their_steps_train_all_layers(benchmark, their_step):
+    task = Task(benchmark, 2, 1, 1)
+    network = maml_network(task)
+    before = copy.deepcopy(network)
+    step = their_step(network, Adaptation(1, first_order=False), task, torch.device("cpu"))
+    step(batches_of(random_episode(num_ways=2, num_shots=1, num_queries=1, image_shape=task.image_shape)))
+    weights = [pair for pair in zip(before.parameters(), network.parameters(), strict=True) if pair[0].ndim > 1]
+    assert len(weights) == 5 and not any(torch.equal(*pair) for pair in weights)
 
 
 @pytest.mark.xdist_group("throughput")

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from throughput.image_files import image_dataset
 from throughput.setting import Adaptation, Setting, Task
 
 Batch = tuple[Tensor, Tensor]  # images [N*(K+Q), C, H, W] and labels [N*(K+Q)] of a task, in any order
+Step = Callable[[list[Batch]], None]  # an optimisation step on some tasks
 
 
 def learn2learn() -> Any:
@@ -73,19 +74,46 @@ def maml_network(task: Task) -> nn.Module:
     return network
 
 
-def maml_step(
-    network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device
-) -> Callable[[list[Batch]], None]:
+def maml_step(network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device) -> Step:
     """The optimisation step on a list of tasks, as examples/vision/maml_omniglot.py takes it."""
     maml = _maml(network, adaptation, device)
-    optimizer = torch.optim.Adam(maml.parameters(), lr=0.003)
+    return _step(maml.parameters(), lambda batch: _adapted_logits(maml, adaptation, batch, task, device))
+
+
+def meta_sgd_step(network: nn.Module, adaptation: Adaptation, task: Task, device: torch.device) -> Step:
+    """The same with MetaSGD in place of MAML."""
+    meta_sgd = learn2learn().algorithms.MetaSGD(
+        network.to(device), lr=adaptation.inner_lr, first_order=adaptation.first_order
+    )
+    return _step(meta_sgd.parameters(), lambda batch: _adapted_logits(meta_sgd, adaptation, batch, task, device))
+
+
+def anil_step(network: Any, adaptation: Adaptation, task: Task, device: torch.device) -> Step:
+    """The optimisation step on a list of tasks, as examples/vision/anil_fc100.py takes it.
+
+    Support and queries pass the body together.
+    """
+    body, head = network.features.to(device), _maml(network.classifier, adaptation, device)
+
+    def logits_of(batch: Batch) -> Batch:
+        images, labels = batch
+        return _adapted_logits(head, adaptation, (body(images.to(device)), labels), task, device)
+
+    return _step([*body.parameters(), *head.parameters()], logits_of)
+
+
+def _step(parameters: Iterable[nn.Parameter], logits_of: Callable[[Batch], Batch]) -> Step:
+    """A step of Adam on the mean loss of tasks, whose queries' logits and labels ``logits_of`` gives."""
+    learned = list(parameters)
+    optimizer = torch.optim.Adam(learned, lr=0.003)
 
     def step(batches: list[Batch]) -> None:
         optimizer.zero_grad()
         for batch in batches:
-            logits, labels = _adapted_logits(maml, adaptation, batch, task, device)
+            logits, labels = logits_of(batch)
             torch.autograd.backward(F.cross_entropy(logits, labels))
-        for parameter in maml.parameters():
+        for parameter in learned:
+            assert parameter.grad is not None
             parameter.grad.data.mul_(1.0 / len(batches))
         optimizer.step()
 

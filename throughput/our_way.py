@@ -19,9 +19,9 @@ Precision = Literal["32-true", "bf16-mixed"]
 Build = Callable[[], FewShotAlgorithm]  # makes an untrained model
 
 
-def maml(task: Task, adaptation: Adaptation, **settings: Any) -> MAML:
-    """Our MAML with the network and the inner loss that ``learn2learn_way.maml_network`` is trained with."""
-    return MAML(
+def maml(task: Task, adaptation: Adaptation, algorithm: type[MAML] = MAML, **settings: Any) -> MAML:
+    """Our MAML, or a subclass, with the network and inner loss of ``learn2learn_way.maml_network``'s training."""
+    return algorithm(
         num_ways=task.num_ways,
         image_shape=task.image_shape,
         backbone=conv4(task),

@@ -13,6 +13,7 @@ from throughput.timing import Comparison, Work
 SECTIONS = {
     "data_path": data_path.work,
     "maml": maml.work,
+    "variants": maml.work_of_variants,
     "protonet": protonet.work,
     "evaluation": evaluation.work,
     "limits": limits.work,

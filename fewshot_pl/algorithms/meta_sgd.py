@@ -34,9 +34,9 @@ class MetaSGD(MAML):
         inner_loss_reduction: Literal["sum_over_shots", "mean"] = "mean",
         **kwargs: Any,
     ) -> None:
-        super().__init__(inner_loss_reduction=inner_loss_reduction, **kwargs)
-        alpha = torch.empty(()).uniform_(*_FIRST_RATES) if inner_lr is None else torch.tensor(float(inner_lr))
-        self.alpha = nn.Parameter(alpha.repeat(self.learner.point().shape))  # [P]
+        first = torch.empty((), device="cpu").uniform_(*_FIRST_RATES).item() if inner_lr is None else inner_lr
+        super().__init__(inner_lr=first, inner_loss_reduction=inner_loss_reduction, **kwargs)
+        self.alpha = nn.Parameter(torch.full_like(self.learner.point(), first).detach())  # [P]
 
     @property
     def rates(self) -> Rate:
