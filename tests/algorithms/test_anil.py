@@ -88,15 +88,6 @@ def test_the_body_learns_through_the_steps_unless_they_are_constants(episode):
     assert (second_order[body] - first_order[body]).norm() > 0.05 * second_order[body].norm()
 
 
-@pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
-def test_steps_made_again_have_the_meta_gradient_of_steps_kept(task_parallel, episode):
-    kept, again = (
-        meta_gradient(build(ANIL, task_parallel=task_parallel, recompute_inner_steps=recompute), episode)
-        for recompute in (False, True)
-    )
-    torch.testing.assert_close(again, kept, rtol=1e-9, atol=1e-12)
-
-
 def test_steps_are_float32_in_half_precision():
     model = build(ANIL).float()
     episode = random_episode()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fewshot_pl.algorithms import MAML, PLATIPUS
+from fewshot_pl.algorithms import ANIL, BOIL, MAML, PLATIPUS, MetaSGD
 from fewshot_pl.backbones import EpisodicBatchNorm2d
 from fewshot_pl.errors import InputError
 
@@ -174,7 +174,7 @@ def test_starts_from_xaviers_weights_and_zero_biases():
 # Steps made again in the backward pass -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", [MAML, PLATIPUS])
+@pytest.mark.parametrize("algorithm", [MAML, ANIL, BOIL, MetaSGD, PLATIPUS])
 @pytest.mark.parametrize("task_parallel", ["loop", "vmap"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_steps_made_again_have_the_meta_gradient_of_steps_kept(algorithm, task_parallel, norm, episode):
@@ -228,7 +228,7 @@ def test_a_network_that_drops_parts_of_itself_cannot_be_computed_again():
 # Frozen weights --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", [MAML, PLATIPUS])
+@pytest.mark.parametrize("algorithm", [MAML, ANIL, BOIL, MetaSGD, PLATIPUS])
 def test_a_frozen_model_adapts_as_any(algorithm, episode):
     model = build(algorithm).eval()
     torch.manual_seed(1)  # of PLATIPUS's samples
