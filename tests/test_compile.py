@@ -7,7 +7,7 @@ import torch
 from episodes import IMAGE_SHAPE, NUM_WAYS, flat_gradient, random_episode
 from torch._dynamo.backends.common import aot_autograd
 
-from fewshot_pl.algorithms import MAML, MatchingNet, ProtoNet
+from fewshot_pl.algorithms import ANIL, BOIL, MAML, MatchingNet, MetaSGD, ProtoNet
 
 SMALL = {"image_shape": IMAGE_SHAPE, "backbone": "conv4-32"}
 ADAPTS = {**SMALL, "num_ways": NUM_WAYS, "num_inner_steps": 2, "inner_lr": 0.05}
@@ -15,6 +15,9 @@ ALGORITHMS = {
     "ProtoNet": (ProtoNet, SMALL),
     "MatchingNet": (MatchingNet, {"image_shape": IMAGE_SHAPE, "full_context": True}),
     "MAML": (MAML, ADAPTS),
+    "ANIL": (ANIL, ADAPTS),
+    "BOIL": (BOIL, ADAPTS),
+    "MetaSGD": (MetaSGD, ADAPTS),
 }
 
 

@@ -4,7 +4,19 @@ import pytest
 import torch
 from episodes import NUM_WAYS, flat_gradient, random_episode
 
-from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MetaGAN, ProtoNet, Reptile, side_by_side, task_map
+from fewshot_pl.algorithms import (
+    ANIL,
+    BOIL,
+    MAML,
+    PLATIPUS,
+    LSTMMetaLearner,
+    MetaGAN,
+    MetaSGD,
+    ProtoNet,
+    Reptile,
+    side_by_side,
+    task_map,
+)
 from fewshot_pl.algorithms.task_threads import one_by_one
 from fewshot_pl.backbones import conv4, conv_block
 
@@ -12,6 +24,9 @@ IMAGE_SHAPE = (3, 16, 16)
 BYTES_OF_A_SUPPORT = 2 * NUM_WAYS * 32 * 16 * 16 * 8  # 2 shots, 32 maps of 16x16 in float64
 SETTINGS = {
     MAML: {"num_inner_steps": 2},
+    ANIL: {"num_inner_steps": 2},
+    BOIL: {"num_inner_steps": 2},
+    MetaSGD: {"num_inner_steps": 2},
     PLATIPUS: {"num_inner_steps": 2},
     LSTMMetaLearner: {},
     Reptile: {"norm": "running"},  # whose tasks do not go side by side
@@ -56,7 +71,7 @@ def step(algorithm=MAML, num_tasks=4, **arguments):
     return loss.detach(), flat_gradient(loss, model), *model.buffers()
 
 
-@pytest.mark.parametrize("algorithm", [MAML, PLATIPUS, LSTMMetaLearner])
+@pytest.mark.parametrize("algorithm", [MAML, ANIL, BOIL, MetaSGD, PLATIPUS, LSTMMetaLearner])
 @pytest.mark.parametrize("norm", ["transductive", "running", "support"])
 def test_its_gradient_is_that_of_a_loop(algorithm, norm, together):
     if algorithm is LSTMMetaLearner and norm == "support":

@@ -9,7 +9,19 @@ from quiet_trainer import quiet_trainer
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from fewshot_pl.algorithms import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, ProtoNet, RelationNet, Reptile
+from fewshot_pl.algorithms import (
+    ANIL,
+    BOIL,
+    MAML,
+    PLATIPUS,
+    LSTMMetaLearner,
+    MatchingNet,
+    MetaGAN,
+    MetaSGD,
+    ProtoNet,
+    RelationNet,
+    Reptile,
+)
 from fewshot_pl.backbones.learner import draws_random_numbers
 from fewshot_pl.backbones.normalization import episodic_norms
 from fewshot_pl.errors import InputError
@@ -19,6 +31,9 @@ ALGORITHMS = {
     "ProtoNet": (ProtoNet, {}),
     "MatchingNet": (MatchingNet, {"full_context": True}),
     "MAML": (MAML, WAYS),
+    "ANIL": (ANIL, WAYS),
+    "BOIL": (BOIL, WAYS),
+    "MetaSGD": (MetaSGD, WAYS),
     "Reptile": (Reptile, WAYS),
     "PLATIPUS": (PLATIPUS, WAYS),
     "LSTMMetaLearner": (LSTMMetaLearner, {**WAYS, "norm": "transductive"}),
