@@ -135,6 +135,16 @@ def test_only_what_is_asked_for_is_worked_on(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("quick", "shots"), [(False, (1, 5)), (True, (1,))])
+def test_a_quick_run_leaves_out_the_variants_long_steps(quick, shots, tmp_path):
+    setting = Setting(torch.device("cpu"), tmp_path, tmp_path, repeats=1, quick=quick)
+    assert [work.name for work in work_of(["variants"], setting)] == [
+        f"{variant}, CIFARFS 5-way {num_shots}-shot 15-query, {steps} inner steps, second order"
+        for num_shots in shots
+        for variant, steps in (("ANIL", 5), ("MetaSGD", 1))
+    ]
+
+
 def test_processes_that_fail_say_why(tmp_path):
     setting = Setting(torch.device("cpu"), tmp_path, tmp_path, repeats=1, quick=True)
     with pytest.raises(RuntimeError, match="InputError"):

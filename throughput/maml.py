@@ -58,7 +58,7 @@ def work(setting: Setting) -> Iterator[Work]:
 
 def work_of_variants(setting: Setting) -> Iterator[Work]:
     # Of learn2learn's network for Omniglot, whose layers have two names each, its MetaSGD adapts the head alone.
-    for task in (Task("CIFARFS", 5, 1, 15), Task("CIFARFS", 5, 5, 15)):
+    for task in [Task("CIFARFS", 5, shots, 15) for shots in ((1,) if setting.quick else (1, 5))]:
         for algorithm, their_step, num_steps in ((ANIL, anil_step, 5), (MetaSGD, meta_sgd_step, 1)):
             kind = Kind(task, Adaptation(num_steps, first_order=False), algorithm, their_step)
             yield Work(str(kind), partial(_of, setting, kind))

@@ -1,8 +1,7 @@
 """ANIL: almost no inner loop (Raghu, Raghu, Bengio, Vinyals 2020)."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from fewshot_pl.algorithms.adaptation import adapted_learner
 from fewshot_pl.algorithms.maml import MAML
@@ -12,7 +11,7 @@ from fewshot_pl.functional.precision import at_least_float32
 
 
 class ANIL(MAML):
-    """MAML whose inner steps adapt only the head, in training and at test (section 5).
+    """MAML whose inner steps adapt only the head, in training and at test.
 
     phi = (body, head - alpha grad_head L(body, head; support)), ``num_inner_steps`` times; the body and the head are
     trained by Adam on L(phi; query) through those steps. The steps need only the support's features, so the support
@@ -33,16 +32,14 @@ class ANIL(MAML):
         if not self.learner.vectorised:
             parameters = channels_last(parameters)
         body, head = body_and_head(parameters)
-        layers = {name.removeprefix("backbone."): value for name, value in body.items()}
-        features = at_least_float32(functional_call(self.learner.backbone, layers, (support_x,)))
+        features = at_least_float32(_passed(self.learner.backbone, "backbone.", body, support_x))
         return {**body, **self._adapted_head(head, features, support_y, num_steps)}
 
     def _adapted_head(self, head: Parameters, features: Tensor, targets: Tensor, num_steps: int) -> Parameters:
         """The head after ``num_steps`` steps on the support's features [N*K, D] and its targets."""
 
         def support_loss(parameters: Parameters, features: Tensor, targets: Tensor) -> Tensor:
-            outputs = F.linear(features, parameters["head.weight"], parameters["head.bias"])
-            return self.inner_loss(outputs, targets)
+            return self.inner_loss(_passed(self.learner.head, "head.", parameters, features), targets)
 
         return adapted_learner(
             self.learner,
@@ -54,3 +51,10 @@ class ANIL(MAML):
             data=(features, targets),
             recompute=self.recompute_inner_steps,
         )
+
+
+def _passed(part: nn.Module, prefix: str, parameters: Parameters, inputs: Tensor) -> Tensor:
+    """The outputs of a part of the learner, whose names begin with ``prefix`` there, with these parameters."""
+    own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
+    outputs: Tensor = functional_call(part, own, (inputs,))
+    return outputs

@@ -38,7 +38,7 @@ class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, St
             training steps of MAML and Reptile: as groups of channels of one network), or ``auto``. ``auto`` uses vmap
             for most features and on CUDA, except to train task by task; threads to evaluate images of more than
             one pixel; and otherwise a loop. MAML and Reptile may instead adapt several tasks side by side. On a CPU,
-            methods that adapt Conv4 to large supports train on two tasks at a time, and MAML on two such groups.
+            methods that adapt Conv4 train on two tasks at a time, and MAML on two such groups.
         task_chunk: number of tasks taken at once, to bound memory (not of training with 16-mixed). Default: all by vmap
             and ``side_by_side``; at most 8 on threads (as many as torch has; 2 if ``auto`` trains), and side by side
             by ``auto`` on a CPU (one or two groups of as many as the caches hold).
@@ -135,7 +135,7 @@ class FewShotAlgorithm(PlainArguments, Stored, EpisodeMeasuring, TaskMapping, St
                 a class has no support image, which is checked only if the number of ways is not known.
         """
         if episode.is_regression and not self.regresses:
-            raise InputError(f"{type(self).__name__} only classifies: use MAML, Reptile, PLATIPUS or LSTMMetaLearner")
+            raise InputError(f"{type(self).__name__} only classifies: use MAML, or another algorithm that takes steps")
         if not all(episode.is_labelled):
             raise InputError(
                 f"{type(self).__name__} cannot use tasks without labels: leave out --data.unlabelled_tasks, "

@@ -128,7 +128,7 @@ class GradientAlgorithm(FewShotAlgorithm):
             )
 
     def trains_in_pairs(self, support_x: Tensor) -> bool:
-        return _is_even(len(support_x)) and self.learner.outgrows_cache(support_x[0])
+        return _is_even(len(support_x)) and self.learner.is_small
 
     def trains_groups_in_pairs(self, support_x: Tensor, num_together: int) -> bool:
         """Whether ``auto`` trains on two groups of tasks side by side at a time, each with half of a CPU's cores."""

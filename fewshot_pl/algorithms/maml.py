@@ -35,8 +35,8 @@ class MAML(GradientAlgorithm):
     network starts from Xavier's distribution on every benchmark.
 
     With ``task_parallel`` auto on a CPU, tasks with a small support adapt side by side in training and evaluation; two
-    groups of such tasks, or two tasks with a large support, train at a time. On a GPU, and with ``side_by_side``, all
-    tasks of a training step adapt side by side, or ``task_chunk`` at a time; on a GPU their queries pass so too.
+    groups of such tasks, or two other tasks, train at a time. On a GPU, and with ``side_by_side``, all tasks of a
+    training step adapt side by side, or ``task_chunk`` at a time; on a GPU their queries pass so too.
 
     Args:
         inner_lr: alpha, the learning rate of the inner loop.

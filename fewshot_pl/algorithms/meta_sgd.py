@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.algorithms.maml import MAML
 from fewshot_pl.functional.inner_loop import Rate
 
@@ -26,6 +27,7 @@ class MetaSGD(MAML):
         inner_loss_reduction: as in MAML; ``mean`` in the paper.
     """
 
+    argument_ranges = at_least(1, "num_inner_steps")  # else no gradient would reach alpha
     takes_side_by_side = False
 
     def __init__(

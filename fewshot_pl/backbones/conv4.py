@@ -65,10 +65,6 @@ class Conv4(nn.Module):
             return 1
         return max(1, min(_MOST_SIDE_BY_SIDE, self._first.num_cached(images, num_threads) // max(1, len(images))))
 
-    def outgrows_cache(self, images: Tensor) -> bool:
-        """See ``Learner``."""
-        return self._first.num_cached(images, num_threads=1) < len(images)
-
     @property
     def _first(self) -> ConvBlock:
         first = self.blocks[0]

@@ -52,13 +52,13 @@ class Learner(nn.Module):
         """
         return self.backbone.num_side_by_side(images, num_threads) if type(self.backbone) is Conv4 else 1
 
-    def outgrows_cache(self, images: Tensor) -> bool:
-        """Whether the first maps of images [n, C, H, W] exceed a core's cache; False for networks other than Conv4.
+    @property
+    def is_small(self) -> bool:
+        """Whether two cores train faster on a task each than together on one task after the other, as through Conv4.
 
-        Two cores then train faster on a task each than together on one task after the other. With smaller maps they
-        would wait for each other to call layers, and larger networks gain nothing.
+        Larger networks gain nothing.
         """
-        return type(self.backbone) is Conv4 and self.backbone.outgrows_cache(images)
+        return type(self.backbone) is Conv4
 
     def point(self) -> Tensor:
         """The parameters as one vector [P]."""

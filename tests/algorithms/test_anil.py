@@ -5,6 +5,7 @@ import torch
 from episodes import NUM_WAYS, flat_gradient, random_episode
 from meta_gradients import build, meta_gradient, plain_torch_twin, slopes
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from fewshot_pl.algorithms import ANIL, MAML
 
@@ -88,9 +89,22 @@ def test_the_body_learns_through_the_steps_unless_they_are_constants(episode):
     assert (second_order[body] - first_order[body]).norm() > 0.05 * second_order[body].norm()
 
 
-def test_steps_are_float32_in_half_precision():
+def test_steps_on_features_of_half_precision_know_no_autocast():
     model = build(ANIL).float()
-    episode = random_episode()
+    support_x, support_y = (tensor[0] for tensor in random_episode()[:2])
     with torch.autocast("cpu", torch.bfloat16):
-        adapted = model.adapted(episode.support_x[0], episode.support_y[0], 2)
-    assert {value.dtype for value in adapted.values()} == {torch.float32}
+        adapted, features = model.adapted(support_x, support_y, 2), model.learner.backbone(support_x)
+    assert features.dtype == torch.bfloat16
+    head = {name: value for name, value in model.learner.named_parameters() if name.startswith("head.")}
+    expected = model._adapted_head(head, features.float(), support_y, 2)
+    assert all(torch.equal(adapted[name], value) for name, value in expected.items())
+
+
+def test_a_pruned_learner_adapts_what_is_left_of_its_head(episode):
+    def gradient(algorithm):
+        model = build(algorithm, task_parallel="loop")
+        prune.l1_unstructured(model.learner.head, "weight", 0.5)
+        prune.l1_unstructured(model.learner.backbone.blocks[1].conv, "weight", 0.5)
+        return meta_gradient(model, episode)
+
+    torch.testing.assert_close(gradient(ANIL), gradient(StepsOfHead), rtol=1e-9, atol=1e-12)

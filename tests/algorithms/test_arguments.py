@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fewshot_pl import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, ProtoNet, RelationNet, Reptile
+from fewshot_pl import MAML, PLATIPUS, LSTMMetaLearner, MatchingNet, MetaGAN, MetaSGD, ProtoNet, RelationNet, Reptile
 from fewshot_pl.algorithms.arguments import at_least
 from fewshot_pl.errors import InputError
 
@@ -18,11 +18,13 @@ TAKES = {
         "first_order": (1, "bool"),
         "inner_lr": ("fast", "a number"),
     },
+    MetaSGD: {"inner_lr": ("fast", "a number or null")},
     ProtoNet: {"distance": ("euclidean", "one of 'squared_euclidean', 'cosine'")},
     Reptile: {"inner_loss_reduction": ("sum_over_shots", "one of 'sum', 'mean'")},
 }
 RANGES = {
     MAML: {"num_ways": 0, "task_chunk": 0, "inner_lr": -0.1, "learning_rate": math.nan, "lr_halve_every": -1},
+    MetaSGD: {"inner_lr": -0.1, "num_inner_steps": 0},
     ProtoNet: {"learning_rate": math.inf},
     PLATIPUS: {"initial_deviation": 0, "kl_weight": -1, "num_samples": 0, "num_training_samples": 0},
     Reptile: {"inner_batch_size": 0, "inner_batch_size_test": 0},

@@ -106,10 +106,11 @@ def test_what_trains_in_pairs(arguments, expected, together):
     assert set(together) == {expected}
 
 
-def test_a_support_whose_maps_a_cache_holds_trains_in_a_loop(together, monkeypatch):
-    monkeypatch.setattr(conv_block, "_CACHED_BYTES", BYTES_OF_A_SUPPORT)
-    step(norm="group")  # else tasks go side by side
-    assert together == [1]
+@pytest.mark.parametrize("algorithm", [MAML, ANIL, BOIL, MetaSGD, PLATIPUS, LSTMMetaLearner])
+def test_so_do_tasks_whose_maps_a_cache_holds(algorithm, together, monkeypatch):
+    monkeypatch.setattr(conv_block, "_CACHED_BYTES", 100 * BYTES_OF_A_SUPPORT)
+    step(algorithm, norm="group")  # else tasks of MAML go side by side
+    assert together == [2]
 
 
 @pytest.mark.parametrize(("num_threads", "expected"), [(1, 1), (3, 1), (4, 2)])

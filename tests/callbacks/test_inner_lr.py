@@ -1,9 +1,9 @@
-"""InnerLearningRates: the step sizes of PLATIPUS in the event file, and none for other algorithms."""
+"""InnerLearningRates: the step sizes of PLATIPUS and MetaSGD in the event file, and none for other algorithms."""
 
 import pytest
 import torch
 
-from fewshot_pl.algorithms import MAML, PLATIPUS
+from fewshot_pl.algorithms import MAML, PLATIPUS, MetaSGD
 from fewshot_pl.callbacks import InnerLearningRates
 
 SHAPES = {"num_ways": 3, "image_shape": (1, 16, 16)}
@@ -26,6 +26,13 @@ def test_histograms_and_means_are_those_of_the_model(gamma, patterns, trainer, e
         assert counted.num == values.numel()
         assert (counted.min, counted.max) == pytest.approx((values.min().item(), values.max().item()))
         assert mean.value == pytest.approx(values.mean().item())
+
+
+def test_the_rates_of_meta_sgd_are_told_too(patterns, trainer, events):
+    model = MetaSGD(**SHAPES, backbone="conv4-32")
+    trainer(InnerLearningRates(), max_epochs=1).fit(model, datamodule=patterns())
+    names = {f"inner_lr/{name}" for name in model.learned_step_sizes}
+    assert "inner_lr/alpha/head.weight" in names and set(events().Tags()["histograms"]) == names
 
 
 def test_a_diverged_training_goes_on(patterns, trainer, events):
