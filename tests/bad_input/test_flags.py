@@ -26,7 +26,7 @@ FLAGS = {
     "a flag without its value": Bad("train --runs", "--runs"),
     "an unknown flag": Bad("train --model.learning_rat 1", "did you mean --model.learning_rate?"),
     "an unknown flag of Lightning's": Bad("train --trainer.max_epoch 3", "did you mean --trainer.max_epochs?"),
-    "a flag of another class": Bad("train --model.inner_lr 1", "belongs to MAML"),
+    "a flag of another class": Bad("train --model.inner_lr 1", "belongs to ANIL, BOIL, MAML, PLATIPUS"),
     "an unknown class": Bad("train --model ProtoNets", "did you mean ProtoNet?"),
     "an unknown benchmark": Bad("train --data Omniglott", "did you mean Omniglot?"),
     "an abstract class": Bad("train --model FewShotAlgorithm", "--model cannot be FewShotAlgorithm"),
